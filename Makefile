@@ -1,0 +1,46 @@
+# make quickstart   venv, install, train on the embedded faces, verify, report
+# make test         venv, install, run all tests
+# make lint         ruff and mypy
+# make bench        the measurements of docs/, as ratios
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SEED ?= 0
+
+.PHONY: quickstart test lint bench mxnet clean
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+# Only what a run needs.
+$(VENV)/.run: setup.cfg pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[quickstart,report]"
+	touch $@
+
+# And what tests and lint need.
+$(VENV)/.dev: $(VENV)/.run
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[quickstart,report,onnx,dev]"
+	touch $@
+
+# The real mxnet cannot live beside NumPy 2: it gets an environment of its own, to check our files.
+# Its last release needs Python below 3.12; elsewhere its tests say that they were skipped.
+mxnet: .venv-mxnet/.done
+.venv-mxnet/.done:
+	@if $(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 12))'; then \
+	  $(PYTHON) -m venv .venv-mxnet && \
+	  .venv-mxnet/bin/pip install --quiet --disable-pip-version-check mxnet==1.9.1 numpy==1.23.5 && touch $@; \
+	else echo "mxnet 1.9.1 needs Python < 3.12: its cross-checks will be skipped"; fi
+
+quickstart: $(VENV)/.run
+	$(BIN)/arcface-plus train configs/quickstart.yaml --overwrite --seed $(SEED)
+
+test: $(VENV)/.dev mxnet
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) .venv-mxnet build *.egg-info

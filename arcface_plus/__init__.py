@@ -1,0 +1,62 @@
+"""Train, verify and export face embeddings with ArcFace+: ArcFace and the MMA penalty.
+
+Names are imported when first used, so that ``import arcface_plus`` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "ClassifierHead": "arcface_plus.losses.head",
+    "HeadOutput": "arcface_plus.losses.head",
+    "Margin": "arcface_plus.losses.margins",
+    "margin_logits": "arcface_plus.losses.margins",
+    "mma_loss": "arcface_plus.regularizers.mma",
+    "nearest_neighbors": "arcface_plus.regularizers.nearest",
+    "build_model": "arcface_plus.models",
+    "load_model": "arcface_plus.models",
+    "RecordReader": "arcface_plus.data.records",
+    "RecordWriter": "arcface_plus.data.records",
+    "PairSet": "arcface_plus.data.pairs",
+    "load_pairs": "arcface_plus.data.pairs",
+    "verify": "arcface_plus.evaluation.verification",
+    "VerificationResult": "arcface_plus.evaluation.verification",
+    "embed": "arcface_plus.evaluation.embedding",
+    "load_config": "arcface_plus.config",
+    "RunConfig": "arcface_plus.config",
+}
+
+__all__ = ["__version__", *_HOMES]
+
+if TYPE_CHECKING:
+    from arcface_plus.config import RunConfig as RunConfig
+    from arcface_plus.config import load_config as load_config
+    from arcface_plus.data.pairs import PairSet as PairSet
+    from arcface_plus.data.pairs import load_pairs as load_pairs
+    from arcface_plus.data.records import RecordReader as RecordReader
+    from arcface_plus.data.records import RecordWriter as RecordWriter
+    from arcface_plus.evaluation.embedding import embed as embed
+    from arcface_plus.evaluation.verification import VerificationResult as VerificationResult
+    from arcface_plus.evaluation.verification import verify as verify
+    from arcface_plus.losses.head import ClassifierHead as ClassifierHead
+    from arcface_plus.losses.head import HeadOutput as HeadOutput
+    from arcface_plus.losses.margins import Margin as Margin
+    from arcface_plus.losses.margins import margin_logits as margin_logits
+    from arcface_plus.models import build_model as build_model
+    from arcface_plus.models import load_model as load_model
+    from arcface_plus.regularizers.mma import mma_loss as mma_loss
+    from arcface_plus.regularizers.nearest import nearest_neighbors as nearest_neighbors
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'arcface_plus' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

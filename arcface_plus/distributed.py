@@ -1,0 +1,296 @@
+"""The only home of process groups.
+
+Every helper is the identity (or the obvious one-rank answer) where no process group exists, so that
+code written for N ranks is the code that runs on one.
+
+Shapes: W ranks, B_r rows on rank r, B = sum of B_r.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+Group = dist.ProcessGroup | None
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class World:
+    """Describe this process among its peers.
+
+    ``control`` is a second, gloo group for host-side agreement (checkpoint planning, small objects):
+    it never queues behind the accelerator's collectives.
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+    control: Group = None
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+
+@contextlib.contextmanager
+def start_world(device: str = "auto", timeout_minutes: float = 30.0) -> Iterator[World]:
+    """Join the processes that torchrun started, or make a world of one.
+
+    ``device``: ``auto`` takes this process's GPU where there is one, else the CPU; ``cpu`` and
+    ``cuda`` insist. NCCL serves CUDA tensors and gloo serves CPU tensors in the same group.
+
+    Raises ValueError for an unknown device, or ``cuda`` on a machine without one.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device is {device!r}, but must be one of auto, cpu, cuda.")
+    has_cuda = torch.cuda.is_available()
+    if device == "cuda" and not has_cuda:
+        raise ValueError("device is 'cuda', but torch sees no CUDA device; use --device cpu.")
+    use_cuda = has_cuda and device != "cpu"
+    rank_, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    torch_device = torch.device("cuda", local_rank) if use_cuda else torch.device("cpu")
+    if use_cuda:
+        torch.cuda.set_device(torch_device)
+    # A store in memory needs no port, so two single-process runs on a host never collide.
+    store = dist.HashStore() if "RANK" not in os.environ else None
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if use_cuda else "gloo",
+        store=store,
+        rank=rank_,
+        world_size=size,
+        timeout=timedelta(minutes=timeout_minutes),
+        device_id=torch_device if use_cuda else None,
+    )
+    try:
+        yield World(rank_, size, torch_device, control=dist.new_group(backend="gloo"))
+    finally:
+        dist.destroy_process_group()
+
+
+def rank(group: Group = None) -> int:
+    """Return this process's rank in ``group``; 0 without a process group."""
+    return dist.get_rank(group) if dist.is_initialized() else 0
+
+
+def world_size(group: Group = None) -> int:
+    """Return how many ranks ``group`` has; 1 without a process group."""
+    return dist.get_world_size(group) if dist.is_initialized() else 1
+
+
+def shard_bounds(total: int, parts: int) -> list[tuple[int, int]]:
+    """Return the ``[lo, hi)`` of each of ``parts`` shards of ``total`` rows.
+
+    Cut as ``torch.chunk`` cuts (which DTensor and checkpoints need): all shards but the last
+    non-empty one have ``ceil(total / parts)`` rows; trailing shards may be empty.
+    """
+    step = -(-total // parts)
+    return [(min(total, r * step), min(total, (r + 1) * step)) for r in range(parts)]
+
+
+def contiguous_part(total: int, rank: int, size: int) -> tuple[int, int]:
+    """Return the ``[lo, hi)`` of rank's part when ``total`` items are dealt as evenly as possible."""
+    base, extra = divmod(total, size)
+    lo = rank * base + min(rank, extra)
+    return lo, lo + base + (1 if rank < extra else 0)
+
+
+def all_reduce_sum(tensor: Tensor, group: Group = None) -> Tensor:
+    """Sum ``tensor`` over ranks in place and return it."""
+    if world_size(group) > 1:
+        dist.all_reduce(tensor, op=dist.ReduceOp.SUM, group=group)
+    return tensor
+
+
+def all_reduce_max(tensor: Tensor, group: Group = None) -> Tensor:
+    """Take the elementwise maximum of ``tensor`` over ranks in place and return it."""
+    if world_size(group) > 1:
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX, group=group)
+    return tensor
+
+
+def broadcast(tensor: Tensor, source: int = 0, group: Group = None) -> Tensor:
+    """Copy ``tensor`` from group rank ``source`` into every rank's ``tensor`` and return it."""
+    if world_size(group) > 1:
+        dist.broadcast(tensor, group_src=source, group=group)
+    return tensor
+
+
+def gather_sizes(length: int, device: torch.device, group: Group = None) -> list[int]:
+    """Return every rank's ``length``. Synchronises the host with the device."""
+    if world_size(group) == 1:
+        return [length]
+    mine = torch.tensor([length], dtype=torch.int64, device=device)
+    sizes = torch.empty(world_size(group), dtype=torch.int64, device=device)
+    dist.all_gather_into_tensor(sizes, mine, group=group)
+    return [int(n) for n in sizes.tolist()]
+
+
+def all_gather_rows(
+    tensor: Tensor, group: Group = None, *, sizes: Sequence[int] | None = None
+) -> list[Tensor]:
+    """Return every rank's ``tensor``; first dimensions may differ, the others must agree.
+
+    No gradient flows. Pass ``sizes`` (each rank's first dimension) where they are known: finding
+    them out costs a collective and a host synchronisation.
+    """
+    size = world_size(group)
+    if size == 1:
+        return [tensor]
+    if sizes is None:
+        sizes = gather_sizes(tensor.shape[0], tensor.device, group)
+    assert len(sizes) == size and sizes[rank(group)] == tensor.shape[0]
+    # gloo gathers equal shapes only: pad to the longest and cut again.
+    longest = max(sizes)
+    padded = tensor.detach().contiguous()
+    if longest != tensor.shape[0]:
+        padded = padded.new_zeros((longest, *tensor.shape[1:]))
+        padded[: tensor.shape[0]] = tensor.detach()
+    gathered = padded.new_empty((size * longest, *tensor.shape[1:]))
+    dist.all_gather_into_tensor(gathered, padded, group=group)
+    return [gathered[r * longest : r * longest + n] for r, n in enumerate(sizes)]
+
+
+class _GatherRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, rows, group, sizes, scale):  # type: ignore[no-untyped-def]
+        me = rank(group)
+        ctx.group, ctx.scale = group, scale
+        ctx.lo = sum(sizes[:me])
+        ctx.hi = ctx.lo + sizes[me]
+        return torch.cat(all_gather_rows(rows, group, sizes=sizes))
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        total = all_reduce_sum(grad.contiguous().clone(), ctx.group)
+        return total[ctx.lo : ctx.hi] * ctx.scale, None, None, None
+
+
+def gather_rows(
+    rows: Tensor,
+    group: Group = None,
+    *,
+    sizes: Sequence[int] | None = None,
+    gradient_scale: float = 1.0,
+) -> Tensor:
+    """Return all ranks' rows (B_r, …) as one tensor (B, …) that autograd can go back through.
+
+    Backward sums the ranks' gradients of the whole tensor, takes this rank's rows and multiplies
+    them by ``gradient_scale``. A loss that every rank computes of the whole batch, from its own part
+    of the classes, needs ``gradient_scale = W`` where DDP averages afterwards.
+    """
+    if world_size(group) == 1:
+        return rows if gradient_scale == 1.0 else _scale_gradient(rows, gradient_scale)
+    if sizes is None:
+        sizes = gather_sizes(rows.shape[0], rows.device, group)
+    return _GatherRows.apply(rows, group, tuple(sizes), gradient_scale)
+
+
+def _scale_gradient(rows: Tensor, scale: float) -> Tensor:
+    return rows * scale + rows.detach() * (1 - scale)
+
+
+def sum_over_ranks(mine: Tensor, group: Group = None) -> Tensor:
+    """Return the sum of ``mine`` over ranks, with this rank's gradient only.
+
+    For a number that every rank computes from parts: its gradient with respect to this rank's part
+    is one, and no collective runs in backward.
+    """
+    if world_size(group) == 1:
+        return mine
+    total = all_reduce_sum(mine.detach().clone(), group)
+    return total + (mine - mine.detach())
+
+
+def logsumexp_over_ranks(mine: Tensor, group: Group = None) -> Tensor:
+    """Return log Σ_r exp(mine_r) elementwise, with this rank's gradient only."""
+    size = world_size(group)
+    if size == 1:
+        return mine
+    parts = mine.new_empty((size * mine.shape[0], *mine.shape[1:]))
+    dist.all_gather_into_tensor(parts, mine.detach().contiguous(), group=group)
+    stacked = list(parts.view(size, *mine.shape).unbind(0))
+    stacked[rank(group)] = mine
+    return torch.logsumexp(torch.stack(stacked), dim=0)
+
+
+def ring_exchange(
+    tensor: Tensor,
+    *,
+    send_to: int,
+    receive_from: int,
+    shape: Sequence[int],
+    group: Group = None,
+) -> Tensor:
+    """Send ``tensor`` to one rank while receiving a tensor of ``shape`` from another.
+
+    Ranks are group ranks. Both sides must know the shapes; the dtype is that of ``tensor``. An empty
+    shape dimension on either side is sent as nothing.
+    """
+    me = rank(group)
+    if send_to == me and receive_from == me:
+        return tensor
+    received = tensor.new_empty(tuple(shape))
+    operations = []
+    if tensor.numel():
+        target = dist.get_global_rank(group, send_to) if group is not None else send_to
+        operations.append(dist.P2POp(dist.isend, tensor.contiguous(), target, group))
+    if received.numel():
+        source = dist.get_global_rank(group, receive_from) if group is not None else receive_from
+        operations.append(dist.P2POp(dist.irecv, received, source, group))
+    if operations:
+        for work in dist.batch_isend_irecv(operations):
+            work.wait()
+    return received
+
+
+def average_batch_norm_buffers(module: torch.nn.Module, group: Group = None) -> None:
+    """Average the floating-point buffers (running statistics) of ``module`` over ranks, in place.
+
+    Ranks collect statistics of their own batches; before a model is scored, saved or exported all
+    ranks must hold the same one.
+    """
+    size = world_size(group)
+    if size == 1:
+        return
+    buffers = [b for b in module.buffers() if b.is_floating_point()]
+    if not buffers:
+        return
+    flat = torch.cat([b.detach().flatten().float() for b in buffers])
+    all_reduce_sum(flat, group).div_(size)
+    for buffer, values in zip(buffers, flat.split([b.numel() for b in buffers]), strict=True):
+        buffer.copy_(values.view_as(buffer))
+
+
+def barrier(group: Group = None) -> None:
+    """Wait until every rank of ``group`` is here."""
+    if world_size(group) > 1:
+        dist.barrier(group=group)
+
+
+def broadcast_object(value: T, group: Group = None, source: int = 0) -> T:
+    """Return rank ``source``'s ``value`` (any picklable object) on every rank."""
+    if world_size(group) == 1:
+        return value
+    holder = [value]
+    dist.broadcast_object_list(holder, group_src=source, group=group)
+    return holder[0]
+
+
+def gather_objects(value: T, group: Group = None) -> list[T]:
+    """Return every rank's ``value`` (any picklable object), in rank order, on every rank."""
+    size = world_size(group)
+    if size == 1:
+        return [value]
+    values: list[T] = [None] * size  # type: ignore[list-item]
+    dist.all_gather_object(values, value, group=group)
+    return values

@@ -1,0 +1,67 @@
+"""Build a network from its name and options."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from typing import Any
+
+from arcface_plus.models import MODELS
+from arcface_plus.models.embedding_model import EmbeddingModel
+from arcface_plus.models.preprocessing import Preprocessing
+
+
+def build_model(
+    name: str,
+    *,
+    embedding_dim: int = 512,
+    dropout: float | None = None,
+    size: int = 112,
+    width: int | None = None,
+    preprocessing: Preprocessing | None = None,
+    init: str | None = None,
+    fix_last_gain: bool = True,
+    checkpoint_gradients: bool = False,
+) -> EmbeddingModel:
+    """Build the network ``name`` (a key of ``MODELS``) with new weights, in training mode.
+
+    None leaves an option at the network's own default. ``init`` is "normal" or "xavier"; weights
+    are drawn from torch's global generator. See ``IResNet`` and ``MobileFaceNet`` for the options.
+    Raises ValueError for an unknown name, an option out of range, or one the network lacks.
+    """
+    chosen = {"dropout": dropout, "width": width, "init": init}
+    return build_from_options(
+        name,
+        {
+            "embedding_dim": embedding_dim,
+            "size": size,
+            "preprocessing": preprocessing,
+            "fix_last_gain": fix_last_gain,
+            "checkpoint_gradients": checkpoint_gradients,
+            **{option: value for option, value in chosen.items() if value is not None},
+        },
+    )
+
+
+def build_from_options(name: str, options: dict[str, Any]) -> EmbeddingModel:
+    """Build ``name`` with exactly ``options``, as a weights file's metadata gives them.
+
+    Raises ValueError as ``build_model`` does.
+    """
+    if name not in MODELS:
+        nearest = difflib.get_close_matches(str(name), MODELS, n=1, cutoff=0.0)[0]
+        raise ValueError(
+            f"unknown model {name!r}; the nearest name is {nearest!r}, "
+            f"known are {', '.join(MODELS)}"
+        )
+    module, class_name = MODELS[name]
+    network = getattr(importlib.import_module(module), class_name)
+    accepted = set(inspect.signature(network).parameters) - {"name"}
+    if unknown := sorted(options.keys() - accepted):
+        raise ValueError(
+            f"{name} has no option {', '.join(unknown)}; leave it unset. "
+            f"Its options are {', '.join(sorted(accepted))}"
+        )
+    model: EmbeddingModel = network(name, **options)
+    return model

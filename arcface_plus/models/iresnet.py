@@ -1,0 +1,147 @@
+"""IResNet: the residual networks of ArcFace, without squeeze-and-excitation.
+
+State dicts have the keys and shapes of insightface's arcface_torch, so its weights load.
+Shapes: N images, C channels, H × W pixels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from arcface_plus.models.embedding_model import (
+    EmbeddingModel,
+    autocast_disabled,
+    check_count,
+    check_flag,
+    check_preprocessing,
+)
+from arcface_plus.models.initialization import check_scheme, initialize
+from arcface_plus.models.preprocessing import Preprocessing
+from arcface_plus.models.recompute import run_recomputed
+
+DEPTHS: dict[str, tuple[int, int, int, int]] = {
+    "iresnet18": (2, 2, 2, 2),
+    "iresnet34": (3, 4, 6, 3),
+    "iresnet50": (3, 4, 14, 3),
+    "iresnet100": (3, 13, 30, 3),
+    "iresnet200": (6, 26, 60, 6),
+}
+EPS = 1e-5
+DOWNSAMPLING = 16  # four stages of stride 2
+
+
+def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False)
+
+
+class Block(nn.Module):
+    """Add BN-Conv-BN-PReLU-Conv(stride)-BN to a shortcut.
+
+    The shortcut is a strided 1×1 convolution with BN where the shape changes.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, stride: int) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(inputs, eps=EPS)
+        self.conv1 = _conv(inputs, outputs, 3)
+        self.bn2 = nn.BatchNorm2d(outputs, eps=EPS)
+        self.prelu = nn.PReLU(outputs)
+        self.conv2 = _conv(outputs, outputs, 3, stride)
+        self.bn3 = nn.BatchNorm2d(outputs, eps=EPS)
+        self.downsample: nn.Sequential | None = None
+        if stride != 1 or inputs != outputs:
+            self.downsample = nn.Sequential(
+                _conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs, eps=EPS)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, inputs, H, W) to (N, outputs, H / stride, W / stride)."""
+        out = self.prelu(self.bn2(self.conv1(self.bn1(x))))
+        out = self.bn3(self.conv2(out))
+        return out + (x if self.downsample is None else self.downsample(x))
+
+
+def _stage(inputs: int, outputs: int, *, blocks: int) -> nn.Sequential:
+    first = Block(inputs, outputs, stride=2)
+    return nn.Sequential(first, *(Block(outputs, outputs, stride=1) for _ in range(blocks - 1)))
+
+
+class IResNet(EmbeddingModel):
+    """Embed faces with a residual network and the head BN-Dropout-FC-BN ("E" in ArcFace).
+
+    ``name``: a key of ``DEPTHS``. ``size``: pixels, a multiple of 16. ``width``: channels of the
+    stem; the stages have 1, 2, 4 and 8 times as many (64 in the papers). ``dropout``: before the
+    FC layer. ``init``: see ``initialize``. ``fix_last_gain``: hold the gain of the last batch norm
+    at 1, untrained. ``checkpoint_gradients``: in training, recompute each block in backward.
+    ``preprocessing``: (x - 127.5) / 128, RGB, where None.
+    Under autocast the FC layer and its batch norm run in the parameters' own precision.
+    Raises ValueError for an option out of range. Source: Deng et al., ArcFace, CVPR 2019.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        embedding_dim: int = 512,
+        dropout: float = 0.4,
+        size: int = 112,
+        width: int = 64,
+        preprocessing: Preprocessing | None = None,
+        init: str = "normal",
+        fix_last_gain: bool = True,
+        checkpoint_gradients: bool = False,
+    ) -> None:
+        if name not in DEPTHS:
+            raise ValueError(f"{name!r} is not an IResNet; choose one of {', '.join(DEPTHS)}")
+        if not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
+            raise ValueError(f"dropout must be a number in [0, 1), got {dropout!r}")
+        architecture = {
+            "name": name,
+            "embedding_dim": check_count("embedding_dim", embedding_dim),
+            "dropout": float(dropout),
+            "size": check_count("size", size, multiple_of=DOWNSAMPLING),
+            "width": check_count("width", width),
+            "fix_last_gain": check_flag("fix_last_gain", fix_last_gain),
+        }
+        check_scheme(init)
+        super().__init__(
+            name,
+            embedding_dim=embedding_dim,
+            preprocessing=check_preprocessing(preprocessing, size),
+            architecture=architecture,
+        )
+        self.checkpoint_gradients = check_flag("checkpoint_gradients", checkpoint_gradients)
+        blocks = DEPTHS[name]
+        self.conv1 = _conv(3, width, 3)
+        self.bn1 = nn.BatchNorm2d(width, eps=EPS)
+        self.prelu = nn.PReLU(width)
+        self.layer1 = _stage(width, width, blocks=blocks[0])
+        self.layer2 = _stage(width, 2 * width, blocks=blocks[1])
+        self.layer3 = _stage(2 * width, 4 * width, blocks=blocks[2])
+        self.layer4 = _stage(4 * width, 8 * width, blocks=blocks[3])
+        self.bn2 = nn.BatchNorm2d(8 * width, eps=EPS)
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(8 * width * (size // DOWNSAMPLING) ** 2, embedding_dim)
+        self.features = nn.BatchNorm1d(embedding_dim, eps=EPS)
+        self.features.weight.requires_grad_(not fix_last_gain)
+        initialize(self, scheme=init)
+
+    @property
+    def stem(self) -> nn.Conv2d:
+        """The convolution that reads the image."""
+        return self.conv1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map normalised images (N, 3, size, size) to embeddings (N, embedding_dim)."""
+        x = self.prelu(self.bn1(self.conv1(x)))
+        recompute = self.checkpoint_gradients and self.training and torch.is_grad_enabled()
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            for block in stage:
+                x = run_recomputed(block, x) if recompute else block(x)
+        # flatten goes by logical (C, H, W) order, so channels-last input meets the same weights.
+        x = torch.flatten(self.bn2(x), 1)
+        with autocast_disabled(x):
+            x = self.dropout(x.to(self.fc.weight.dtype))
+            embedding: Tensor = self.features(self.fc(x))
+        return embedding

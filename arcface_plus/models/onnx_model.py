@@ -1,0 +1,128 @@
+"""Run an ONNX file as an embedding network."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from arcface_plus.models.embedding_model import EmbeddingModel
+from arcface_plus.models.preprocessing import Preprocessing
+
+PREPROCESSING_KEY = "arcface_plus.preprocessing"  # in the file's metadata_props, as to_json writes
+PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
+
+
+class OnnxModel(EmbeddingModel):
+    """Embed faces with an ONNX file, by onnxruntime; inference only, no parameters.
+
+    The file has one float32 input (N, 3, size, size), N free or 1, and one output
+    (N, embedding_dim). ``preprocessing`` replaces the file's own, and is required where it has
+    none. Raises ValueError naming the file and what does not fit, ModuleNotFoundError without
+    onnxruntime.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, preprocessing: Preprocessing | None = None
+    ) -> None:
+        path = Path(path)
+        session = _open_session(path)
+        try:
+            preprocessing = preprocessing or _stored_preprocessing(session)
+            one_by_one, embedding_dim = _check_signature(session, preprocessing.size)
+            super().__init__(
+                path.stem,
+                embedding_dim=embedding_dim,
+                preprocessing=preprocessing,
+                architecture=None,
+            )
+            self._session = session
+            self._one_by_one = one_by_one
+            if not embedding_dim:  # the output's width is free in the file: ask the network
+                size = preprocessing.size
+                self.embedding_dim = self(torch.zeros(1, 3, size, size)).shape[1]
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        self.file_hash = hashlib.sha256(path.read_bytes()).hexdigest()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map normalised images (N, 3, size, size) to (N, embedding_dim) on the same device."""
+        batch = x.detach().to("cpu", torch.float32).contiguous()
+        if len(batch) == 0:
+            return batch.new_zeros(0, self.embedding_dim, device=x.device)
+        parts = [batch[i : i + 1] for i in range(len(batch))] if self._one_by_one else [batch]
+        rows = torch.cat([self._run(part) for part in parts])
+        if rows.ndim != 2 or len(rows) != len(batch):
+            raise ValueError(
+                f"the network gave {tuple(rows.shape)} for {len(batch)} images, not one embedding "
+                "each; fix: export it with a free batch dimension"
+            )
+        return rows.to(x.device)
+
+    def _run(self, batch: Tensor) -> Tensor:
+        name = self._session.get_inputs()[0].name
+        return torch.from_numpy(self._session.run(None, {name: batch.numpy()})[0])
+
+
+def _open_session(path: Path) -> Any:
+    try:
+        onnxruntime = importlib.import_module("onnxruntime")  # an optional dependency
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"{path}: running ONNX files needs onnxruntime; pip install 'arcface_plus[onnx]'"
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    available = onnxruntime.get_available_providers()
+    providers = [provider for provider in PROVIDERS if provider in available]
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # onnxruntime's errors share no base class but Exception
+        raise ValueError(
+            f"{path}: onnxruntime cannot load it ({str(error).splitlines()[0]:.300}); "
+            "fix: export or copy it again"
+        ) from error
+
+
+def _stored_preprocessing(session: Any) -> Preprocessing:
+    stored = session.get_modelmeta().custom_metadata_map.get(PREPROCESSING_KEY)
+    if stored is None:
+        raise ValueError(
+            "it does not say how images must be normalised; fix: give preprocessing "
+            "(insightface's files: mean 127.5, std 127.5, channels rgb, size 112)"
+        )
+    return Preprocessing.from_json(stored)
+
+
+def _check_signature(session: Any, size: int) -> tuple[bool, int]:
+    """Return whether images must go one by one, and the embedding width (0 where free)."""
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise ValueError(
+            f"an embedding network has one input and one output, this has {len(inputs)} and "
+            f"{len(outputs)}"
+        )
+    shape = inputs[0].shape
+    fixed = [
+        given != wanted
+        for given, wanted in zip(shape[1:], (3, size, size), strict=False)
+        if isinstance(given, int)
+    ]
+    if inputs[0].type != "tensor(float)" or len(shape) != 4 or any(fixed):
+        raise ValueError(
+            f"its input is {inputs[0].type} {shape}, but preprocessing gives float "
+            f"(N, 3, {size}, {size}); fix: give a preprocessing of its size, or another file"
+        )
+    if isinstance(shape[0], int) and shape[0] != 1:
+        raise ValueError(
+            f"its batch is fixed at {shape[0]} images; fix: export it with a free batch dimension"
+        )
+    output = outputs[0].shape
+    if len(output) != 2:
+        raise ValueError(f"its output has shape {output}, not (N, embedding_dim)")
+    return shape[0] == 1, output[1] if isinstance(output[1], int) else 0
