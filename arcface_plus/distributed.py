@@ -72,7 +72,9 @@ def start_world(device: str = "auto", timeout_minutes: float = 30.0) -> Iterator
         device_id=torch_device if use_cuda else None,
     )
     try:
-        yield World(rank_, size, torch_device, control=dist.new_group(backend="gloo"))
+        control = dist.new_group(backend="gloo")
+        assert isinstance(control, dist.ProcessGroup)  # this process is in it
+        yield World(rank_, size, torch_device, control=control)
     finally:
         dist.destroy_process_group()
 

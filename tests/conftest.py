@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from arcface_plus.cli import app
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -21,5 +27,35 @@ def shared_data() -> Path:
     """Real photographs and models outside the repository; skips where they are absent."""
     folder = Path(os.environ.get("ARCFACE_PLUS_SHARED_DATA", REPOSITORY.parent / "shared" / "data"))
     if not folder.is_dir():
-        pytest.skip(f"needs the real data that is not part of the project, looked in {folder.name}/")
+        pytest.skip(
+            f"needs the real data that is not part of the project, looked in {folder.name}/"
+        )
     return folder
+
+
+@dataclass
+class Answer:
+    exit_code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def output(self) -> str:
+        return self.stdout + self.stderr
+
+
+@pytest.fixture
+def cli() -> Callable[..., Answer]:
+    """``cli("verify", "--model", path)`` -> its exit code and everything it wrote."""
+
+    def call(*words: object) -> Answer:
+        out, err = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(err):
+            try:
+                app.run([str(word) for word in words])
+                code = 0
+            except SystemExit as stopped:
+                code = stopped.code if isinstance(stopped.code, int) else int(bool(stopped.code))
+        return Answer(code, out.getvalue(), err.getvalue())
+
+    return call

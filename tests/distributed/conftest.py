@@ -14,7 +14,9 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 
-def _entry(rank: int, size: int, store: str, fn: Callable[..., Any], args: tuple, results: Any) -> None:
+def _entry(
+    rank: int, size: int, store: str, fn: Callable[..., Any], args: tuple, results: Any
+) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=size)
     try:
@@ -22,7 +24,8 @@ def _entry(rank: int, size: int, store: str, fn: Callable[..., Any], args: tuple
     except BaseException:  # the parent re-raises it with the rank's own traceback
         results.put((rank, None, traceback.format_exc()))
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 def start_ranks(fn: Callable[..., Any], world_size: int, *args: Any) -> list[Any]:

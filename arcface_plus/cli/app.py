@@ -1,0 +1,64 @@
+"""The command line: ``arcface-plus VERB …``. Exit 0 done, 1 failed, 2 bad input.
+
+Verbs import what they need when they run, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from arcface_plus.cli import data, embed, verify
+from arcface_plus.cli.errors import exit_code_for
+
+app = typer.Typer(
+    name="arcface-plus",
+    help="Train, verify and export face embeddings with ArcFace+ (ArcFace and the MMA penalty).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(data.app, name="data")
+app.command("verify")(verify.verify_command)
+app.command("embed")(embed.embed_command)
+
+
+@app.command(
+    "train",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    epilog="Any setting of the configuration is an option too: --optim.lr 0.05 --train.steps 1000",
+)
+def train_command(
+    context: typer.Context,
+    config: Annotated[Path, typer.Argument(help="A YAML file, such as configs/quickstart.yaml.")],
+    resume: Annotated[
+        str, typer.Option(help="never, auto (newest checkpoint, if any), or a checkpoint folder.")
+    ] = "never",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Remove the run folder and start over.")
+    ] = False,
+) -> None:
+    """Train, verify and save a model; also under torchrun as tools/train.py."""
+    from arcface_plus.cli.train import train
+
+    train(config, context.args, resume=resume, overwrite=overwrite)
+
+
+@app.command("info")
+def info_command() -> None:
+    """Show versions, devices, and what is and is not available."""
+    from arcface_plus.cli.info import information
+
+    typer.echo(json.dumps(information(), indent=1))
+
+
+def run(words: list[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    try:
+        app(args=words)
+    except Exception as error:  # the one place where errors become exit codes
+        sys.exit(exit_code_for(error))

@@ -1,0 +1,190 @@
+"""The verbs of ``arcface-plus data`` for record files: pack, unpack, inspect, check."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from arcface_plus.cli.progress import counted
+
+if TYPE_CHECKING:
+    from arcface_plus.data.records import RecordReader
+
+app = typer.Typer(help="Pack, unpack, inspect and check training data.", no_args_is_help=True)
+
+Records = Annotated[Path, typer.Argument(help="A .rec file, or the folder of a train.rec.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+
+
+@app.command()
+def pack(
+    source: Annotated[Path, typer.Argument(help="A folder with one sub-folder a person.")],
+    output: Annotated[
+        Path, typer.Argument(help="A .rec file to write, or a folder for train.rec.")
+    ],
+    size: Annotated[int, typer.Option(min=1, help="Side of the stored images, in pixels.")] = 112,
+    quality: Annotated[int, typer.Option(min=1, max=100, help="JPEG quality.")] = 95,
+    resize: Annotated[
+        bool, typer.Option("--resize", help="Scale images of another size instead of refusing.")
+    ] = False,
+    reencode: Annotated[
+        bool, typer.Option("--reencode", help="Encode JPEGs anew even where they fit as they are.")
+    ] = False,
+    on_error: Annotated[
+        str, typer.Option(help="What a bad image does: 'stop', or 'skip' it and say so.")
+    ] = "stop",
+    threads: Annotated[int, typer.Option(min=1, help="Images encoded at the same time.")] = 4,
+    overwrite: Overwrite = False,
+) -> None:
+    """Pack a folder of aligned faces into train.rec, train.idx, property and train.lst."""
+    from arcface_plus.data.packing import pack_folder
+
+    with counted("packing") as on_progress:
+        summary = pack_folder(
+            source,
+            output,
+            size=size,
+            quality=quality,
+            resize=resize,
+            reencode=reencode,
+            on_error=_one_of("on-error", on_error, ("stop", "skip")),
+            overwrite=overwrite,
+            threads=threads,
+            on_progress=on_progress,
+        )
+    for message in summary.rejected:
+        typer.echo(f"left out: {message}", err=True)
+    typer.echo(
+        f"{summary.path}: {summary.images} images of {summary.people} people "
+        f"({summary.kept} with their own bytes, {len(summary.rejected)} left out)"
+    )
+
+
+@app.command()
+def unpack(
+    records: Records,
+    output: Annotated[Path, typer.Argument(help="The folder to fill: <label>/<key>.jpg.")],
+    overwrite: Overwrite = False,
+) -> None:
+    """Write every image of a record file, bytes unchanged, into one sub-folder a person."""
+    from arcface_plus.data.packing import unpack_records
+    from arcface_plus.data.records import RecordReader
+
+    with RecordReader(records) as reader, counted("unpacking") as on_progress:
+        count = unpack_records(reader, output, overwrite=overwrite, on_progress=on_progress)
+    typer.echo(f"{output}: {count} images")
+
+
+@app.command()
+def inspect(
+    records: Records,
+    first: Annotated[int, typer.Option(min=0, help="How many records to show.")] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Show the counts, images per person and first records of a record file."""
+    from arcface_plus.data.records import RecordReader
+
+    with RecordReader(records) as reader:
+        facts = _describe(reader, first)
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2))
+        return
+    shown = facts.pop("first_records")
+    for name, value in facts.items():
+        typer.echo(f"{name.replace('_', ' '):<18} {_as_text(value)}")
+    if shown:
+        typer.echo("\n     key  label     bytes  format  size")
+    for row in shown:
+        label = f"{row['label']:g}" if isinstance(row["label"], float) else str(row["label"])
+        typer.echo(f"{row['key']:>8}  {label:>5}  {row['bytes']:>8}  {row['image']}")
+
+
+@app.command()
+def check(
+    records: Records,
+    num_classes: Annotated[
+        int | None, typer.Option(min=1, help="The number of people a run expects.")
+    ] = None,
+    decode: Annotated[
+        str, typer.Option(help="'headers' decodes no image, 'sample' 256 of them, or 'all'.")
+    ] = "sample",
+    as_json: AsJson = False,
+) -> None:
+    """Check framing, labels, counts and images; exit 1 where an error is found."""
+    from dataclasses import asdict
+
+    from arcface_plus.data.record_check import find_record_problems
+    from arcface_plus.data.records import RecordReader
+
+    with RecordReader(records) as reader:
+        mode = _one_of("decode", decode, ("headers", "sample", "all"))
+        with counted("decoding") as on_progress:
+            problems = find_record_problems(
+                reader, num_classes, decode=mode, on_progress=on_progress
+            )
+        images = len(reader)
+    errors = sum(problem.count for problem in problems if problem.severity == "error")
+    if as_json:
+        typer.echo(json.dumps([asdict(problem) for problem in problems], indent=2))
+    else:
+        for problem in problems:
+            typer.echo(str(problem))
+        warnings = sum(problem.count for problem in problems) - errors
+        typer.echo(f"{records}: {images} images, {errors} errors, {warnings} warnings")
+    if errors:
+        raise typer.Exit(1)
+
+
+def _describe(reader: RecordReader, first: int) -> dict[str, Any]:
+    """Return what `inspect` shows, as plain JSON types."""
+    import numpy as np
+
+    from arcface_plus.data.images import image_format, image_size
+
+    counts = np.bincount(reader.labels) if len(reader) else np.zeros(1, dtype=np.int64)
+    shown: list[dict[str, Any]] = []
+    for position in range(min(first, len(reader))):
+        record = reader[position]
+        try:
+            height, width = image_size(record.data)
+            image = f"{image_format(record.data)}  {width}×{height}"
+        except ValueError as error:
+            image = str(error)
+        label = np.asarray(record.label).tolist()
+        shown.append({"key": record.key, "label": label, "bytes": len(record.data), "image": image})
+    per_person = counts[counts > 0]
+    statistics = {
+        name: float(function(per_person)) if len(per_person) else 0.0
+        for name, function in (
+            ("min", np.min),
+            ("median", np.median),
+            ("mean", np.mean),
+            ("max", np.max),
+        )
+    }
+    return {
+        "file": str(reader.path),
+        "layout": "plain" if reader.identity_ranges is None else "insightface (header-0)",
+        "images": len(reader),
+        "people": int((counts > 0).sum()),
+        "classes": reader.num_classes,
+        "property": None if reader.property is None else reader.property._asdict(),
+        "images_per_person": statistics,
+        "first_records": shown,
+    }
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {number:g}" for name, number in value.items())
+    return "none" if value is None else str(value)
+
+
+def _one_of(option: str, value: str, choices: tuple[str, ...]) -> Any:
+    if value not in choices:
+        raise ValueError(f"--{option} {value}: use one of {', '.join(choices)}")
+    return value

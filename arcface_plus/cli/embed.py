@@ -1,0 +1,72 @@
+"""``arcface-plus embed``: export the embeddings of a folder, a record file or a pair set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def embed_command(
+    model: Annotated[Path, typer.Option(help="Run folder, .safetensors, .pt or .onnx file.")],
+    source: Annotated[
+        Path, typer.Option("--input", help="A folder of images, a .rec, a .bin or a pairs.txt.")
+    ],
+    output: Annotated[Path, typer.Option(help="The .npz or .parquet to write.")],
+    root: Annotated[Path | None, typer.Option(help="Image folder of a pairs.txt.")] = None,
+    flip: Annotated[
+        bool | None,
+        typer.Option("--flip/--no-flip", help="Sum f(x) + f(mirrored x) (as the model states)."),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images embedded at once.")] = 64,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
+    resize: Annotated[bool, typer.Option(help="Scale images of another size.")] = False,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="List unreadable images instead of stopping.")
+    ] = False,
+    preprocessing: Annotated[
+        str | None, typer.Option(help="For files that do not state it: insightface, or JSON.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted export.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output.")] = False,
+) -> None:
+    """Write key, label, norm and embedding of every image, in a defined order.
+
+    Also under torchrun as tools/export_embeddings.py; all ranks must see the same files.
+    """
+    from arcface_plus.cli.progress import counted
+    from arcface_plus.cli.verify import parse_preprocessing
+    from arcface_plus.data.collections import open_collection
+    from arcface_plus.distributed import start_world
+    from arcface_plus.export.embeddings import check_output, export_embeddings
+    from arcface_plus.models import load_model
+
+    check_output(output, overwrite=overwrite)
+    collection = open_collection(source, root)
+    network = load_model(model, preprocessing=parse_preprocessing(preprocessing))
+    with start_world(device) as world, counted(source.name, enabled=world.is_main) as progress:
+        skipped = export_embeddings(
+            network,
+            collection,
+            output,
+            world,
+            flip=network.preprocessing.flip_sum if flip is None else flip,
+            batch_size=batch_size,
+            precision=precision,
+            resize=resize,
+            skip_bad=skip_bad,
+            resume=resume,
+            overwrite=overwrite,
+            progress=progress,
+        )
+        if world.is_main:
+            rows = len(collection.keys) - len(skipped)
+            typer.echo(f"wrote {rows} embeddings to {output}")
+            if skipped:
+                typer.echo(
+                    f"left out {len(skipped)} unreadable images, listed in {output}.skipped.txt"
+                )

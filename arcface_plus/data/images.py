@@ -1,0 +1,196 @@
+"""Decode and encode images: uint8, RGB, (height, width, 3) in memory."""
+
+from __future__ import annotations
+
+import re
+import struct
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+MAX_PIXELS = 2**26
+MAX_SIDE = 2**15
+
+_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+_JPEG_END = b"\xff\xd9"
+_PNM_HEAD = re.compile(rb"P([1-6])(?:\s|#[^\n]*\n)+(\d+)(?:\s|#[^\n]*\n)+(\d+)\s")
+
+
+def decode_image(
+    data: bytes | bytearray | memoryview | np.ndarray, *, where: str, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
+    """Decode a JPEG, PNG, BMP or PNM image to (H, W, 3) uint8 RGB; grey becomes three channels.
+
+    ``data`` is the file's bytes (an array: 1-D uint8). EXIF orientation is applied, as OpenCV and
+    mxnet do. The size is read from the header and refused beyond ``max_pixels`` before a pixel is
+    decoded. Raises ValueError naming ``where`` for unknown, oversized, corrupt or cut data.
+    """
+    raw = _as_bytes(data, where)
+    try:
+        height, width = image_size(raw)
+        if height * width > max_pixels or max(height, width) > MAX_SIDE:
+            raise ValueError(
+                f"{width}×{height} pixels exceed the limit of {max_pixels} (a side: {MAX_SIDE}); "
+                "scale the image down"
+            )
+        _require_whole(raw)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    try:
+        pixels = cv2.imdecode(np.frombuffer(raw, dtype=np.uint8), cv2.IMREAD_COLOR_RGB)
+    except cv2.error as error:
+        raise ValueError(f"{where}: the image cannot be decoded: {error}") from error
+    if pixels is None:
+        raise ValueError(f"{where}: the image data are corrupt; replace the image")
+    return pixels
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """Read an image file to (H, W, 3) uint8 RGB; errors name the path."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such image file")
+    return decode_image(path.read_bytes(), where=str(path))
+
+
+def encode_jpeg(rgb: np.ndarray, quality: int = 95) -> bytes:
+    """Encode (H, W, 3) uint8 RGB as a JPEG of ``quality`` in [1, 100], chroma halved (4:2:0)."""
+    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or 0 in rgb.shape:
+        raise ValueError(
+            f"encode_jpeg needs a uint8 array of shape (H, W, 3), got {rgb.dtype} {rgb.shape}"
+        )
+    if not 1 <= quality <= 100:
+        raise ValueError(f"quality={quality} must be in [1, 100]; 95 is usual")
+    bgr = cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2BGR)
+    done, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not done:
+        raise ValueError(f"OpenCV could not encode an image of shape {rgb.shape} as JPEG")
+    return bytes(data)
+
+
+def image_size(data: bytes) -> tuple[int, int]:
+    """Return (height, width) from the header of a JPEG, PNG, BMP or PNM file, without decoding.
+
+    Raises ValueError for other formats and for headers that are cut or state no pixels.
+    """
+    kind = image_format(data)
+    if kind == "jpeg":
+        height, width, _ = _jpeg_frame(data)
+    elif kind == "png":
+        _require_bytes(data, 24)
+        width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+    elif kind == "bmp":
+        height, width = _bmp_size(data)
+    else:
+        match = _PNM_HEAD.match(data[:4096])
+        if match is None:
+            raise ValueError("the PNM header is cut or malformed; replace the image")
+        width, height = int(match[2]), int(match[3])
+    if height <= 0 or width <= 0:
+        raise ValueError(f"the header states {width}×{height} pixels; replace the image")
+    return height, width
+
+
+def image_format(data: bytes) -> str:
+    """Return "jpeg", "png", "bmp" or "pnm" by the first bytes; raise ValueError for others."""
+    if data[:3] == b"\xff\xd8\xff":
+        return "jpeg"
+    if data[:8] == _PNG_MAGIC:
+        return "png"
+    if data[:2] == b"BM":
+        return "bmp"
+    if data[:1] == b"P" and data[1:2] in (b"1", b"2", b"3", b"4", b"5", b"6"):
+        return "pnm"
+    raise ValueError(
+        f"unknown image format (first bytes {data[:8].hex(' ') or 'none'}); "
+        "JPEG, PNG, BMP and PNM (pgm, ppm) are read: convert the image"
+    )
+
+
+def _as_bytes(data: bytes | bytearray | memoryview | np.ndarray, where: str) -> bytes:
+    if isinstance(data, np.ndarray):
+        if data.dtype != np.uint8 or data.ndim != 1:
+            raise ValueError(
+                f"{where}: encoded image data must be a 1-D uint8 array, got {data.dtype} "
+                f"of shape {data.shape}"
+            )
+        return data.tobytes()
+    return data if isinstance(data, bytes) else bytes(data)
+
+
+def _require_bytes(data: bytes, count: int) -> None:
+    if len(data) < count:
+        raise ValueError(f"the image is cut: {len(data)} bytes, {count} needed; replace it")
+
+
+def _jpeg_frame(data: bytes) -> tuple[int, int, int]:
+    """Return (height, width, offset of the first scan) by walking the JPEG's segments."""
+    position, height, width = 2, 0, 0
+    while True:
+        _require_bytes(data, position + 4)
+        if data[position] != 0xFF:
+            raise ValueError(f"byte {position} of the JPEG is no marker; replace the image")
+        marker = data[position + 1]
+        if marker == 0xFF:  # Fill bytes may precede a marker.
+            position += 1
+            continue
+        if marker == 0x01 or 0xD0 <= marker <= 0xD8:  # These stand alone, without a length.
+            position += 2
+            continue
+        # SOF0..SOF15 hold the size; C4, C8 and CC among them are other tables.
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            _require_bytes(data, position + 9)
+            height, width = struct.unpack_from(">HH", data, position + 5)
+        if marker in (0xD9, 0xDA):
+            return height, width, position
+        position += 2 + max(2, int.from_bytes(data[position + 2 : position + 4], "big"))
+
+
+def _bmp_size(data: bytes) -> tuple[int, int]:
+    _require_bytes(data, 26)
+    if int.from_bytes(data[14:18], "little") == 12:  # The OS/2 header has 16-bit sizes.
+        return int.from_bytes(data[20:22], "little"), int.from_bytes(data[18:20], "little")
+    width = int.from_bytes(data[18:22], "little", signed=True)
+    # A negative height means that rows come from top to bottom.
+    return abs(int.from_bytes(data[22:26], "little", signed=True)), width
+
+
+def _require_whole(data: bytes) -> None:
+    """Raise ValueError where the end is missing; decoders would fill the rest with grey."""
+    kind = image_format(data)
+    if kind == "jpeg":
+        # After the first scan: a thumbnail in the metadata has an end mark of its own.
+        whole = data.rfind(_JPEG_END, _jpeg_frame(data)[2]) >= 0
+    elif kind == "png":
+        whole = data.rfind(b"IEND") >= 0
+    elif kind == "bmp":
+        whole = len(data) >= _bmp_bytes(data)
+    else:
+        whole = len(data) >= _pnm_bytes(data)
+    if not whole:
+        raise ValueError(f"the {kind} data are cut off ({len(data)} bytes); replace the image")
+
+
+def _bmp_bytes(data: bytes) -> int:
+    _require_bytes(data, 34)
+    start = int.from_bytes(data[10:14], "little")
+    compressed = int.from_bytes(data[14:18], "little") >= 40 and data[30:34] in (
+        b"\1\0\0\0",
+        b"\2\0\0\0",
+    )
+    if compressed:  # Run lengths: the byte count follows from the pixels alone.
+        return start
+    height, width = _bmp_size(data)
+    bits = int.from_bytes(data[24:26] if data[14] == 12 else data[28:30], "little")
+    return start + height * ((width * bits + 31) // 32 * 4)
+
+
+def _pnm_bytes(data: bytes) -> int:
+    height, width = image_size(data)
+    variant = int(data[1:2])
+    if variant == 4:
+        return (width + 7) // 8 * height
+    samples = height * width * (3 if variant in (3, 6) else 1)
+    # Text needs a digit and a space a sample (the last space may lack); P1 needs no space.
+    return samples if variant in (1, 5, 6) else 2 * samples - 1

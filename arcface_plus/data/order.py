@@ -1,0 +1,112 @@
+"""Which image is trained on when: a function of (seed, epoch) alone.
+
+Neither the number of ranks, nor workers, nor a restart changes it. Step k of an epoch takes slice k
+of that epoch's permutation; the last incomplete global batch of an epoch is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from arcface_plus.distributed import contiguous_part
+
+# Separates the streams drawn from one seed, in the key's top byte: a permutation never shares
+# numbers with augmentation, nor either with the class weights, whose keys are (seed, block).
+_ORDER, _SAMPLE = 1 << 56, 2 << 56
+# How many successors of an image may stand in for it where it cannot be read.
+SPARES = 64
+
+
+def keyed_generator(seed: int, epoch: int, *, sample: int | None = None) -> np.random.Generator:
+    """Return the generator of (seed, epoch) or (seed, epoch, sample): same bits everywhere."""
+    stream = _ORDER if sample is None else _SAMPLE
+    key = np.array([seed, stream | epoch], dtype=np.uint64)
+    counter = np.array([0, 0, sample or 0, 0], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=counter))
+
+
+def epoch_order(num_samples: int, seed: int, epoch: int) -> np.ndarray:
+    """Return the permutation of ``range(num_samples)`` for one epoch, 4 bytes a sample (uint32)."""
+    if not 0 < num_samples < 2**32:
+        raise ValueError(f"an epoch has 1 to 2**32 − 1 samples, got {num_samples}.")
+    order = np.arange(num_samples, dtype=np.uint32)
+    keyed_generator(seed, epoch).shuffle(order)
+    return order
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """One rank's part of one optimizer step.
+
+    ``candidates`` (n + SPARES,) are consecutive indices of the epoch's order, this rank's n first:
+    where the image at one position cannot be read, the first of the next SPARES that can takes its
+    place. That may be an image of the batch itself, which is then in it twice: which image stands
+    in depends on its position in the epoch's order alone, so ranks need not agree on anything.
+    """
+
+    step: int
+    epoch: int
+    length: int
+    candidates: np.ndarray
+
+
+class OrderedSteps:
+    """Iterate over the batch plans of steps ``start`` to ``stop`` for one rank.
+
+    Holds one permutation at a time. Raises ValueError where an epoch has fewer samples than a
+    global batch.
+    """
+
+    def __init__(
+        self,
+        num_samples: int,
+        global_batch: int,
+        *,
+        seed: int,
+        start: int,
+        stop: int,
+        rank: int = 0,
+        size: int = 1,
+    ) -> None:
+        if global_batch > num_samples:
+            raise ValueError(
+                f"train.global_batch is {global_batch}, but there are only {num_samples} training "
+                "images: no epoch would hold one batch; set --train.global_batch lower."
+            )
+        self.num_samples, self.global_batch, self.seed = num_samples, global_batch, seed
+        self.start, self.stop = start, stop
+        self.lo, self.hi = contiguous_part(global_batch, rank, size)
+        self._epoch, self._order = -1, np.empty(0, dtype=np.uint32)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.num_samples // self.global_batch
+
+    def __len__(self) -> int:
+        return max(0, self.stop - self.start)
+
+    def global_indices(self, step: int) -> np.ndarray:
+        """Return the indices (global_batch,) of a step over all ranks."""
+        first = (step % self.steps_per_epoch) * self.global_batch
+        return self._order_of(step // self.steps_per_epoch)[first : first + self.global_batch]
+
+    def plan(self, step: int) -> BatchPlan:
+        epoch = step // self.steps_per_epoch
+        order = self._order_of(epoch)
+        first = (step % self.steps_per_epoch) * self.global_batch
+        wanted = np.arange(first + self.lo, first + self.hi + SPARES) % self.num_samples
+        return BatchPlan(step, epoch, self.hi - self.lo, order[wanted].astype(np.int64))
+
+    def __iter__(self) -> Iterator[BatchPlan]:
+        for step in range(self.start, self.stop):
+            yield self.plan(step)
+
+    def _order_of(self, epoch: int) -> np.ndarray:
+        if epoch != self._epoch:
+            self._order = self._order[:0].copy()  # free it first: never two permutations at once
+            self._order = epoch_order(self.num_samples, self.seed, epoch)
+            self._epoch = epoch
+        return self._order

@@ -1,0 +1,21 @@
+"""Labels of pairs: True for the same person."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def boolean_labels(labels: Any, *, where: str) -> np.ndarray:
+    """Return ``labels`` as (N,) bool; 0 and 1 will do. Raises ValueError naming ``where``."""
+    try:
+        array = np.asarray(labels)
+    except ValueError as error:  # lists of unequal lengths
+        raise ValueError(f"{where}: labels must be one list of booleans: {error}.") from error
+    if array.ndim != 1 or array.dtype.kind not in "biu" or not np.isin(array, (0, 1)).all():
+        raise ValueError(
+            f"{where}: labels must be one list of booleans (True: the same person), but are "
+            f"{array.dtype} of shape {array.shape}, such as {array.ravel()[:3].tolist()}."
+        )
+    return array.astype(bool)

@@ -1,0 +1,224 @@
+"""Text lists of pairs: LFW's ``pairs.txt`` and plain ``path path 0/1`` lists.
+
+Forms, told apart by the first lines:
+
+- LFW View 2: a header ``10 300`` (folds, pairs of each kind in a fold), then for every fold 300
+  lines ``NAME i j`` (the same person) and 300 lines ``NAME i NAME j``.
+- LFW View 1: a header ``1100`` (pairs of each kind), then the same two kinds of line; no folds.
+- No header, LFW lines in any order; no folds.
+- No header, lines ``path path 0`` or ``path path 1`` (1: the same person), paths relative to the
+  image folder; no folds.
+
+Fields are separated by tabs where a line has any, else by blanks. Empty lines do not count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".pgm", ".bmp")
+_SHOWN = 5
+
+
+class ListedImage(NamedTuple):
+    """An image as a list names it: a person and a number, or a path (then number is None)."""
+
+    name: str
+    number: int | None
+
+    @property
+    def stem(self) -> str:
+        """``NAME_0001`` for a person and a number; the path as written otherwise."""
+        return self.name if self.number is None else f"{self.name}_{self.number:04d}"
+
+
+@dataclass(frozen=True)
+class PairList:
+    """Hold a list of pairs: each image once, pairs as indices into ``images``."""
+
+    images: list[ListedImage]
+    index_a: np.ndarray
+    index_b: np.ndarray
+    is_same: np.ndarray
+    folds: int | None
+    source: Path
+
+    @property
+    def names(self) -> list[str] | None:
+        """Person of each image, where the list names people."""
+        if any(image.number is None for image in self.images):
+            return None
+        return [image.name for image in self.images]
+
+
+def read_pair_list(path: str | Path) -> PairList:
+    """Read a list of pairs in one of the forms above.
+
+    Raises ValueError naming file and line for a line of another form, and for a header that the
+    lines do not bear out.
+    """
+    path = Path(path)
+    lines = [
+        (number, line.split("\t") if "\t" in line else line.split())
+        for number, line in enumerate(_text(path).splitlines(), start=1)
+        if line.strip()
+    ]
+    header: list[int] = []
+    if lines and len(lines[0][1]) <= 2 and all(_is_number(field) for field in lines[0][1]):
+        header = [int(field) for field in lines[0][1]]
+        lines = lines[1:]
+    if not lines:
+        raise ValueError(f"{path} holds no pairs.")
+    by_path = not header and _is_path_line(lines[0][1])
+    parse = _path_pair if by_path else _lfw_pair
+    index: dict[ListedImage, int] = {}
+    rows = []
+    for number, fields in lines:
+        try:
+            first, second, same = parse([field.strip() for field in fields])
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: {error}.") from error
+        rows.append(
+            (index.setdefault(first, len(index)), index.setdefault(second, len(index)), same)
+        )
+    is_same = np.array([same for _, _, same in rows], dtype=bool)
+    folds = _check_header(header, is_same, path)
+    return PairList(
+        images=list(index),
+        index_a=np.array([a for a, _, _ in rows], dtype=np.int64),
+        index_b=np.array([b for _, b, _ in rows], dtype=np.int64),
+        is_same=is_same,
+        folds=folds,
+        source=path,
+    )
+
+
+def locate_images(images: Iterable[ListedImage], root: Path, *, source: Path) -> list[str]:
+    """Return the path below ``root`` of each image.
+
+    A person and a number are ``NAME/NAME_0001.jpg`` (or .jpeg, .png, .pgm, .bmp), or a file in
+    ``NAME/`` named by digits alone: ``1.pgm``, ``0001.jpg``. A path is taken as written.
+
+    Raises ValueError for images that are not there (the first few and how many), for two files that
+    fit one image, and for a path that leads out of ``root``.
+    """
+    if not root.is_dir():
+        raise FileNotFoundError(
+            f"{root} is not a folder; give the folder of the images of {source} as root (--root)."
+        )
+    images = list(images)
+    folders: dict[str, dict[str | int, list[str]]] = {}
+    found: list[str] = []
+    missing: list[str] = []
+    for image in images:
+        _check_inside(image.name, root, source)
+        candidates = _candidates(image, root, folders)
+        if len(candidates) > 1:
+            raise ValueError(
+                f"{source} names {image.stem}, which could be {' or '.join(candidates)} in {root}; "
+                "keep one of them."
+            )
+        found += candidates
+        if not candidates:
+            missing.append(image.stem)
+    if missing:
+        more = ", …" if len(missing) > _SHOWN else ""
+        raise ValueError(
+            f"{len(missing)} of the {len(images)} images that {source} names are not in {root}: "
+            f"{', '.join(missing[:_SHOWN])}{more}. Give the folder that holds them as root "
+            "(--root)."
+        )
+    return found
+
+
+def _candidates(
+    image: ListedImage, root: Path, folders: dict[str, dict[str | int, list[str]]]
+) -> list[str]:
+    if image.number is None:
+        return [image.name] if (root / image.name).is_file() else []
+    if image.name not in folders:
+        folders[image.name] = _folder_index(root / image.name)
+    known = folders[image.name]
+    files = known.get(image.stem) or known.get(image.number) or []
+    return [f"{image.name}/{file}" for file in files]
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text, so it is no list of pairs.") from error
+
+
+def _is_number(field: str) -> bool:
+    return field.isascii() and field.isdigit()
+
+
+def _is_path_line(fields: list[str]) -> bool:
+    # "NAME 1 0" does not exist: LFW's numbers start at 1 and a path is not a bare number.
+    return len(fields) == 3 and fields[2] in ("0", "1") and not _is_number(fields[1])
+
+
+def _path_pair(fields: list[str]) -> tuple[ListedImage, ListedImage, bool]:
+    if not _is_path_line(fields):
+        raise ValueError(f"{' '.join(fields)!r} is not 'path path 0' or 'path path 1'")
+    return ListedImage(fields[0], None), ListedImage(fields[1], None), fields[2] == "1"
+
+
+def _lfw_pair(fields: list[str]) -> tuple[ListedImage, ListedImage, bool]:
+    match fields:
+        case [name, i, j] if _is_number(i) and _is_number(j):
+            return ListedImage(name, int(i)), ListedImage(name, int(j)), True
+        case [name, i, other, j] if _is_number(i) and _is_number(j):
+            return ListedImage(name, int(i)), ListedImage(other, int(j)), name == other
+    raise ValueError(f"{' '.join(fields)!r} is not 'NAME i j' or 'NAME i OTHER j'")
+
+
+def _check_header(header: list[int], is_same: np.ndarray, path: Path) -> int | None:
+    if not header:
+        return None
+    folds, each = (1, header[0]) if len(header) == 1 else (header[0], header[1])
+    wanted = 2 * folds * each
+    if folds < 1 or each < 1 or len(is_same) != wanted:
+        raise ValueError(
+            f"{path}: the header says {folds} x ({each} + {each}) = {wanted} pairs, but there are "
+            f"{len(is_same)}; correct the header, or remove it to leave the folds unstated."
+        )
+    genuine = is_same.reshape(folds, 2 * each).sum(axis=1)
+    if (wrong := np.flatnonzero(genuine != each)).size:
+        raise ValueError(
+            f"{path}: the header says {each} genuine pairs a fold, but fold {wrong[0] + 1} has "
+            f"{genuine[wrong[0]]}; put the lines in order, or remove the header."
+        )
+    return folds if len(header) == 2 else None
+
+
+def _check_inside(name: str, root: Path, source: Path) -> None:
+    path = Path(name)
+    if ".." in path.parts or (path.is_absolute() and not path.is_relative_to(root)):
+        raise ValueError(
+            f"{source} names {name!r}, which leads out of the image folder {root}; use paths "
+            "relative to that folder."
+        )
+
+
+def _folder_index(folder: Path) -> dict[str | int, list[str]]:
+    index: dict[str | int, list[str]] = {}
+    for name, stem in sorted(_image_files(folder)):
+        index.setdefault(stem, []).append(name)
+        if _is_number(stem):
+            index.setdefault(int(stem), []).append(name)
+    return index
+
+
+def _image_files(folder: Path) -> Iterator[tuple[str, str]]:
+    if not folder.is_dir():
+        return
+    for file in folder.iterdir():
+        if file.suffix.lower() in IMAGE_SUFFIXES:
+            yield file.name, file.stem

@@ -1,0 +1,141 @@
+"""dmlc RecordIO framing: how one payload lies in a ``.rec`` file.
+
+A record is one or more parts, each ``magic u32 | kind:3 length:29 u32 | bytes | padding to 4``.
+Where the magic word occurs in the payload at a multiple of four, the writer cuts there and drops
+the word; the reader puts it back between parts. So every word equal to ``MAGIC`` at a multiple of
+four in a valid file starts a part.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+
+import numpy as np
+
+MAGIC = 0xCED7230A
+MAGIC_BYTES = struct.pack("<I", MAGIC)
+MAX_PAYLOAD = (1 << 29) - 1
+LENGTH_MASK = (1 << 29) - 1
+WHOLE, FIRST, MIDDLE, LAST = range(4)
+
+_PART_HEAD = struct.Struct("<II")
+
+Buffer = bytes | mmap.mmap
+
+
+def frame_record(payload: bytes) -> bytes:
+    """Return ``payload`` framed as dmlc's RecordIOWriter frames it, padding included.
+
+    Raises ValueError from 2^29 bytes on, which the length field cannot hold.
+    """
+    if len(payload) > MAX_PAYLOAD:
+        raise ValueError(
+            f"a record of {len(payload)} bytes does not fit the 29-bit length of RecordIO; "
+            f"keep records at or below {MAX_PAYLOAD} bytes"
+        )
+    chunks: list[bytes] = []
+    start = 0
+    for cut in aligned_magic_positions(payload):
+        kind = FIRST if start == 0 else MIDDLE
+        chunks += (_PART_HEAD.pack(MAGIC, kind << 29 | cut - start), payload[start:cut])
+        start = cut + 4
+    kind = LAST if start else WHOLE
+    rest = len(payload) - start
+    chunks += (_PART_HEAD.pack(MAGIC, kind << 29 | rest), payload[start:], bytes(-rest % 4))
+    return b"".join(chunks)
+
+
+def aligned_magic_positions(payload: bytes) -> list[int]:
+    """Return the multiples of four at which the magic word lies in ``payload``."""
+    positions = []
+    position = payload.find(MAGIC_BYTES)
+    while position >= 0:
+        if position % 4 == 0:
+            positions.append(position)
+        # The word does not overlap itself, so the search may go on behind it.
+        position = payload.find(MAGIC_BYTES, position + (4 if position % 4 == 0 else 1))
+    return positions
+
+
+def read_record(buffer: Buffer, offset: int) -> tuple[bytes, int]:
+    """Return the payload of the record at byte ``offset`` and the offset behind it.
+
+    Raises ValueError, naming the offset and the rule, where no whole record starts there.
+    """
+    size = len(buffer)
+    if offset < 0 or offset + 8 > size:
+        raise ValueError(f"no record can start at byte {offset} of {size}")
+    magic, word = _PART_HEAD.unpack_from(buffer, offset)
+    begin, end = offset + 8, offset + 8 + (word & LENGTH_MASK)
+    if magic == MAGIC and word >> 29 == WHOLE and end <= size:
+        return buffer[begin:end], end + (begin - end) % 4
+    return _read_parts(buffer, offset)
+
+
+def _read_parts(buffer: Buffer, offset: int) -> tuple[bytes, int]:
+    """Read a record of any number of parts, checking every rule of the framing."""
+    size = len(buffer)
+    parts: list[bytes] = []
+    position = offset
+    while True:
+        if position + 8 > size:
+            raise ValueError(f"the file ends inside the record at byte {offset} (size {size})")
+        magic, word = _PART_HEAD.unpack_from(buffer, position)
+        if magic != MAGIC:
+            raise ValueError(
+                f"bytes {position}..{position + 3} hold {magic:#010x}, not the magic word "
+                f"{MAGIC:#010x}"
+            )
+        kind, length = word >> 29, word & LENGTH_MASK
+        if kind not in ((MIDDLE, LAST) if parts else (WHOLE, FIRST)):
+            raise ValueError(
+                f"part kind {kind} at byte {position} cannot "
+                + ("continue" if parts else "start")
+                + " a record"
+            )
+        begin, end = position + 8, position + 8 + length
+        if end > size:
+            raise ValueError(
+                f"the record at byte {offset} needs bytes up to {end}, but the file ends at {size}"
+            )
+        parts.append(buffer[begin:end])
+        position = end + -length % 4
+        if kind in (WHOLE, LAST):
+            return MAGIC_BYTES.join(parts), position
+
+
+def scan_offsets(buffer: Buffer) -> np.ndarray:
+    """Return the byte offset of every record, in file order, by walking the part heads.
+
+    Raises ValueError at the first damaged part: what lies behind it cannot be trusted.
+    """
+    size = len(buffer)
+    offsets: list[int] = []
+    unpack = _PART_HEAD.unpack_from
+    position = 0
+    while position < size:
+        if position + 8 > size:
+            raise ValueError(f"{size - position} bytes at byte {position} are too few for a record")
+        magic, word = unpack(buffer, position)
+        if magic == MAGIC and word >> 29 == WHOLE:
+            end = position + 8 + (word & LENGTH_MASK)
+            if end > size:
+                raise ValueError(
+                    f"the record at byte {position} needs bytes up to {end}, but the file "
+                    f"ends at {size}"
+                )
+            offsets.append(position)
+            position = end + -(word & LENGTH_MASK) % 4
+        else:
+            offsets.append(position)
+            _, position = _read_parts(buffer, position)
+    return np.asarray(offsets, dtype=np.int64)
+
+
+def record_error(where: object, key: int, offset: int, rule: str) -> ValueError:
+    """Return the error for a bad record: file, key, byte offset, broken rule and the way out."""
+    return ValueError(
+        f"{where}: record {key} at byte {offset}: {rule}; .rec and .idx are damaged or do not "
+        "belong together: run `arcface-plus data check`, then copy or pack them again"
+    )

@@ -1,0 +1,112 @@
+"""One interface for everything that training images can come from."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from arcface_plus.config import DataConfig
+from arcface_plus.data.folder import ImageFolder
+from arcface_plus.data.images import decode_image
+from arcface_plus.data.orl import OrlFaces
+from arcface_plus.data.record_check import check_records
+from arcface_plus.data.records import RecordReader
+from arcface_plus.data.synthetic import SyntheticFaces
+
+
+class ImageSource(Protocol):
+    """A fixed sequence of labelled images; also safe to hand to worker processes."""
+
+    num_classes: int
+
+    @property
+    def labels(self) -> np.ndarray:
+        """All labels, (n,) int64, each in ``range(num_classes)``."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int) -> tuple[np.ndarray, int]:
+        """Return an image (H, W, 3) uint8 RGB and its label; errors name what is unreadable."""
+        ...
+
+    def describe(self, index: int) -> str:
+        """Name the file and record of an image, for messages."""
+        ...
+
+
+class RecordSource:
+    """Images of an InsightFace ``train.rec``."""
+
+    def __init__(self, reader: RecordReader) -> None:
+        self.reader = reader
+        self.labels = reader.labels
+        self.num_classes = reader.num_classes
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def read(self, index: int) -> tuple[np.ndarray, int]:
+        record = self.reader[index]
+        return decode_image(record.data, where=self.describe(index)), int(self.labels[index])
+
+    def describe(self, index: int) -> str:
+        return f"{self.reader.path}, record {self.reader.keys[index]}"
+
+
+def open_source(config: DataConfig, seed: int = 0) -> ImageSource:
+    """Open and check what ``config`` names, before anything is trained or overwritten.
+
+    Raises FileNotFoundError or ValueError naming the file, the record and the fix.
+    """
+    source: ImageSource
+    if config.source == "records":
+        assert config.path is not None
+        if config.path.is_dir():
+            raise ValueError(
+                f"data.path {config.path} is a folder; name the record file in it, "
+                f"such as {config.path / 'train.rec'}, or set data.source to folder."
+            )
+        reader = RecordReader(config.path)
+        check_records(reader, num_classes=config.num_classes)
+        source = RecordSource(reader)
+    elif config.source == "folder":
+        assert config.path is not None
+        source = ImageFolder(config.path)
+    elif config.source == "orl":
+        assert config.people is not None
+        first, last = config.people
+        source = OrlFaces(range(first, last + 1), size=config.size)
+    else:
+        assert config.num_classes is not None
+        source = SyntheticFaces(
+            config.num_classes, config.images_per_class, size=config.size, seed=seed
+        )
+    if config.num_classes is not None and source.num_classes > config.num_classes:
+        raise ValueError(
+            f"data.num_classes is {config.num_classes}, but the data holds {source.num_classes} "
+            "classes; set it to that number, or remove it."
+        )
+    return source
+
+
+def fit_square(image: np.ndarray, size: int, *, where: str) -> np.ndarray:
+    """Return ``image`` (S, S, 3) with side ``size``; refuse one that is not square.
+
+    Resizing an unaligned photograph would train on distorted faces, so only aligned (square) crops
+    are accepted.
+    """
+    height, width = image.shape[:2]
+    if (height, width) == (size, size):
+        return image
+    if height != width:
+        raise ValueError(
+            f"{where}: the image is {width}×{height}, but training needs aligned square faces "
+            f"({size}×{size}); align it first (arcface-plus data align)."
+        )
+    shrink = height > size
+    return cv2.resize(
+        image, (size, size), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_CUBIC
+    )

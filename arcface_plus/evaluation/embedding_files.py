@@ -1,0 +1,120 @@
+"""Pairs of embeddings that are already in a file."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from arcface_plus.data.pair_lists import PairList, read_pair_list
+
+_SHOWN = 5
+# What damaged archives raise: cut members, wrong checksums, odd compression, absurd shapes.
+_UNREADABLE = (
+    ValueError,
+    EOFError,
+    OSError,
+    RuntimeError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+@dataclass(frozen=True)
+class EmbeddedPairs:
+    """Hold both sides of N pairs (N, D), their labels (N,) bool and the folds the source states."""
+
+    embeddings_a: np.ndarray
+    embeddings_b: np.ndarray
+    is_same: np.ndarray
+    folds: int | None
+    name: str
+
+
+def read_embedded_pairs(path: str | Path, pairs: str | Path | None = None) -> EmbeddedPairs:
+    """Read pairs of embeddings from an ``.npz``.
+
+    Without ``pairs`` the file holds ``embeddings_a``, ``embeddings_b`` and ``is_same``. With a list
+    of pairs it holds ``files`` (n names) and ``emb`` (n, D). A person and a number of the list are
+    the file whose name without folders and suffix is ``NAME_0001``; a path of the list is the file
+    of exactly that name.
+
+    Raises ValueError naming the file for a missing array, an image of the list that is missing or
+    there twice, and an embedding it needs that is not finite; FileNotFoundError for a missing file.
+    """
+    path = Path(path)
+    if pairs is None:
+        a, b, same = _arrays(path, ("embeddings_a", "embeddings_b", "is_same"))
+        return EmbeddedPairs(a, b, same, None, path.stem)
+    if Path(pairs).suffix.lower() == ".bin":
+        raise ValueError(
+            f"{pairs}: a .bin holds images without names, so no embeddings can be matched to it; "
+            "give a list of pairs (.txt), or score the .bin with a model."
+        )
+    files, embeddings = _arrays(path, ("files", "emb"))
+    if files.ndim != 1 or files.dtype.kind not in "US" or embeddings.ndim != 2:
+        raise ValueError(
+            f"{path}: files must be a list of names and emb (n, D), but they are {files.dtype} of "
+            f"shape {files.shape} and {embeddings.dtype} of shape {embeddings.shape}."
+        )
+    if len(files) != len(embeddings):
+        raise ValueError(f"{path}: {len(files)} files for {len(embeddings)} embeddings.")
+    listed = read_pair_list(pairs)
+    rows = _match(listed, [str(name) for name in files.astype(str)], path)
+    bad = np.flatnonzero(~np.isfinite(embeddings[rows]).all(axis=1))
+    if bad.size:
+        names = ", ".join(listed.images[i].stem for i in bad[:_SHOWN])
+        raise ValueError(
+            f"{path}: {bad.size} of the embeddings that {pairs} needs are not finite: {names}; "
+            "embed these images again."
+        )
+    return EmbeddedPairs(
+        embeddings[rows[listed.index_a]],
+        embeddings[rows[listed.index_b]],
+        listed.is_same,
+        listed.folds,
+        path.stem,
+    )
+
+
+def _match(listed: PairList, files: list[str], path: Path) -> np.ndarray:
+    """Return the row of ``files`` of each listed image."""
+    by_stem = any(image.number is not None for image in listed.images)
+    rows: dict[str, list[int]] = {}
+    for row, name in enumerate(files):
+        rows.setdefault(PurePosixPath(name).stem if by_stem else name, []).append(row)
+    found = [rows.get(image.stem, []) for image in listed.images]
+    missing = [i for i, at in enumerate(found) if not at]
+    twice = [i for i, at in enumerate(found) if len(at) > 1]
+    for wrong, what in ((missing, "lacks"), (twice, "has more than one embedding of")):
+        if wrong:
+            names = ", ".join(listed.images[i].stem for i in wrong[:_SHOWN])
+            more = ", …" if len(wrong) > _SHOWN else ""
+            raise ValueError(
+                f"{path} {what} {len(wrong)} of the {len(found)} images of {listed.source}: "
+                f"{names}{more}. Each must be in files once."
+            )
+    return np.array([at[0] for at in found], dtype=np.int64)
+
+
+def _arrays(path: Path, names: tuple[str, ...]) -> list[np.ndarray]:
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}.")
+    try:
+        if not zipfile.is_zipfile(path):
+            raise ValueError("it is no .npz archive, or was cut")
+        # allow_pickle=False: an object array is a pickle, and a pickle is a program.
+        with np.load(path, allow_pickle=False) as archive:
+            if absent := [name for name in names if name not in archive.files]:
+                held = ", ".join(archive.files) or "nothing"
+                raise ValueError(f"it lacks {', '.join(absent)} and holds {held}")
+            return [archive[name] for name in names]
+    except _UNREADABLE as error:
+        raise ValueError(
+            f"{path}: not readable as embeddings: {error}. It should be an .npz of files and emb "
+            "(with a list of pairs), or of embeddings_a, embeddings_b and is_same (without)."
+        ) from error

@@ -1,0 +1,270 @@
+"""Export embeddings of a whole collection to one file: complete, in order, resumable.
+
+Rows are computed in blocks, written to a work folder beside the output as they are done, and joined
+at the end: an interrupted export goes on with ``resume``, and no rank ever holds all rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from arcface_plus.data.collections import Collection
+from arcface_plus.data.lazy_images import describe_image
+from arcface_plus.distributed import World, barrier, broadcast_object, gather_objects
+from arcface_plus.evaluation.embedding import embed_rows
+from arcface_plus.models import model_hash
+from arcface_plus.models.embedding_model import EmbeddingModel
+
+BLOCK = 4096
+SUFFIXES = (".npz", ".parquet")
+
+
+def export_embeddings(
+    model: EmbeddingModel,
+    collection: Collection,
+    output: str | Path,
+    world: World,
+    *,
+    flip: bool = True,
+    batch_size: int = 64,
+    precision: str = "fp32",
+    resize: bool = False,
+    skip_bad: bool = False,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[str]:
+    """Write key, label, norm and embedding (f(x) + f(flip x), not normalised) of every image.
+
+    ``.npz``: ``key`` (N,) text, ``label`` (N,) int64, ``norm`` (N,) and ``embedding`` (N, D) float32,
+    ``model_hash`` () text, and index_a, index_b, is_same of a pair set. ``.parquet``: a row an image.
+    Rows are in the collection's order. All ranks call it and must see the same file system.
+
+    Returns what was left out: nothing, unless ``skip_bad`` lets unreadable images go (they are then
+    listed in ``OUTPUT.skipped.txt`` too). Raises ValueError for an existing output without
+    ``overwrite``, an unreadable image, a work folder of another model or collection.
+    """
+    output = Path(output)
+    check_output(output, overwrite=overwrite)
+    if skip_bad and collection.pairs:
+        raise ValueError("an image of a pair set cannot be left out: its pairs would be gone.")
+    work = _WorkFolder(output, model, collection, flip=flip, world=world, resume=resume)
+    images: Any = _Forgiving(collection) if skip_bad else collection.images
+    blocks = range(0, len(collection.keys), BLOCK)
+    mine = [lo for i, lo in enumerate(blocks) if i % world.size == world.rank]
+    done = 0
+    total = sum(min(BLOCK, len(collection.keys) - lo) for lo in mine)
+    failure: str | None = None
+    try:
+        for lo in mine:
+            hi = min(lo + BLOCK, len(collection.keys))
+            if not work.has(lo):
+                rows = embed_rows(
+                    model,
+                    images,
+                    range(lo, hi),
+                    flip=flip,
+                    batch_size=batch_size,
+                    device=world.device,
+                    precision=precision,
+                    resize=resize,
+                    progress=None if progress is None else _shifted(progress, done, total),
+                )
+                work.put(lo, rows)
+            done += hi - lo
+    except ValueError as error:  # the other ranks must hear of it before anyone leaves
+        failure = str(error)
+    told = [f for f in gather_objects(failure, world.control) if f is not None]
+    if told:
+        raise ValueError(told[0])
+    skipped = _sorted_union(gather_objects(getattr(images, "skipped", {}), world.control))
+    if world.is_main:
+        work.join(output, model_hash(model), skipped)
+    barrier(world.control)
+    return [skipped[i] for i in sorted(skipped)]
+
+
+def check_output(output: Path, *, overwrite: bool) -> None:
+    """Raise ValueError for a suffix that is not ours, or a file that would be overwritten."""
+    if output.suffix not in SUFFIXES:
+        raise ValueError(f"{output}: embeddings are written as {' or '.join(SUFFIXES)}.")
+    if output.exists() and not overwrite:
+        raise ValueError(f"{output} exists; give another --output, or --overwrite.")
+    if not output.parent.is_dir():
+        raise FileNotFoundError(f"the folder {output.parent} of --output does not exist.")
+
+
+class _WorkFolder:
+    """``OUTPUT.partial/``: what it is of, and a file a finished block."""
+
+    def __init__(
+        self,
+        output: Path,
+        model: EmbeddingModel,
+        collection: Collection,
+        *,
+        flip: bool,
+        world: World,
+        resume: bool,
+    ) -> None:
+        self.folder = output.with_name(output.name + ".partial")
+        self.collection = collection
+        description = {
+            "model": model_hash(model),
+            "preprocessing": model.preprocessing.to_json(),
+            "keys": hashlib.sha256("\n".join(collection.keys).encode()).hexdigest(),
+            "flip": flip,
+            "block": BLOCK,
+        }
+        problem = self._prepare(description, resume) if world.is_main else None
+        problem = broadcast_object(problem, world.control)
+        if problem:
+            raise ValueError(problem)
+
+    def _prepare(self, description: dict[str, object], resume: bool) -> str | None:
+        about = self.folder / "about.json"
+        if self.folder.exists() and resume:
+            if not about.is_file() or json.loads(about.read_text()) != description:
+                return (
+                    f"{self.folder} was begun with another model, collection or flip; remove it, or "
+                    "leave --resume out to start over."
+                )
+            return None
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
+        self.folder.mkdir()
+        about.write_text(json.dumps(description))
+        return None
+
+    def _path(self, lo: int) -> Path:
+        return self.folder / f"{lo:012d}.npy"
+
+    def has(self, lo: int) -> bool:
+        return self._path(lo).is_file()
+
+    def put(self, lo: int, rows: np.ndarray) -> None:
+        aside = self._path(lo).with_suffix(".tmp")
+        with open(aside, "wb") as file:
+            np.save(file, rows)
+        os.replace(aside, self._path(lo))
+
+    def join(self, output: Path, model: str, skipped: dict[int, str]) -> None:
+        """Write the output from all blocks, atomically, and remove the folder."""
+        total = len(self.collection.keys)
+        starts = range(0, total, BLOCK)
+        missing = [lo for lo in starts if not self.has(lo)]
+        assert not missing, f"blocks {missing} were never written"
+        keep = np.ones(total, dtype=bool)
+        # A skipped image may be known from an earlier, interrupted run: its row is NaN.
+        for lo in starts:
+            rows = np.load(self._path(lo), mmap_mode="r")
+            keep[lo : lo + len(rows)] = np.isfinite(rows[:, 0])
+        for index in np.flatnonzero(~keep).tolist():
+            skipped.setdefault(index, describe_image(self.collection.images, index))
+        aside = output.with_name(f".{output.name}.tmp")
+        write = _write_npz if output.suffix == ".npz" else _write_parquet
+        write(aside, self.collection, [self._path(lo) for lo in starts], keep, model)
+        os.replace(aside, output)
+        listed = output.with_name(output.name + ".skipped.txt")
+        listed.unlink(missing_ok=True)
+        if skipped:
+            listed.write_text("".join(f"{skipped[i]}\n" for i in sorted(skipped)), encoding="utf-8")
+        shutil.rmtree(self.folder)
+
+
+class _Forgiving:
+    """Images of which unreadable ones become None, listed in ``skipped`` by index."""
+
+    def __init__(self, collection: Collection) -> None:
+        self.images, self.skipped = collection.images, dict[int, str]()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> np.ndarray | None:
+        try:
+            return self.images[index]
+        except (ValueError, OSError) as error:
+            self.skipped[index] = str(error)
+            return None
+
+    def describe(self, index: int) -> str:
+        return describe_image(self.images, index)
+
+    def identity(self, index: int) -> bytes:
+        return str(index).encode()
+
+
+def _shifted(
+    progress: Callable[[int, int], None], done: int, total: int
+) -> Callable[[int, int], None]:
+    return lambda now, _: progress(done + now, total)
+
+
+def _sorted_union(parts: list[dict[int, str]]) -> dict[int, str]:
+    return {index: why for part in parts for index, why in part.items()}
+
+
+def _write_npz(
+    path: Path, collection: Collection, blocks: list[Path], keep: np.ndarray, model: str
+) -> None:
+    """Stream the blocks into one member of the archive; never hold all rows."""
+    dim = np.load(blocks[0], mmap_mode="r").shape[1]
+    norms = []
+    with zipfile.ZipFile(path, "w", allowZip64=True) as archive:
+        with archive.open("embedding.npy", "w", force_zip64=True) as member:
+            header = {"descr": "<f4", "fortran_order": False, "shape": (int(keep.sum()), dim)}
+            np.lib.format.write_array_header_1_0(member, header)
+            for lo, block in zip(range(0, len(keep), BLOCK), blocks, strict=True):
+                rows = np.load(block)
+                rows = np.ascontiguousarray(rows[keep[lo : lo + len(rows)]])
+                norms.append(np.linalg.norm(rows.astype(np.float64), axis=1).astype(np.float32))
+                member.write(rows.tobytes())
+        members = {
+            "key": np.array(collection.keys)[keep],
+            "label": collection.labels[keep],
+            "norm": np.concatenate(norms),
+            "model_hash": np.array(model),
+            **collection.pairs,
+        }
+        for name, array in members.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
+
+
+def _write_parquet(
+    path: Path, collection: Collection, blocks: list[Path], keep: np.ndarray, model: str
+) -> None:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise ImportError('.parquet needs pyarrow: pip install "arcface-plus[parquet]"') from error
+    dim = np.load(blocks[0], mmap_mode="r").shape[1]
+    schema = pa.schema(
+        [("key", pa.string()), ("label", pa.int64()), ("norm", pa.float32()),
+         ("embedding", pa.list_(pa.float32(), dim))],
+        metadata={"model_hash": model},
+    )  # fmt: skip
+    with pq.ParquetWriter(path, schema) as writer:
+        for lo, block in zip(range(0, len(keep), BLOCK), blocks, strict=True):
+            rows = np.load(block)
+            kept = np.flatnonzero(keep[lo : lo + len(rows)])
+            rows = np.ascontiguousarray(rows[kept])
+            norms = np.linalg.norm(rows.astype(np.float64), axis=1).astype(np.float32)
+            columns = [
+                pa.array([collection.keys[lo + i] for i in kept.tolist()]),
+                pa.array(collection.labels[lo + kept]),
+                pa.array(norms),
+                pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), dim),
+            ]
+            writer.write_table(pa.Table.from_arrays(columns, schema=schema))

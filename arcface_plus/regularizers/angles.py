@@ -1,0 +1,129 @@
+"""The angle between unit rows and its gradient, equations (6) and (8), accurate at any angle.
+
+With the nearer chord c = ‖a − σb‖, σ = ±1, the angle is 2 asin(c/2) or π minus that, and the unit
+tangents along which it grows are the projections of ±(a − σb). So nothing is lost where acos loses
+everything: a pair's gradient has norm 1/‖w‖ from coincident to antipodal rows.
+
+At angle exactly 0 that direction is a convention: the rows part along a tangent picked from their
+indices, the lower index along it and the higher against it. At exactly π both turn along it.
+
+Shapes: k pairs of rows with d entries.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+_HASH_A, _HASH_B, _HASH_MASK = 0x9E3779B1, 0x85EBCA77, 0x7FFFFFFF
+_LEAST_TANGENT = 1e-3  # of a squared chord: the rest is rounding of the norms
+
+
+class Pairs(NamedTuple):
+    """Hold k pairs' angles (k,) and what to add to both rows before projecting onto their tangents.
+
+    dθ/dâ = P_a ``pull_a`` and dθ/db̂ = P_b ``pull_b``, P the projection orthogonal to the row.
+    """
+
+    angle: Tensor
+    pull_a: Tensor
+    pull_b: Tensor
+
+
+def pair_angles(a: Tensor, b: Tensor) -> Tensor:
+    """Return the angles (k,) in radians between unit rows ``a`` and ``b`` (k, d)."""
+    _, squared, sign = _nearer_chord(a, b.clone())
+    return _angle(squared.sqrt(), sign)
+
+
+def pair_terms(a: Tensor, b: Tensor, index_a: Tensor, index_b: Tensor) -> Pairs:
+    """Return angle and gradients of pairs of unit rows (k, d); indices (k,) settle coincident rows.
+
+    Overwrites ``b``.
+    """
+    difference, squared, sign = _nearer_chord(a, b)
+    angle = _angle(squared.sqrt(), sign)
+    radial_a = torch.linalg.vecdot(a, difference)
+    radial_b = radial_a - squared
+    tangent_a, tangent_b = squared - radial_a.square(), squared - radial_b.square()
+    # A NaN is not degenerate: it must come out as it went in.
+    least = _LEAST_TANGENT * squared
+    degenerate = (tangent_a <= least) | (tangent_b <= least)
+    if a.is_cuda or bool(degenerate.any()):
+        tangent_a, tangent_b = _part(
+            difference, a, index_a, index_b, degenerate, tangent_a, tangent_b
+        )
+    pull_a = difference * (sign * tangent_a.rsqrt())[:, None]
+    pull_b = difference.mul_(tangent_b.rsqrt().neg_()[:, None])
+    return Pairs(angle, pull_a, pull_b)
+
+
+def _nearer_chord(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a − σb (k, d) in b's memory, its squared norm and σ (k,): −1 beyond a right angle."""
+    difference = b.neg_().add_(a)
+    squared = torch.linalg.vecdot(difference, difference)
+    obtuse = squared > 2
+    if a.is_cuda:
+        turned = difference.copy_(torch.where(obtuse[:, None], 2 * a - difference, difference))
+        squared = torch.linalg.vecdot(turned, turned)
+    elif bool(obtuse.any()):
+        at = obtuse.nonzero().flatten()
+        turned = 2 * a[at] - difference[at]
+        difference[at], squared[at] = turned, torch.linalg.vecdot(turned, turned)
+    return difference, squared, torch.where(obtuse, -1.0, 1.0).to(a.dtype)
+
+
+def _angle(chord: Tensor, sign: Tensor) -> Tensor:
+    turned = 2 * torch.asin(chord / 2)
+    return torch.where(sign < 0, math.pi - turned, turned)
+
+
+def _part(
+    difference: Tensor,
+    a: Tensor,
+    index_a: Tensor,
+    index_b: Tensor,
+    degenerate: Tensor,
+    tangent_a: Tensor,
+    tangent_b: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Write the tangent of the indices where rows coincide; return the squared tangent lengths."""
+    if not a.is_cuda:  # few rows coincide: touch those only
+        at = degenerate.nonzero().flatten()
+        difference[at] = index_tangent(a[at], index_a[at], index_b[at])
+    else:
+        tangent = index_tangent(a, index_a, index_b)
+        difference.copy_(torch.where(degenerate[:, None], tangent, difference))
+    one = torch.ones_like(tangent_a)
+    return torch.where(degenerate, one, tangent_a), torch.where(degenerate, one, tangent_b)
+
+
+def index_tangent(a: Tensor, index_a: Tensor, index_b: Tensor) -> Tensor:
+    """Return a unit tangent at each unit row ``a`` (k, d) that depends on the pair's indices alone.
+
+    It is a coordinate axis, projected; of two neighbouring axes the one farther from the row. Its
+    sign is opposite for (i, j) and (j, i). One-dimensional rows have no tangent: zero.
+    """
+    d = a.shape[1]
+    low, high = torch.minimum(index_a, index_b), torch.maximum(index_a, index_b)
+    axis = ((low * _HASH_A + high * _HASH_B) & _HASH_MASK) % d
+    other = (axis + 1) % d
+    first, second = (a.gather(1, x[:, None]).abs()[:, 0] for x in (axis, other))
+    axis = torch.where(second < first, other, axis)
+    tangent = torch.zeros_like(a).scatter_(1, axis[:, None], 1.0)
+    tangent = tangent - a.gather(1, axis[:, None]) * a
+    length = torch.linalg.vector_norm(tangent, dim=1, keepdim=True)
+    turn = torch.where(index_a < index_b, 1.0, -1.0).to(a.dtype)[:, None]
+    return torch.where(length > 0, tangent / length, 0.0) * turn
+
+
+def project_rows(gradient: Tensor, unit: Tensor, norms: Tensor, scale: float) -> None:
+    """Turn gradients at unit rows (k, d) into gradients at rows of ``norms`` (k,), in place.
+
+    Takes out what is along the row, divides by the row's norm and multiplies by ``scale``.
+    """
+    along = torch.linalg.vecdot(gradient, unit)
+    gradient.addcmul_(unit, along[:, None], value=-1).mul_((scale / norms)[:, None])

@@ -1,0 +1,117 @@
+"""MMA on the class weights of a run: sharded, sampled or exact, once an optimizer step."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from arcface_plus.distributed import Group, all_gather_rows, rank, shard_bounds, world_size
+from arcface_plus.regularizers.mma import MMATerms, attach_gradient
+from arcface_plus.regularizers.neighbour_cache import NeighbourCache
+from arcface_plus.regularizers.sharded_mma import sharded_mma_value_and_gradient
+
+PERCENTILES = (1, 10, 50, 90)
+_CLOSE = torch.pi / 180  # class pairs under one degree are all but one class
+
+
+class ClassMMA:
+    """Computes the penalty of a (C, D) matrix of which each rank holds a shard.
+
+    ``rows``: estimate from that many rows drawn anew from (seed, step), the same at any world size.
+    ``refresh_every``: search for neighbours that often and reuse them between, an approximation (see
+    ``NeighbourCache``).
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        rows: int | None = None,
+        refresh_every: int = 1,
+        seed: int = 0,
+        group: Group = None,
+    ) -> None:
+        self.num_classes, self.rows, self.seed, self.group = num_classes, rows, seed, group
+        self.sizes = [hi - lo for lo, hi in shard_bounds(num_classes, world_size(group))]
+        self.cache = NeighbourCache(refresh_every) if refresh_every > 1 else None
+
+    def __call__(
+        self, weight: Tensor, step: int, *, active: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
+        """Return MMA () of all classes, with its gradient with respect to this rank's ``weight``.
+
+        ``active``: row numbers and the rows of ``weight`` picked by them; the gradient then goes to
+        those rows alone, the value is still that of all. A row without direction gives NaN.
+        """
+        terms = self.terms(weight, step, need_gradient=torch.is_grad_enabled())
+        if active is None or terms.gradient is None:
+            return attach_gradient(weight, terms)
+        rows, picked = active
+        return attach_gradient(picked, terms._replace(gradient=terms.gradient[rows]))
+
+    def terms(self, weight: Tensor, step: int, *, need_gradient: bool) -> MMATerms:
+        """Return value, gradient, angles and neighbours outside autograd."""
+        generator = None
+        if self.rows is not None and self.rows < self.num_classes:
+            # Separated from other uses of the seed; a product keeps steps of different seeds apart.
+            generator = torch.Generator().manual_seed((self.seed << 32) ^ (step + 1))
+        return sharded_mma_value_and_gradient(
+            weight.detach(),
+            group=self.group,
+            sizes=self.sizes,
+            rows=self.rows,
+            generator=generator,
+            neighbours=self.cache if self.rows is None else None,
+            need_gradient=need_gradient,
+            on_bad_rows="nan",
+        )
+
+    def summary(self, weight: Tensor, step: int = 0) -> dict[str, float]:
+        """Return how the class weights stand, for logs; degrees, and norms of the rows.
+
+        ``nearest_angle`` (mean), its minimum and percentiles over the classes, or over ``rows``
+        sampled ones; ``classes_under_1_degree`` from their nearest class; ``norm_min/mean/max``.
+        Synchronises the host; called on all ranks together.
+        """
+        cache, self.cache = self.cache, None  # what is logged is never a reused neighbour
+        angle = self.terms(weight, step, need_gradient=False).angle
+        self.cache = cache
+        if self.rows is None or self.rows >= self.num_classes:
+            angle = torch.cat(all_gather_rows(angle, self.group, sizes=self.sizes))
+        norms = torch.linalg.vector_norm(weight.detach(), dim=1)
+        norms = torch.cat(all_gather_rows(norms, self.group, sizes=self.sizes))
+        degrees = torch.rad2deg(angle.double())
+        points = torch.quantile(degrees, torch.tensor(PERCENTILES).to(degrees) / 100)
+        return {
+            "nearest_angle": degrees.mean().item(),
+            "nearest_angle_min": degrees.min().item(),
+            **{f"nearest_angle_p{p}": v for p, v in zip(PERCENTILES, points.tolist(), strict=True)},
+            "classes_under_1_degree": int((angle < _CLOSE).sum()),
+            "norm_min": norms.min().item(),
+            "norm_mean": norms.mean().item(),
+            "norm_max": norms.max().item(),
+        }
+
+    def state_tensors(self, device: torch.device) -> dict[str, Tensor]:
+        """Return what a checkpoint must hold, an integer a class; empty unless neighbours are reused.
+
+        ``neighbours`` (C_r,): the class in use for each class, −1 before the first search.
+        """
+        if self.cache is None:
+            return {}
+        index = self.cache.state_dict()["index"]
+        if not index.numel():
+            rows = self.sizes[rank(self.group)]
+            index = torch.full((rows,), -1, dtype=torch.int64, device=device)
+        return {"neighbours": index}
+
+    def uses(self) -> int:
+        """Return how often the neighbours in use have been used; 0 where none are kept."""
+        return 0 if self.cache is None else int(self.cache.state_dict()["uses"])
+
+    def restore(self, tensors: dict[str, Tensor], uses: int) -> None:
+        """Take up what ``state_tensors`` and ``uses`` returned, at any world size."""
+        if self.cache is not None:
+            index = tensors["neighbours"]
+            found = bool((index >= 0).all()) and uses > 0
+            self.cache.load_state_dict({"index": index if found else index[:0], "uses": uses})

@@ -1,0 +1,178 @@
+"""Nearest rows and their gradients across shards, in a ring; no rank ever holds all rows.
+
+Unit shards travel from rank to rank, and each unordered pair of shards is multiplied once, on one
+rank: for an even number of ranks the last hop is multiplied by the lower half only. What a travelling
+shard's rows find goes straight back to their owner. For the gradients each rank asks the owners of
+its rows' neighbours for those rows, and sends what they gain home.
+
+Traffic per rank: W/2 shards for the search, two for the gradients.
+
+Shapes: W ranks; rank r holds rows start_r to start_r + n_r of n, with d entries. Indices are global.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from arcface_plus.distributed import Group, all_gather_rows, rank, ring_exchange, world_size
+from arcface_plus.regularizers.angles import pair_terms
+from arcface_plus.regularizers.nearest import Precision, search_between, search_self
+from arcface_plus.regularizers.nearest_rank import TIE_UNIT, squared_chord
+from arcface_plus.regularizers.sphere import UnitRows
+
+_PAIRS_AT_ONCE = 512
+
+
+@dataclass(frozen=True)
+class Shards:
+    """Say which rank holds which rows: ``sizes[r]`` rows from ``starts[r]`` on."""
+
+    sizes: tuple[int, ...]
+    starts: tuple[int, ...]
+    me: int
+    group: Group
+
+    @classmethod
+    def of(cls, sizes: Sequence[int], group: Group) -> Shards:
+        """Describe shards of ``sizes`` rows that follow each other in rank order."""
+        assert len(sizes) == world_size(group)
+        starts = tuple(itertools.accumulate(sizes, initial=0))[:-1]
+        return cls(tuple(sizes), starts, rank(group), group)
+
+    @property
+    def world(self) -> int:
+        return len(self.sizes)
+
+    @property
+    def total(self) -> int:
+        return sum(self.sizes)
+
+    @property
+    def start(self) -> int:
+        return self.starts[self.me]
+
+    def mine(self, index: Tensor) -> Tensor:
+        """Return where ``index`` (k,) is in this rank's shard, as positions in ``index``."""
+        end = self.start + self.sizes[self.me]
+        return ((index >= self.start) & (index < end)).nonzero().flatten()
+
+    def owners(self, index: Tensor) -> Tensor:
+        """Return the rank that holds each row of ``index`` (k,)."""
+        ends = [start + size for start, size in zip(self.starts, self.sizes, strict=True)]
+        return torch.bucketize(index, torch.tensor(ends, device=index.device), right=True)
+
+
+def nearer(best: tuple[Tensor, Tensor], found: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the nearer of two (squared chord (k,) float64, index (k,)), ties to the lower index."""
+    (best_chord, best_index), (chord, index) = best, found
+    best_key, key = (best_chord / TIE_UNIT).round(), (chord / TIE_UNIT).round()
+    wins = (key < best_key) | ((key == best_key) & (index < best_index))
+    return torch.where(wins, chord, best_chord), torch.where(wins, index, best_index)
+
+
+def located(rows: UnitRows, columns: UnitRows, index: Tensor, start: int) -> tuple[Tensor, Tensor]:
+    """Return (squared chord, global index) of local neighbours ``index`` (k,), −1 being none."""
+    chord = torch.full(index.shape, math.inf, dtype=torch.float64, device=index.device)
+    for at in (index >= 0).nonzero().flatten().split(_PAIRS_AT_ONCE):
+        chord[at] = squared_chord(rows.take(at), columns.take(index[at]))
+    return chord, torch.where(index >= 0, index + start, -1)
+
+
+def ring_search(unit: UnitRows, shards: Shards, *, precision: Precision = "auto") -> Tensor:
+    """Return the global index (n_r,) of the nearest other row of each of this rank's rows."""
+    me, world, group = shards.me, shards.world, shards.group
+    none = torch.full((len(unit),), -1, dtype=torch.int64, device=unit.device)
+    index = search_self(unit, precision=precision) if len(unit) > 1 else none
+    best = located(unit, unit, index, shards.start)
+    assert unit.whole is not None
+    shard, width = unit.whole, unit.shape[1]
+    for hop in range(1, world // 2 + 1):
+        owner, asker = (me + hop) % world, (me - hop) % world
+        travels = [_multiplies(r, hop, world) for r in range(world)]
+        # The neighbour that multiplies next needs the shard; one that does not gets nothing.
+        shard = ring_exchange(
+            shard if travels[(me - 1) % world] else shard[:0],
+            send_to=(me - 1) % world,
+            receive_from=(me + 1) % world,
+            shape=(shards.sizes[owner] if travels[me] else 0, width),
+            group=group,
+        )
+        theirs = UnitRows.of_unit(shard)
+        of_mine, of_theirs = search_between(unit, theirs, precision=precision)
+        best = nearer(best, located(unit, theirs, of_mine, shards.starts[owner]))
+        message = torch.stack(located(theirs, unit, of_theirs, shards.start), dim=1)
+        answer = ring_exchange(
+            message,
+            send_to=owner,
+            receive_from=asker,
+            shape=(len(unit) if travels[asker] else 0, 2),
+            group=group,
+        )
+        if len(answer):
+            best = nearer(best, (answer[:, 0], answer[:, 1].long()))
+    return best[1]
+
+
+def _multiplies(rank_: int, hop: int, world: int) -> bool:
+    return 2 * hop != world or rank_ < hop
+
+
+def ring_pairs(unit: UnitRows, shards: Shards, index: Tensor, gradient: Tensor) -> Tensor:
+    """Add dθ/dŵ, not yet projected, to every rank's ``gradient`` (n_r, d); return θ (n_r,).
+
+    ``index`` (n_r,) is the nearest other row of each of this rank's rows.
+    """
+    angle = torch.empty(len(unit), dtype=unit.dtype, device=unit.device)
+    owners = shards.owners(index)
+    requests = [(owners == r).nonzero().flatten() for r in range(shards.world)]
+    counts = torch.tensor([[len(at) for at in requests]], device=unit.device)
+    asked = torch.cat(all_gather_rows(counts, shards.group, sizes=[1] * shards.world)).tolist()
+    for hop in range(shards.world):
+        owner, asker = (shards.me + hop) % shards.world, (shards.me - hop) % shards.world
+        mine, wanted = requests[owner], asked[asker][shards.me]
+        partners = index[mine] - shards.starts[owner]
+        lent = ring_exchange(
+            partners, send_to=owner, receive_from=asker, shape=(wanted,), group=shards.group
+        )
+        partner_rows = ring_exchange(
+            unit.take(lent),
+            send_to=asker,
+            receive_from=owner,
+            shape=(len(mine), unit.shape[1]),
+            group=shards.group,
+        )
+        _add_own_side(angle, gradient, unit, mine, index, partner_rows, shards.start)
+        gained = ring_exchange(
+            partner_rows,
+            send_to=owner,
+            receive_from=asker,
+            shape=(wanted, unit.shape[1]),
+            group=shards.group,
+        )
+        gradient.index_add_(0, lent, gained)
+    return angle
+
+
+def _add_own_side(
+    angle: Tensor,
+    gradient: Tensor,
+    unit: UnitRows,
+    mine: Tensor,
+    index: Tensor,
+    partner_rows: Tensor,
+    start: int,
+) -> None:
+    """Add to the rows ``mine`` and turn ``partner_rows`` into what the partners gain."""
+    for at, rows in zip(
+        mine.split(_PAIRS_AT_ONCE), partner_rows.split(_PAIRS_AT_ONCE), strict=True
+    ):
+        pairs = pair_terms(unit.take(at), rows, at + start, index[at])
+        angle[at] = pairs.angle
+        gradient.index_add_(0, at, pairs.pull_a)
+        rows.copy_(pairs.pull_b)

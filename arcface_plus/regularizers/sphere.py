@@ -1,0 +1,130 @@
+"""Rows on the unit sphere: norms without underflow, and unit rows made whole or block by block.
+
+Shapes: n rows of d entries.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+# Squares of entries outside this range leave fp32's, so such rows are measured in float64.
+_SMALLEST_SAFE_NORM, _LARGEST_SAFE_NORM = 1e-15, 1e15
+
+
+def matrix_rows(weight: Tensor) -> Tensor:
+    """Return ``weight`` (n, …) detached as rows (n, d) of float32, or float64 where it is that.
+
+    Raises ValueError for fewer than two dimensions or an integer dtype.
+    """
+    if weight.ndim < 2 or not weight.is_floating_point():
+        raise ValueError(
+            f"weight has shape {tuple(weight.shape)} and dtype {weight.dtype}, but must be "
+            "floating-point rows (n, …); pass the layer's weight, not its bias."
+        )
+    dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
+    return weight.detach().flatten(1).to(dtype)
+
+
+def row_norms(rows: Tensor) -> Tensor:
+    """Return the Euclidean norm of each of ``rows`` (n, d), for any finite entries, as (n,)."""
+    if rows.is_cuda:  # no branch on values there: it would make the host wait
+        return torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64).to(rows.dtype)
+    norms = torch.linalg.vector_norm(rows, dim=1)
+    if rows.dtype == torch.float32:
+        safe = (norms > _SMALLEST_SAFE_NORM) & (norms < _LARGEST_SAFE_NORM)
+        if not bool(safe.all()):
+            odd = (~safe).nonzero().flatten()
+            exact = torch.linalg.vector_norm(rows[odd], dim=1, dtype=torch.float64)
+            norms[odd] = exact.to(rows.dtype)
+    return norms
+
+
+def first_bad_row(norms: Tensor) -> int:
+    """Return the first row without a direction (zero or not finite), or -1 if there is none.
+
+    Synchronises the host with the device.
+    """
+    bad = ~(torch.isfinite(norms) & (norms > 0))
+    return int(bad.int().argmax()) if bool(bad.any()) else -1
+
+
+class UnitRows:
+    """Give the unit rows of a matrix (n, d) whole, by block or by index.
+
+    With ``keep=True`` they are made once (n × d memory). With ``keep=False`` every block is made
+    when asked for, with the same bits, so that a search for few rows among millions copies nothing.
+    """
+
+    def __init__(self, rows: Tensor, norms: Tensor, *, keep: bool = True) -> None:
+        self._unit = rows / norms[:, None] if keep else None
+        self._rows, self._norms = (None, None) if keep else (rows, norms)
+
+    @classmethod
+    def of_unit(cls, unit: Tensor) -> UnitRows:
+        """Wrap rows that are already of unit norm."""
+        made = cls.__new__(cls)
+        made._unit, made._rows, made._norms = unit, None, None
+        return made
+
+    @property
+    def whole(self) -> Tensor | None:
+        """The unit rows, where they are kept."""
+        return self._unit
+
+    @property
+    def shape(self) -> torch.Size:
+        return self._source.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._source.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self._source.device
+
+    @property
+    def _source(self) -> Tensor:
+        source = self._unit if self._unit is not None else self._rows
+        assert source is not None
+        return source
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def block(self, low: int, high: int) -> Tensor:
+        """Return unit rows ``low`` to ``high``."""
+        if self._unit is not None:
+            return self._unit[low:high]
+        assert self._rows is not None and self._norms is not None
+        return self._rows[low:high] / self._norms[low:high, None]
+
+    def take(self, index: Tensor) -> Tensor:
+        """Return a copy of the unit rows of ``index``."""
+        if self._unit is not None:
+            return self._unit.index_select(0, index)
+        assert self._rows is not None and self._norms is not None
+        return self._rows.index_select(0, index).div_(self._norms.index_select(0, index)[:, None])
+
+
+@contextlib.contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """Keep autocast and reduced-precision matrix products of the host away from a search."""
+    with torch.no_grad(), torch.autocast(device.type, enabled=False):
+        if device.type != "cpu":
+            yield
+            return
+        settings = torch.backends.mkldnn.matmul
+        before = settings.fp32_precision
+        lowered = before not in ("none", "ieee")
+        if lowered:
+            settings.fp32_precision = "ieee"
+        try:
+            yield
+        finally:
+            if lowered:
+                settings.fp32_precision = before

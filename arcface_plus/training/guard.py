@@ -1,0 +1,95 @@
+"""Notice non-finite losses and gradients without asking the device at every step.
+
+A flag on the device, equal on all ranks, gates each optimizer step as it happens; the host reads the
+counters at log steps and then follows the policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from arcface_plus.config import TrainConfig
+
+
+class NonFiniteError(ArithmeticError):
+    """Training met a loss or gradient that is not finite and was told to stop."""
+
+
+class FiniteGuard:
+    """Counts steps with a non-finite loss or gradient; their updates are skipped on the device.
+
+    In fp16 an overflowing gradient with a finite loss is the scaler's daily business: it is skipped
+    too, but only counted, never an error.
+    """
+
+    def __init__(
+        self, config: TrainConfig, device: torch.device, *, overflow_is_normal: bool
+    ) -> None:
+        self.policy, self.limit = config.on_nonfinite, config.nonfinite_limit
+        self.overflow_is_normal = overflow_is_normal
+        # count of bad steps, first bad step since the last look (−1: none), skipped steps
+        self.counters = torch.tensor([0, -1, 0], dtype=torch.int64, device=device)
+
+    def observe(self, step: int, loss: Tensor, squared_norm: Tensor) -> Tensor:
+        """Return 1.0 () where the step must be skipped, else 0.0, and count it."""
+        bad_loss = ~torch.isfinite(loss.detach())
+        skip = bad_loss | ~torch.isfinite(squared_norm)
+        bad = bad_loss if self.overflow_is_normal else skip
+        first = torch.where((self.counters[1] < 0) & bad, step, self.counters[1])
+        self.counters = torch.stack([self.counters[0] + bad, first, self.counters[2] + skip])
+        return skip.float()
+
+    def check(self, describe_step: Callable[[int], str]) -> str | None:
+        """Look at the counters (a host synchronisation) and follow the policy.
+
+        Returns a message where steps were skipped since the last look and training may go on; raises
+        NonFiniteError where it must stop.
+        """
+        count, first, _ = self.counters.tolist()
+        if first < 0:
+            return None
+        self.counters[1] = -1
+        message = (
+            f"step {first}: the loss or its gradient is not finite; its update was skipped. "
+            f"The step's images: {describe_step(first)}."
+        )
+        if self.policy == "stop":
+            raise NonFiniteError(
+                message + " Weights are as before that step. Lower --optim.lr, set "
+                "--optim.clip_norm, or --train.on_nonfinite skip to go on past such steps."
+            )
+        if count > self.limit:
+            raise NonFiniteError(
+                f"{message} That makes {count} skipped steps, more than train.nonfinite_limit "
+                f"({self.limit})."
+            )
+        return message
+
+    def skipped(self) -> int:
+        return int(self.counters[2])
+
+
+class BatchNormRestorer:
+    """Puts running statistics back where a skipped step has poisoned them."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.live = [
+            b
+            for m in model.modules()
+            if isinstance(m, nn.modules.batchnorm._BatchNorm)
+            for b in (m.running_mean, m.running_var)
+            if b is not None
+        ]
+        self.kept = [b.clone() for b in self.live]
+
+    def remember(self) -> None:
+        if self.live:
+            torch._foreach_copy_(self.kept, self.live)
+
+    def restore_if(self, skip: Tensor) -> None:
+        bad = skip.bool()
+        for live, kept in zip(self.live, self.kept, strict=True):
+            live.copy_(torch.where(bad, kept, live))

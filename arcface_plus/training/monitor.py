@@ -1,0 +1,136 @@
+"""What a run says while it runs: metrics.jsonl, TensorBoard, a progress bar or plain lines."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+# What a line shows, in this order: key, label, format.
+_SHOWN = (
+    ("loss", "loss", "{:.4f}"),
+    ("mma", "MMA", "{:.4f}"),
+    ("nearest_angle", "nearest class", "{:.1f}°"),
+    ("target_angle", "own class", "{:.1f}°"),
+    ("lr", "lr", "{:.2g}"),
+    ("images_per_second", "images/s", "{:.0f}"),
+    ("data_wait", "data wait", "{:.0%}"),
+)
+
+
+class Monitor:
+    """Writes one run's numbers; only rank 0 has one that is ``enabled``."""
+
+    def __init__(
+        self, folder: Path, *, total_steps: int, start_step: int = 0, enabled: bool = True
+    ) -> None:
+        self.enabled, self.total, self.start = enabled, total_steps, start_step
+        self.console = Console(highlight=False, quiet=not enabled)
+        self._began = time.monotonic()
+        self._progress: Progress | None = None
+        if not enabled:
+            return
+        from torch.utils.tensorboard import SummaryWriter  # slow to import
+
+        self._keep_lines_before(folder / "metrics.jsonl", start_step)
+        self._lines = (folder / "metrics.jsonl").open("a", encoding="utf-8")
+        # TensorBoard hides what an interrupted run wrote from this step on.
+        purge = start_step + 1 if start_step else 0
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=purge)
+        if self.console.is_terminal:
+            self._progress = Progress(
+                TextColumn("training"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[line]}"),
+                TimeRemainingColumn(),
+                console=self.console,
+            )
+            self._task = self._progress.add_task(
+                "", total=total_steps, completed=start_step, line=""
+            )
+            self._progress.start()
+
+    def advance(self, step: int) -> None:
+        """Show that ``step`` steps are done."""
+        if self._progress is not None:
+            self._progress.update(self._task, completed=step)
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """Write the numbers of a log step; ``step`` counts finished optimizer steps."""
+        if not self.enabled:
+            return
+        left = (time.monotonic() - self._began) / max(1, step - self.start) * (self.total - step)
+        self.write(step, {**values, "seconds_left": round(left, 1)})
+        line = "  ".join(
+            f"{label} {form.format(values[key])}" for key, label, form in _SHOWN if key in values
+        )
+        if self._progress is not None:
+            self._progress.update(self._task, completed=step, line=line)
+        else:
+            self.say(f"step {step}/{self.total}  {line}  left {_duration(left)}")
+
+    def write(self, step: int, values: dict[str, Any], prefix: str = "train") -> None:
+        """Write numbers to metrics.jsonl and TensorBoard without showing them."""
+        if not self.enabled:
+            return
+        # JSON has no NaN: a reader other than Python's would refuse the whole file.
+        plain = {key: None if _is_not_finite(v) else v for key, v in values.items()}
+        self._lines.write(json.dumps({"step": step, "kind": prefix, **plain}) + "\n")
+        self._lines.flush()
+        for key, value in values.items():
+            if isinstance(value, int | float):
+                self._board.add_scalar(f"{prefix}/{key}", value, step)
+
+    def say(self, message: str) -> None:
+        """Show a message above the progress bar, or as a line."""
+        self.console.print(message, markup=False, soft_wrap=True)
+
+    def close_progress(self) -> None:
+        """Take the progress bar away, so that tables can follow."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    def close(self) -> None:
+        self.close_progress()
+        if self.enabled:
+            self._lines.close()
+            self._board.close()
+
+    @staticmethod
+    def _keep_lines_before(path: Path, start_step: int) -> None:
+        """Drop what an interrupted run wrote after the step it is resumed from."""
+        if not path.is_file():
+            return
+        kept = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                if 0 < start_step >= json.loads(line)["step"]:
+                    kept.append(line + "\n")
+            except (json.JSONDecodeError, KeyError, TypeError):
+                continue  # the last line of a run that was killed while writing it
+        aside = path.with_suffix(".tmp")
+        aside.write_text("".join(kept), encoding="utf-8")
+        aside.replace(path)
+
+
+def _is_not_finite(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

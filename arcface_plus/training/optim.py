@@ -1,0 +1,159 @@
+"""Parameter groups, the gradient norm that counts each shard once, and the row-wise optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from arcface_plus.config import OptimConfig
+from arcface_plus.distributed import Group, all_reduce_sum
+from arcface_plus.losses.head import ClassifierHead
+
+
+def decays(module: nn.Module, name: str, rule: str) -> bool:
+    """Return whether the parameter ``name`` directly in ``module`` decays.
+
+    ``mxnet``: weights and gains, not biases or shifts. ``weights``: only those of linear and
+    convolutional layers. ``all``: everything, as arcface_torch. PReLU slopes count as gains.
+    """
+    if rule == "all":
+        return True
+    is_layer = isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
+    if rule == "weights":
+        return is_layer and name == "weight"
+    return name != "bias"
+
+
+def parameter_groups(model: nn.Module, head: ClassifierHead, rule: str) -> list[dict[str, Any]]:
+    """Return the groups ``[decaying, not decaying]`` of the net and the head's class weights.
+
+    Class weights decay under every rule. Parameters that need no gradient are left out.
+    """
+    decaying: list[Tensor] = []
+    others: list[Tensor] = []
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.requires_grad:
+                (decaying if decays(module, name, rule) else others).append(parameter)
+    if not sparse_updates(head):
+        decaying.append(head.weight)
+    return [{"params": decaying}, {"params": others, "weight_decay": 0.0}]
+
+
+def sparse_updates(head: ClassifierHead) -> bool:
+    return head.sample_rate < 1.0 and not head.dense_gradient
+
+
+def build_optimizers(
+    model: nn.Module, head: ClassifierHead, config: OptimConfig
+) -> list[torch.optim.Optimizer]:
+    """Return the optimizers of a run: SGD, and one for sampled class rows where they are sampled.
+
+    Fused, because only then can a non-finite gradient stop the step without asking the host.
+    """
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.SGD(
+            parameter_groups(model, head, config.decay),
+            lr=config.lr,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+    ]
+    if sparse_updates(head):
+        optimizers.append(
+            RowSGD(
+                [head.weight],
+                lr=config.lr,
+                momentum=config.momentum,
+                weight_decay=config.weight_decay,
+            )
+        )
+    for optimizer in optimizers:
+        start_momenta(optimizer)
+    return optimizers
+
+
+def start_momenta(optimizer: torch.optim.Optimizer) -> None:
+    """Give every parameter a momentum of zero, which is what SGD's first step starts from.
+
+    Left to itself, fused SGD makes them in its first step, uninitialised where ``found_inf`` skips
+    it, and a checkpoint before the first step would lack them.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+
+
+class RowSGD(torch.optim.Optimizer):
+    """SGD with momentum and decay that touches only the rows present in a sparse gradient.
+
+    Rows that take no part in a step keep weight and momentum as they were: no decay, no coasting.
+    Takes ``found_inf`` like torch's fused optimizers: a tensor, non-zero to skip the step.
+    """
+
+    def __init__(
+        self, params: Iterable[Tensor], *, lr: float, momentum: float, weight_decay: float
+    ) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self.found_inf: Tensor | None = None
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._update(parameter, group)
+
+    def _update(self, parameter: Tensor, group: dict[str, Any]) -> None:
+        gradient = parameter.grad.coalesce()  # type: ignore[union-attr]
+        rows, values = gradient.indices()[0], gradient.values()
+        buffer, old = self.state[parameter]["momentum_buffer"], parameter[rows]
+        moved = values + group["weight_decay"] * old
+        kept = buffer[rows]
+        momentum = group["momentum"] * kept + moved
+        new = old - group["lr"] * momentum
+        if self.found_inf is not None:
+            bad = self.found_inf.to(torch.bool)
+            momentum, new = torch.where(bad, kept, momentum), torch.where(bad, old, new)
+        buffer[rows] = momentum
+        parameter[rows] = new
+
+
+def gradient_values(parameter: Tensor) -> Tensor | None:
+    """Return the numbers of a dense or sparse gradient, or None; sparse ones are coalesced once."""
+    gradient = parameter.grad
+    if gradient is None or not gradient.is_sparse:
+        return gradient
+    if not gradient.is_coalesced():
+        parameter.grad = gradient = gradient.coalesce()
+    return gradient.values()
+
+
+def squared_gradient_norm(model: nn.Module, head: ClassifierHead, group: Group = None) -> Tensor:
+    """Return the squared norm () of the whole gradient: the net's, and each class shard's once.
+
+    The net's gradients must already be averaged over ranks, so that they are equal everywhere.
+    """
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    shard = gradient_values(head.weight)
+    total = torch.zeros((), device=head.weight.device, dtype=head.weight.dtype)
+    if shard is not None and shard.numel():
+        total += torch.linalg.vector_norm(shard).square()
+    all_reduce_sum(total, group)
+    if gradients:
+        total += torch.stack(torch._foreach_norm(gradients)).square().sum()
+    return total
+
+
+def scale_gradients(model: nn.Module, head: ClassifierHead, factor: Tensor) -> None:
+    """Multiply every gradient in place by ``factor`` ()."""
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    shard = gradient_values(head.weight)
+    if shard is not None:
+        gradients.append(shard)
+    if gradients:
+        torch._foreach_mul_(gradients, factor)

@@ -1,0 +1,174 @@
+"""The folder of a run: what is in it, and when an old one may be used again."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from arcface_plus import __version__
+from arcface_plus.config import RunConfig
+from arcface_plus.distributed import World
+
+FINISHED = "model.safetensors"
+_PACKAGES = ("torch", "torchvision", "numpy", "opencv-python", "scikit-learn", "safetensors")
+
+
+def choose_start(
+    config: RunConfig, *, resume: str, overwrite: bool, steps: list[int]
+) -> int | None:
+    """Return the checkpoint step to continue from, or None to start anew; change nothing.
+
+    ``resume``: ``never``, ``auto`` (the newest of ``steps``; a run that was interrupted before its
+    first checkpoint starts anew) or a checkpoint folder of this run. Raises ValueError where that
+    would overwrite a run without being asked.
+    """
+    folder = config.folder
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; choose another --name or --output.")
+    used = folder.is_dir() and any(folder.iterdir())
+    if overwrite:
+        if resume != "never":
+            raise ValueError(f"--overwrite starts over, --resume {resume} continues: give one.")
+        if used and not _is_run(folder):
+            raise ValueError(
+                f"{folder} is not the folder of a run (it lacks config.yaml or environment.json), "
+                "so --overwrite will not remove it; choose another --name or --output."
+            )
+        return None
+    interrupted = _is_run(folder) and not (folder / FINISHED).exists()
+    if resume == "never" or (resume == "auto" and used and not steps and not interrupted):
+        if used:
+            state = f"a run with checkpoints up to step {steps[-1]}" if steps else "files"
+            raise ValueError(
+                f"{folder} already holds {state}. "
+                + ("Continue it with --resume auto, start" if steps else "Start")
+                + " over with --overwrite, or choose another --name."
+            )
+        return None
+    if resume == "auto":
+        return steps[-1] if steps else None
+    wanted = Path(resume)
+    step = next((s for s in steps if _checkpoint(folder, s).resolve() == wanted.resolve()), None)
+    if step is None:
+        known = ", ".join(f"step-{s:08d}" for s in steps) or "none"
+        raise ValueError(
+            f"--resume {resume} is not a whole checkpoint of this run; {folder / 'checkpoints'} "
+            f"holds: {known}. To start a new run from other weights, set --model.weights."
+        )
+    return step
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / "config.yaml").is_file() and (folder / "environment.json").is_file()
+
+
+def _checkpoint(folder: Path, step: int) -> Path:
+    return folder / "checkpoints" / f"step-{step:08d}"
+
+
+def _set_newer_aside(checkpoints: Path, start: int) -> None:
+    """Move the checkpoints after ``start`` into a folder beside, where a run goes on from it.
+
+    They would count as the newest: rotation would remove what the run saves from now on, and
+    ``auto`` would continue the branch that was left.
+    """
+    steps = {p: p.name.removeprefix("step-") for p in checkpoints.glob("step-*")}
+    newer = [p for p, step in steps.items() if step.isdecimal() and int(step) > start]
+    if not newer:
+        return
+    number = 1
+    while (aside := checkpoints / f"left-branch-{number}").exists():
+        number += 1
+    aside.mkdir()
+    for path in newer:
+        path.rename(aside / path.name)
+
+
+def prepare(config: RunConfig, world: World, *, start: int | None, overwrite: bool) -> None:
+    """Make the folder, with ``config.yaml``, ``environment.json`` and a README. Rank 0 only.
+
+    Where a run goes on from an older checkpoint, the newer ones are set aside.
+    """
+    folder = config.folder
+    if overwrite and folder.is_dir():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    name = "environment.json" if start is None else f"environment-resumed-{start:08d}.json"
+    (folder / name).write_text(json.dumps(environment(world), indent=1), encoding="utf-8")
+    if start is not None:
+        _set_newer_aside(folder / "checkpoints", start)
+    (folder / "README.md").write_text(_README.format(name=config.name), encoding="utf-8")
+
+
+def environment(world: World | None = None) -> dict[str, Any]:
+    """Return what a result depends on besides its configuration: versions, revision, machine."""
+    found: dict[str, Any] = {
+        "arcface_plus": __version__,
+        "revision": _revision(),
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "platform": platform.platform(),
+        "cpu": {"capability": torch.backends.cpu.get_cpu_capability(), "count": os.cpu_count()},
+        "threads": torch.get_num_threads(),
+    }
+    if torch.cuda.is_available():
+        count = torch.cuda.device_count()
+        found["cuda"] = {
+            "version": torch.version.cuda,
+            "devices": [torch.cuda.get_device_name(i) for i in range(count)],
+        }
+    if world is not None:
+        found["world_size"], found["device"] = world.size, str(world.device)
+    return found
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _revision() -> str | None:
+    """Return the git revision of this source tree, with + where it has changes; None elsewhere."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        head = _git(root, "rev-parse", "HEAD")
+        return head + ("+" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _git(root: Path, *words: str) -> str:
+    done = subprocess.run(["git", "-C", root, *words], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+# ruff: noqa: E501  (rows of a table)
+_README = """# Run {name}
+
+| file | what it is |
+|---|---|
+| `model.safetensors` | the trained net, with its architecture and preprocessing: `arcface_plus.load_model("…/{name}")` |
+| `verification.json` | accuracy on the held-out pairs, next to what needs no training |
+| `report.html` | the same with curves and the hardest pairs; open it in a browser |
+| `metrics.jsonl` | a line a log step: loss, MMA, angles, learning rate, speed |
+| `tensorboard/` | the same numbers: `tensorboard --logdir <this folder>` |
+| `checkpoints/` | whole states of the run; `--resume auto` continues from the newest. Trust them like code |
+| `config.yaml` | every setting of the run; train again with `arcface-plus train config.yaml --name other` |
+| `environment.json` | versions, source revision, machine, command |
+| `quarantine-rank*.jsonl` | images that could not be read, if any |
+"""

@@ -1,0 +1,126 @@
+"""What a checkpoint of a run holds, and how a run is put back into that state.
+
+Tensors go to DCP under plain names; class weights and their momenta as parts of whole (C, D)
+matrices, so that any number of ranks can load them. Everything else is JSON.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from arcface_plus.checkpoint import class_shard
+
+if TYPE_CHECKING:
+    from arcface_plus.training.trainer import Trainer
+
+# A run may be resumed only with these settings unchanged: they decide what step k computes.
+_FIXED = ("seed", "data", "model", "head", "optim", "train")
+_FREE = {
+    "data": {"path", "workers", "on_bad_image", "quarantine_limit"},
+    "model": {"weights", "checkpoint_gradients"},
+    "head": {"class_chunk"},
+    "train": {
+        "steps", "device", "log_every", "checkpoint_every", "keep_checkpoints", "on_nonfinite",
+        "nonfinite_limit", "channels_last",
+    },
+    "optim": set(),
+}  # fmt: skip
+
+
+def tensors(trainer: Trainer) -> dict[str, Tensor]:
+    """Return every tensor of the run by name; writing into them writes into the run."""
+    head, mesh = trainer.head, trainer.checkpoints.mesh
+    named: dict[str, Tensor] = {
+        f"model.{name}": value.detach() for name, value in trainer.model.state_dict().items()
+    }
+    for name, parameter in trainer.model.named_parameters():
+        if parameter.requires_grad:
+            named[f"momentum.model.{name}"] = _momentum(trainer, parameter)
+    named["head.weight"] = class_shard(head.weight.data, head.num_classes, mesh)
+    named["momentum.head.weight"] = class_shard(
+        _momentum(trainer, head.weight), head.num_classes, mesh
+    )
+    for name, value in head.mma.state_tensors(head.weight.device).items():
+        named[f"head.mma.{name}"] = class_shard(value, head.num_classes, mesh)
+    return named | _random_state(trainer)
+
+
+def state(trainer: Trainer) -> dict[str, Any]:
+    """Return everything of the run that is not a tensor."""
+    return {
+        "step": trainer.step,
+        "world_size": trainer.world.size,
+        "threads": torch.get_num_threads(),
+        "precision": trainer.precision,
+        "neighbour_uses": trainer.head.mma.uses(),
+        "scaler": trainer.scaler.state_dict() if trainer.precision == "fp16" else None,
+        "skipped_steps": trainer.guard.counters.tolist(),
+        "config": trainer.config.model_dump(mode="json"),
+    }
+
+
+def restore(trainer: Trainer, path: Path) -> int:
+    """Put the run into the state saved at ``path`` and return its step.
+
+    Random states are restored for ranks that were there; others go on from their own seed. Raises
+    ValueError where the checkpoint was made with settings that change what a step computes.
+    """
+    wanted = tensors(trainer)
+    stored = trainer.checkpoints.stored_names(path)
+    random = {name: t for name, t in wanted.items() if name.startswith("random.")}
+    for name in random.keys() - stored:
+        del wanted[name], random[name]
+    saved = trainer.checkpoints.load(path, wanted)
+    _check_same(saved["config"], trainer.config.model_dump(mode="json"), path)
+    for name, value in random.items():
+        kind = name.split(".")[1]
+        if kind == "cpu":
+            torch.set_rng_state(value)
+        elif torch.cuda.is_available():
+            torch.cuda.set_rng_state(value)
+    neighbours = wanted.get("head.mma.neighbours")
+    if neighbours is not None:
+        local = neighbours.to_local() if isinstance(neighbours, DTensor) else neighbours
+        trainer.head.mma.restore({"neighbours": local}, saved["neighbour_uses"])
+    if saved["scaler"]:
+        trainer.scaler.load_state_dict(saved["scaler"])
+    trainer.guard.counters.copy_(torch.tensor(saved["skipped_steps"]))
+    return int(saved["step"])
+
+
+def _momentum(trainer: Trainer, parameter: Tensor) -> Tensor:
+    for optimizer in trainer.optimizers:
+        if parameter in optimizer.state:
+            return optimizer.state[parameter]["momentum_buffer"]
+    raise AssertionError("every parameter has a momentum from the start")
+
+
+def _random_state(trainer: Trainer) -> dict[str, Tensor]:
+    """Return this rank's generators (dropout masks come from them), named by rank."""
+    me = trainer.world.rank
+    named = {f"random.cpu.{me}": torch.get_rng_state()}
+    if trainer.world.device.type == "cuda":
+        named[f"random.cuda.{me}"] = torch.cuda.get_rng_state()
+    return named
+
+
+def _check_same(saved: dict[str, Any], now: dict[str, Any], path: Path) -> None:
+    changed = [
+        f"{section}: {saved[section]!r} → {now[section]!r}"
+        for section in ("seed",)
+        if saved[section] != now[section]
+    ]
+    for section in _FIXED[1:]:
+        for key, value in saved[section].items():
+            if key not in _FREE[section] and now[section].get(key) != value:
+                changed.append(f"{section}.{key}: {value!r} → {now[section].get(key)!r}")
+    if changed:
+        raise ValueError(
+            f"{path} was saved by a run with other settings: {'; '.join(changed)}. Resume with those, "
+            "or start a run of another --name (model.weights starts it from these weights)."
+        )

@@ -1,0 +1,288 @@
+"""The training loop. Everything counts in optimizer steps and global batches.
+
+One process is the case of a world of one: the same path, DDP included.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
+from torch.nn.parallel import DistributedDataParallel
+
+from arcface_plus.checkpoint import Checkpoints
+from arcface_plus.config import RunConfig
+from arcface_plus.data.loader import Batch, TrainLoader
+from arcface_plus.distributed import World, average_batch_norm_buffers, contiguous_part
+from arcface_plus.losses.head import ClassifierHead, HeadOutput
+from arcface_plus.models.embedding_model import EmbeddingModel
+from arcface_plus.training import snapshot
+from arcface_plus.training.guard import BatchNormRestorer, FiniteGuard
+from arcface_plus.training.monitor import Monitor
+from arcface_plus.training.optim import build_optimizers, scale_gradients, squared_gradient_norm
+from arcface_plus.training.precision import autocast_dtype, resolve_precision
+from arcface_plus.training.quarantine import Quarantine
+from arcface_plus.training.schedule import lr_at
+
+# (model in eval mode, finished steps) -> numbers to log; called on all ranks together.
+Evaluate = Callable[[EmbeddingModel, int], dict[str, float]]
+
+
+class Trainer:
+    """Trains ``model`` and ``head`` on ``loader``; receives built objects, builds only DDP around them.
+
+    ``evaluate`` is called every ``config.evaluation.every`` steps with the model in eval mode and
+    running statistics averaged over ranks.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        world: World,
+        *,
+        model: EmbeddingModel,
+        head: ClassifierHead,
+        loader: TrainLoader,
+        monitor: Monitor,
+        checkpoints: Checkpoints,
+        evaluate: Evaluate | None = None,
+    ) -> None:
+        self.config, self.world = config, world
+        self.model, self.head, self.loader = model, head, loader
+        self.monitor, self.checkpoints, self.evaluate = monitor, checkpoints, evaluate
+        train = config.train
+        self.precision = resolve_precision(train.precision, world.device)
+        self.optimizers = build_optimizers(model, head, config.optim)
+        self.scaler = ShardedGradScaler(
+            device=world.device.type, enabled=self.precision == "fp16", init_scale=2.0**14
+        )
+        self.guard = FiniteGuard(train, world.device, overflow_is_normal=self.precision == "fp16")
+        self.restorer = (
+            BatchNormRestorer(model)
+            if train.on_nonfinite == "skip" or self.precision == "fp16"
+            else None
+        )
+        self.ddp = _wrap(model, world)
+        self.parts = [contiguous_part(train.global_batch, r, world.size) for r in range(world.size)]
+        self.quarantine = Quarantine(
+            config.folder, world.rank, config.data.quarantine_limit, loader.source.describe
+        )
+        self.step = 0
+        self.window = _Window(world.device)
+
+    # -- the loop ------------------------------------------------------------------------------
+
+    def train(self) -> None:
+        """Train from the current step to the last one."""
+        total = self.config.train.steps
+        self._set_mode()
+        if self.step == 0 and self.config.evaluation.at_start:
+            self._run_evaluation()
+        batches = iter(self.loader) if self.step < total else iter(())
+        while self.step < total:
+            began = time.perf_counter()
+            batch = next(batches)
+            self.window.waited += time.perf_counter() - began
+            self.quarantine.record(batch)
+            self.train_step(batch)
+            self.step += 1
+            self.monitor.advance(self.step)
+            self._after_step(total)
+
+    def train_step(self, batch: Batch) -> None:
+        """Make one optimizer step from this rank's part of the global batch."""
+        assert batch.step == self.step
+        learning_rate = self._set_learning_rate()
+        device, accumulate = self.world.device, self.config.train.accumulate
+        images = batch.images.to(device, non_blocking=True)
+        labels = batch.labels.to(device, non_blocking=True)
+        if self.restorer is not None:
+            self.restorer.remember()
+        plan = self.head.plan_step(labels, self.step, sizes=[hi - lo for lo, hi in self.parts])
+        outputs = [
+            self._forward_backward(images, labels, part, accumulate, plan)
+            for part in range(accumulate)
+        ]
+        loss = torch.stack([o.loss.detach() for o in outputs]).sum()
+        skip = self._update(loss)
+        if self.restorer is not None:
+            self.restorer.restore_if(skip)
+        self.window.add(outputs, loss, skip, learning_rate)
+
+    def _forward_backward(
+        self, images: Tensor, labels: Tensor, part: int, parts: int, plan: Any
+    ) -> HeadOutput:
+        lo, hi = contiguous_part(len(labels), part, parts)
+        sizes = [b - a for a, b in (contiguous_part(h - l, part, parts) for l, h in self.parts)]
+        last = part == parts - 1
+        # DDP averages once a step, with the last micro-batch.
+        quiet = contextlib.nullcontext() if last else self.ddp.no_sync()
+        with quiet:
+            with torch.autocast(
+                self.world.device.type,
+                dtype=autocast_dtype(self.precision),
+                enabled=self.precision != "fp32",
+            ):
+                inputs = self.model.preprocessing.apply(images[lo:hi])
+                embeddings = self.ddp(inputs)
+            output = self.head(embeddings, labels[lo:hi], plan=plan, sizes=sizes, with_mma=last)
+            self.scaler.scale(output.loss).backward()
+        return output
+
+    def _update(self, loss: Tensor) -> Tensor:
+        """Clip, step unless something is not finite, and return 1.0 () where the step was skipped."""
+        for optimizer in self.optimizers:
+            self.scaler.unscale_(optimizer)
+        squared = squared_gradient_norm(self.model, self.head, None)
+        skip = self.guard.observe(self.step, loss, squared)
+        limit = self.config.optim.clip_norm
+        if limit is not None:
+            scale_gradients(self.model, self.head, (limit / (squared.sqrt() + 1e-6)).clamp_max(1.0))
+        for optimizer in self.optimizers:
+            optimizer.grad_scale, optimizer.found_inf = None, skip  # type: ignore[attr-defined]
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self.scaler.update()
+        return skip
+
+    # -- what happens between steps ------------------------------------------------------------
+
+    def _after_step(self, total: int) -> None:
+        train, evaluation = self.config.train, self.config.evaluation
+        ended = self.step == total
+        if self.step % train.log_every == 0 or ended or self.window.is_first:
+            self._log()
+        if self.step % train.checkpoint_every == 0 or ended:
+            self.save()
+        if (evaluation.every and self.step % evaluation.every == 0) or ended:
+            self._run_evaluation()
+
+    def _log(self) -> None:
+        message = self.guard.check(self.loader.describe_step)
+        if message:
+            self.monitor.say(message)
+        values = self.window.close(self.config.train.global_batch)
+        values |= self.head.mma.summary(self.head.weight, self.step)
+        values["epoch"] = round(self.step / self.loader.steps.steps_per_epoch, 4)
+        if self.precision == "fp16":
+            values |= {"loss_scale": self.scaler.get_scale(), "overflows": self.guard.skipped()}
+        self.monitor.log(self.step, values)
+
+    def _run_evaluation(self) -> None:
+        if self.evaluate is None:
+            return
+        self._check_finite()
+        average_batch_norm_buffers(self.model)
+        self.model.eval()
+        began = time.perf_counter()
+        results = self.evaluate(self.model, self.step)
+        self._set_mode()
+        self.window.skip_time(time.perf_counter() - began)
+        self.monitor.write(self.step, results, prefix="verification")
+
+    def _check_finite(self) -> None:
+        """Never score or save a state that a policy would refuse."""
+        message = self.guard.check(self.loader.describe_step)
+        if message:
+            self.monitor.say(message)
+
+    def save(self) -> None:
+        """Write a checkpoint of the current step."""
+        self._check_finite()
+        average_batch_norm_buffers(self.model)
+        began = time.perf_counter()
+        self.checkpoints.save(self.step, snapshot.tensors(self), snapshot.state(self))
+        self.window.skip_time(time.perf_counter() - began)
+
+    def resume(self, step: int) -> None:
+        """Continue from this run's checkpoint of ``step``."""
+        self.step = snapshot.restore(self, self.checkpoints.path(step))
+
+    def _set_mode(self) -> None:
+        self.model.train()
+        if self.config.train.freeze_batch_norm:
+            for module in self.model.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+
+    def _set_learning_rate(self) -> float:
+        value = lr_at(
+            self.step,
+            base_lr=self.config.optim.lr,
+            total_steps=self.config.train.steps,
+            schedule=self.config.schedule,
+        )
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = value
+        return value
+
+
+def _wrap(model: nn.Module, world: World) -> DistributedDataParallel:
+    return DistributedDataParallel(
+        model,
+        device_ids=[world.device.index] if world.device.type == "cuda" else None,
+        # Ranks keep statistics of their own batches; they are averaged before anything is scored.
+        forward_sync_buffers=False,
+        gradient_as_bucket_view=True,
+        # Not because parameters are unused: it keeps DDP from rebuilding its buckets after a
+        # process's first step, which changes the order of sums and so the bits of a resumed run.
+        # A sum of two has but one order, so up to two ranks it is not needed.
+        find_unused_parameters=world.size > 2,
+    )
+
+
+class _Window:
+    """Sums since the last log step, on the device; reading them is the log step's synchronisation."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.is_first = True
+        self._reset()
+
+    def _reset(self) -> None:
+        self.sums = torch.zeros(5, device=self.device, dtype=torch.float64)
+        self.steps, self.waited, self.learning_rate = 0, 0.0, 0.0
+        self.began = time.perf_counter()
+
+    def skip_time(self, seconds: float) -> None:
+        """Leave ``seconds`` spent on evaluation or saving out of the throughput."""
+        self.began += seconds
+
+    def add(
+        self, outputs: list[HeadOutput], loss: Tensor, skip: Tensor, learning_rate: float
+    ) -> None:
+        classification = torch.stack([o.classification.detach() for o in outputs]).sum()
+        mma = outputs[-1].mma
+        angle = torch.cat([o.target_cosine for o in outputs]).clamp(-1, 1).acos().mean()
+        numbers = torch.stack(
+            [loss, classification, torch.zeros_like(loss) if mma is None else mma.detach(), angle]
+        ).double()
+        kept = torch.where(skip.bool(), torch.zeros_like(numbers), numbers)
+        self.sums += torch.cat([kept, (1 - skip.double()).reshape(1)])
+        self.has_mma = mma is not None
+        self.steps += 1
+        self.learning_rate = learning_rate
+
+    def close(self, global_batch: int) -> dict[str, Any]:
+        loss, classification, mma, angle, count = self.sums.tolist()
+        seconds = max(1e-9, time.perf_counter() - self.began)
+        values: dict[str, Any] = {}
+        if count:  # otherwise every step was skipped: there is no mean to tell
+            values["loss"] = loss / count
+            values["classification"] = classification / count
+            if self.has_mma:
+                values["mma"] = mma / count
+            values["target_angle"] = math.degrees(angle / count)
+        values["lr"] = self.learning_rate
+        values["images_per_second"] = self.steps * global_batch / seconds
+        values["data_wait"] = min(1.0, self.waited / seconds)
+        self.is_first = False
+        self._reset()
+        return values

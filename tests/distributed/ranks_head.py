@@ -1,0 +1,159 @@
+"""What each process of test_head.py runs, and the dense one-process reference."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+
+from arcface_plus.config import OptimConfig
+from arcface_plus.distributed import contiguous_part
+from arcface_plus.losses.head import ClassifierHead
+from arcface_plus.losses.initial import initial_class_weights
+from arcface_plus.losses.margins import Margin, margin_logits
+from arcface_plus.losses.sampling import class_draws
+from arcface_plus.training.optim import build_optimizers, squared_gradient_norm
+
+FEATURES, SEED = 12, 3
+LR, MOMENTUM, DECAY = 0.1, 0.9, 5e-4
+
+
+def make_backbone(dim: int, dtype: torch.dtype) -> nn.Module:
+    torch.manual_seed(1)
+    net = nn.Sequential(nn.Linear(FEATURES, 24), nn.Tanh(), nn.Linear(24, dim))
+    return net.to(dtype)
+
+
+def make_batch(step: int, total: int, classes: int, dtype: torch.dtype):
+    g = torch.Generator().manual_seed(100 + step)
+    x = torch.randn(total, FEATURES, generator=g, dtype=torch.float64)
+    y = torch.randint(0, classes, (total,), generator=g)
+    y[:2] = y[0]  # a class twice in a batch
+    return x.to(dtype), y
+
+
+def local_part(total: int, rank: int, world: int, shares: list[int] | None):
+    """Equal parts, or parts in proportion to ``shares`` (cycled over ranks)."""
+    if shares is None:
+        return contiguous_part(total, rank, world)
+    weights = [shares[r % len(shares)] for r in range(world)]
+    ends = [round(total * sum(weights[: r + 1]) / sum(weights)) for r in range(world)]
+    return ([0, *ends])[rank], ends[rank]
+
+
+def train_rank(rank: int, case: dict) -> dict:
+    """Make ``case['steps']`` steps and return losses, first-step gradients and final weights."""
+    from arcface_plus.distributed import world_size
+
+    world, dtype = world_size(), getattr(torch, case["dtype"])
+    torch.set_default_dtype(torch.float32)
+    backbone = make_backbone(case["dim"], dtype)
+    head = ClassifierHead(
+        case["classes"],
+        case["dim"],
+        Margin(s=case.get("s", 16.0)),
+        mma_weight=case.get("mma_weight", 0.03),
+        mma_rows=case.get("mma_rows"),
+        sample_rate=case.get("rate", 1.0),
+        class_chunk=case.get("chunk"),
+        seed=SEED,
+    ).to(dtype)
+    config = OptimConfig(lr=LR, momentum=MOMENTUM, weight_decay=DECAY, decay="all")
+    optimizers = build_optimizers(backbone, head, config)
+    ddp = DistributedDataParallel(backbone)
+    out: dict = {"losses": [], "lo": head.lo, "hi": head.hi, "mma": []}
+    accumulate = case.get("accumulate", 1)
+    for step in range(case["steps"]):
+        x, y = make_batch(step, case["batch"], case["classes"], dtype)
+        parts = [local_part(len(y), r, world, case.get("shares")) for r in range(world)]
+        lo, hi = parts[rank]
+        plan = head.plan_step(y[lo:hi], step)
+        loss = 0.0
+        for i in range(accumulate):
+            a, b = contiguous_part(hi - lo, i, accumulate)
+            sizes = [q - p for p, q in (contiguous_part(h - l, i, accumulate) for l, h in parts)]
+            last = i == accumulate - 1
+            with contextlib.nullcontext() if last else ddp.no_sync():
+                embeddings = ddp(x[lo + a : lo + b])
+                embeddings.retain_grad()
+                output = head(embeddings, y[lo + a : lo + b], plan=plan, sizes=sizes, with_mma=last)
+                output.loss.backward()
+            loss += output.loss.item()
+            if output.mma is not None:
+                out["mma"].append(output.mma.item())
+        out["losses"].append(loss)
+        if step == 0:
+            if accumulate == 1:
+                out["embedding_grad"] = embeddings.grad.clone()
+            out["backbone_grads"] = [p.grad.clone() for p in backbone.parameters()]
+            grad = head.weight.grad
+            out["weight_grad"] = (grad.to_dense() if grad.is_sparse else grad).clone()
+            out["norm"] = math.sqrt(squared_gradient_norm(backbone, head).item())
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+    out["backbone"] = [p.detach().clone() for p in backbone.parameters()]
+    out["weight"] = head.weight.detach().clone()
+    return out
+
+
+def dense_mma(weight: torch.Tensor) -> torch.Tensor:
+    unit = F.normalize(weight, dim=1)
+    cosine = unit @ unit.t()
+    cosine = cosine - 3 * torch.eye(len(weight), dtype=weight.dtype)
+    return -torch.acos(cosine.max(dim=1).values).mean()
+
+
+def dense_reference(case: dict) -> dict:
+    """The same training in float64, dense, in one process, without anything of the library's head."""
+    dtype, classes = torch.float64, case["classes"]
+    # Begin from the float32 numbers where the case does, so that only the arithmetic differs.
+    backbone = make_backbone(case["dim"], getattr(torch, case["dtype"])).to(dtype)
+    weight = initial_class_weights(SEED, 0, classes, case["dim"]).to(dtype).requires_grad_()
+    margin, rate = Margin(s=case.get("s", 16.0)), case.get("rate", 1.0)
+    parameters = [*backbone.parameters()]
+    momenta = [torch.zeros_like(p) for p in [*parameters, weight]]
+    out: dict = {"losses": [], "mma": []}
+    for step in range(case["steps"]):
+        x, y = make_batch(step, case["batch"], classes, getattr(torch, case["dtype"]))
+        x = x.to(dtype)
+        embeddings = backbone(x)
+        embeddings.retain_grad()
+        active = torch.ones(classes, dtype=torch.bool)
+        if rate < 1:
+            active = class_draws(SEED, step, 0, classes, torch.device("cpu")) < rate
+            active[y] = True
+        cosine = F.normalize(embeddings, dim=1) @ F.normalize(weight, dim=1).t()
+        logits = margin_logits(cosine, y, margin).masked_fill(~active, -torch.inf)
+        mma = dense_mma(weight)
+        loss = F.cross_entropy(logits, y) + case.get("mma_weight", 0.03) * mma
+        loss.backward()
+        # Rows that take no part are untouched, whatever pull MMA has on them.
+        weight.grad[~active] = 0
+        out["losses"].append(loss.item())
+        out["mma"].append(mma.item())
+        if step == 0:
+            out["embedding_grad"] = embeddings.grad.clone()
+            out["backbone_grads"] = [p.grad.clone() for p in parameters]
+            out["weight_grad"] = weight.grad.clone()
+            out["norm"] = math.sqrt(
+                sum(p.grad.square().sum().item() for p in [*parameters, weight])
+            )
+        with torch.no_grad():
+            for p, buffer in zip([*parameters, weight], momenta, strict=True):
+                rows = active if p is weight else slice(None)
+                buffer[rows] = MOMENTUM * buffer[rows] + p.grad[rows] + DECAY * p[rows]
+                p[rows] -= LR * buffer[rows]
+                p.grad = None
+    out["backbone"] = [p.detach() for p in parameters]
+    out["weight"] = weight.detach()
+    return out
+
+
+def train_cases(rank: int, cases: list[dict]) -> list[dict]:
+    """Several cases in one set of processes: starting them costs more than running one."""
+    return [train_rank(rank, case) for case in cases]

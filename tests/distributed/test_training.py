@@ -1,0 +1,100 @@
+"""Whole runs in several processes: same numbers as one process, exact resume, other world sizes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+from ranks_training import train_jobs
+
+from arcface_plus import load_model
+from arcface_plus.cli.train import train
+
+CONFIG = """
+name: tiny
+seed: 1
+data: {source: synthetic, num_classes: 13, images_per_class: 6, size: 32, workers: 0,
+       augment: {affine: 0.5, rotate: 10, brightness: 0.1}}
+model: {name: iresnet18, embedding_dim: 16, width: 8, dropout: 0.2}
+head: {margin: {s: 16}}
+optim: {lr: 0.05}
+schedule: {kind: cosine, warmup_steps: 2}
+train: {steps: 6, global_batch: 13, log_every: 1, checkpoint_every: 3, precision: fp32, device: cpu}
+"""
+# What makes a step independent of the number of ranks: no batch statistics, no dropout masks.
+STILL = ["--train.freeze_batch_norm", "true", "--model.dropout", "0.0"]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(CONFIG + f"output: {tmp_path / 'runs'}\n")
+    return path
+
+
+def job(config: Path, name: str, *overrides: str, resume: str = "never") -> dict:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return {
+        "config": config,
+        "overrides": ["--name", name, *overrides],
+        "resume": resume,
+        "port": port,
+    }
+
+
+def column(config: Path, name: str, key: str) -> list[float]:
+    lines = (config.parent / "runs" / name / "metrics.jsonl").read_text().splitlines()
+    return [entry[key] for entry in map(json.loads, lines) if entry["kind"] == "train"]
+
+
+def weights(config: Path, name: str) -> dict[str, torch.Tensor]:
+    return load_model(config.parent / "runs" / name).state_dict()
+
+
+def interrupted_copy(config: Path, name: str, copy: str) -> None:
+    """Make ``copy`` what the run ``name`` was after its first checkpoint."""
+    runs = config.parent / "runs"
+    shutil.copytree(runs / name, runs / copy)
+    shutil.rmtree(runs / copy / "checkpoints" / "step-00000006")
+    (runs / copy / "model.safetensors").unlink()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [2, 3])
+def test_several_processes_train_like_one_and_resume_exactly(run_ranks, config, world) -> None:
+    train(config, ["--name", "one", *STILL])
+    run_ranks(train_jobs, world, [job(config, "many", *STILL), job(config, "whole")])
+    one, many = (column(config, name, "loss") for name in ("one", "many"))
+    assert many == pytest.approx(one, rel=2e-5)
+    assert column(config, "many", "target_angle") == pytest.approx(
+        column(config, "one", "target_angle"), rel=2e-5
+    )
+    interrupted_copy(config, "whole", "resumed")
+    interrupted_copy(config, "many", "fewer")
+    run_ranks(train_jobs, world, [job(config, "resumed", resume="auto")])
+    whole, resumed = weights(config, "whole"), weights(config, "resumed")
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+    assert column(config, "resumed", "loss") == column(config, "whole", "loss")
+    # A checkpoint of several ranks goes on in one, momenta and all.
+    train(config, ["--name", "fewer", *STILL], resume="auto")
+    assert column(config, "fewer", "loss") == pytest.approx(one, rel=2e-5)
+
+
+@pytest.mark.slow
+def test_non_finite_loss_on_one_rank_stops_all(run_ranks, config) -> None:
+    with pytest.raises(AssertionError, match=r"step \d+: the loss or its gradient is not finite"):
+        run_ranks(train_jobs, 2, [job(config, "burst", "--optim.lr", "1e30")])
+    folder = config.parent / "runs" / "burst"
+    assert not (folder / "model.safetensors").exists()
+
+
+def test_batch_too_small_for_the_processes(run_ranks, config) -> None:
+    with pytest.raises(AssertionError, match="batch normalisation needs at least 2"):
+        run_ranks(train_jobs, 2, [job(config, "small", "--train.global_batch", "3")])
+    assert not (config.parent / "runs" / "small").exists()

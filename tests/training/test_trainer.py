@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from arcface_plus import load_model
+from arcface_plus.cli.train import train
+from arcface_plus.training.guard import NonFiniteError
+
+
+def lines(folder: Path, kind: str = "train") -> list[dict]:
+    entries = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [entry for entry in entries if entry["kind"] == kind]
+
+
+def state(folder: Path) -> dict[str, torch.Tensor]:
+    return load_model(folder).state_dict()
+
+
+def test_leaves_a_run_folder(tiny: Path) -> None:
+    folder = train(tiny)
+    for name in ("config.yaml", "environment.json", "metrics.jsonl", "README.md"):
+        assert (folder / name).is_file(), name
+    assert any((folder / "tensorboard").iterdir())
+    assert [p.name for p in sorted((folder / "checkpoints").iterdir())] == [
+        "step-00000003",
+        "step-00000006",
+    ]
+    logged = lines(folder)
+    assert [entry["step"] for entry in logged] == [1, 2, 3, 4, 5, 6]
+    for key in ("loss", "mma", "nearest_angle", "lr", "images_per_second", "data_wait"):
+        assert all(math.isfinite(entry[key]) for entry in logged), key
+    model = load_model(folder)
+    assert not model.training and model.preprocessing.size == 32
+
+
+def test_same_seed_same_bits_and_other_seed_others(tiny: Path) -> None:
+    first, again = train(tiny), train(tiny, ["--name", "again"])
+    other = train(tiny, ["--name", "other", "--seed", "2"])
+    a, b, c = state(first), state(again), state(other)
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    assert not torch.equal(a["conv1.weight"], c["conv1.weight"])
+
+
+def test_resumed_run_equals_the_uninterrupted_one(tiny: Path) -> None:
+    whole = train(tiny, ["--model.dropout", "0.3"])
+    cut = whole.parent / "cut"
+    shutil.copytree(whole, cut)
+    shutil.rmtree(cut / "checkpoints" / "step-00000006")
+    train(tiny, ["--model.dropout", "0.3", "--name", "cut"], resume="auto")
+    a, b = state(whole), state(cut)
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    assert [e["loss"] for e in lines(cut)] == [e["loss"] for e in lines(whole)]
+
+
+def test_reused_neighbours_resume_exactly(tiny: Path) -> None:
+    options = ["--head.mma_refresh_every", "4"]
+    whole = train(tiny, options)
+    cut = whole.parent / "cut"
+    shutil.copytree(whole, cut)
+    shutil.rmtree(cut / "checkpoints" / "step-00000006")
+    train(tiny, [*options, "--name", "cut"], resume="auto")
+    assert [e["mma"] for e in lines(cut)] == [e["mma"] for e in lines(whole)]
+
+
+def test_resume_refuses_other_settings_and_damage(tiny: Path) -> None:
+    folder = train(tiny, ["--train.steps", "3"])
+    with pytest.raises(ValueError, match=r"optim\.lr: 0\.05 → 0\.01"):
+        train(tiny, ["--optim.lr", "0.01"], resume="auto")
+    newest = folder / "checkpoints" / "step-00000003"
+    part = next(newest.glob("__*"))
+    content = bytearray(part.read_bytes())
+    content[len(content) // 2] ^= 1
+    part.write_bytes(content)
+    with pytest.raises(ValueError, match=r"is damaged .* older checkpoint"):
+        train(tiny, resume="auto")
+
+
+def test_a_used_folder_is_not_overwritten_unasked(tiny: Path) -> None:
+    folder = train(tiny, ["--train.steps", "3"])
+    before = (folder / "metrics.jsonl").read_bytes()
+    with pytest.raises(ValueError, match=r"already holds a run .* --resume auto"):
+        train(tiny, ["--train.steps", "3"])
+    assert (folder / "metrics.jsonl").read_bytes() == before
+    train(tiny, ["--train.steps", "4"], overwrite=True)
+    assert [e["step"] for e in lines(folder)] == [1, 2, 3, 4]
+
+
+def test_accumulation_is_the_whole_batch(tiny: Path) -> None:
+    still = ["--train.freeze_batch_norm", "true", "--optim.clip_norm", "1.0"]
+    whole = train(tiny, still)
+    parts = train(tiny, [*still, "--name", "parts", "--train.accumulate", "3"])
+    for key in ("loss", "mma", "target_angle"):
+        want = [entry[key] for entry in lines(whole)]
+        assert [entry[key] for entry in lines(parts)] == pytest.approx(want, rel=2e-5)
+
+
+def test_frozen_statistics_stay(tiny: Path) -> None:
+    folder = train(tiny, ["--train.freeze_batch_norm", "true"])
+    model = state(folder)
+    assert (model["bn1.running_mean"] == 0).all() and (model["bn1.running_var"] == 1).all()
+
+
+def test_clipping_bounds_the_step(tiny: Path) -> None:
+    """With a tiny clip norm and no decay, weights hardly move."""
+    start = train(tiny, ["--name", "start", "--train.steps", "1", "--optim.lr", "1e-12",
+                         "--schedule.warmup_steps", "0"])  # fmt: skip
+    moved = train(tiny, ["--train.steps", "1", "--optim.clip_norm", "1e-3", "--optim.lr", "1",
+                         "--optim.weight_decay", "0", "--schedule.warmup_steps", "0"])  # fmt: skip
+    a, b = state(start), state(moved)
+    weights = [k for k in a if k.endswith("weight") or k.endswith("bias")]
+    distance = sum((a[k] - b[k]).square().sum() for k in weights).sqrt().item()
+    assert 0 < distance <= 1.01e-3
+
+
+def test_lambda_zero_is_no_penalty_at_all(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without = train(tiny, ["--head.mma_weight", "0"])
+    assert all("mma" not in entry for entry in lines(without))
+    assert all(e["loss"] == e["classification"] for e in lines(without))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_low_precision_trains_and_resumes(tiny: Path, precision: str) -> None:
+    options = ["--train.precision", precision]
+    whole = train(tiny, options)
+    cut = whole.parent / "cut"
+    shutil.copytree(whole, cut)
+    shutil.rmtree(cut / "checkpoints" / "step-00000006")
+    train(tiny, [*options, "--name", "cut"], resume="auto")
+    a, b = state(whole), state(cut)
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    if precision == "fp16":
+        assert lines(whole)[-1]["loss_scale"] > 0
+
+
+def test_non_finite_loss_stops_and_names_the_step_and_images(tiny: Path) -> None:
+    with pytest.raises(NonFiniteError, match=r"step \d: .*synthetic image \d+") as caught:
+        train(tiny, ["--optim.lr", "1e30"])
+    assert "--train.on_nonfinite skip" in str(caught.value)
+
+
+def test_skip_policy_leaves_weights_and_statistics_as_they_were(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One poisoned batch in the middle: the run goes on and ends finite, one update short."""
+    from arcface_plus.models.preprocessing import Preprocessing
+
+    calls = {"n": 0}
+    apply = Preprocessing.apply
+
+    def poisoned(self, images):
+        calls["n"] += 1
+        inputs = apply(self, images)
+        return inputs * math.nan if calls["n"] == 3 else inputs
+
+    monkeypatch.setattr(Preprocessing, "apply", poisoned)
+    folder = train(tiny, ["--train.on_nonfinite", "skip"])
+    model = state(folder)
+    assert all(torch.isfinite(value).all() for value in model.values())
+    logged = lines(folder)
+    assert "loss" not in logged[2] and all("loss" in e for i, e in enumerate(logged) if i != 2)
+
+
+def test_skip_policy_is_bounded(tiny: Path) -> None:
+    with pytest.raises(NonFiniteError, match="nonfinite_limit"):
+        train(tiny, ["--optim.lr", "1e30", "--train.on_nonfinite", "skip",
+                     "--train.nonfinite_limit", "1"])  # fmt: skip
+
+
+def test_milestones_show_in_the_log(tiny: Path) -> None:
+    folder = train(tiny, ["--schedule.kind", "milestones", "--schedule.milestones", "[2, 4]",
+                          "--schedule.warmup_steps", "0"])  # fmt: skip
+    rates = [entry["lr"] for entry in lines(folder)]
+    assert rates == pytest.approx([0.05, 0.05, 0.005, 0.005, 0.0005, 0.0005])
+
+
+def test_sampled_classes_train_and_resume(tiny: Path) -> None:
+    options = ["--head.sample_rate", "0.3"]
+    whole = train(tiny, options)
+    cut = whole.parent / "cut"
+    shutil.copytree(whole, cut)
+    shutil.rmtree(cut / "checkpoints" / "step-00000006")
+    train(tiny, [*options, "--name", "cut"], resume="auto")
+    a, b = state(whole), state(cut)
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_starts_from_given_weights(tiny: Path) -> None:
+    first = train(tiny)
+    second = train(tiny, ["--name", "second", "--model.weights", str(first),
+                          "--optim.lr", "1e-12", "--train.freeze_batch_norm", "true"])  # fmt: skip
+    a, b = state(first), state(second)
+    assert all(torch.allclose(a[key].float(), b[key].float(), atol=1e-6) for key in a)
+    with pytest.raises(ValueError, match=r"model\.weights"):
+        train(tiny, ["--name", "third", "--model.weights", str(first), "--model.width", "16"])
