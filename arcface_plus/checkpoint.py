@@ -42,6 +42,11 @@ def class_shard(local: Tensor, rows: int, mesh: DeviceMesh) -> DTensor:
     )
 
 
+def local_rows(tensor: Tensor) -> Tensor:
+    """Return this rank's rows of a ``class_shard``, sharing memory; other tensors as they are."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
 class Checkpoints:
     """The snapshots of one run, under ``folder``."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.table import Table
@@ -20,7 +21,7 @@ from arcface_plus.losses.head import ClassifierHead
 from arcface_plus.losses.margins import Margin
 from arcface_plus.models import Preprocessing, build_model, load_model, save_model
 from arcface_plus.models.embedding_model import EmbeddingModel
-from arcface_plus.training import run_folder
+from arcface_plus.training import run_folder, snapshot
 from arcface_plus.training.monitor import Monitor
 from arcface_plus.training.trainer import Trainer
 
@@ -62,6 +63,8 @@ def _train(
     start = run_folder.choose_start(
         config, resume=resume, overwrite=overwrite, steps=checkpoints.steps()
     )
+    if start is not None:
+        snapshot.check_resumable(checkpoints.path(start), config)
     loader = TrainLoader(
         source,
         config.data,
@@ -95,8 +98,11 @@ def _train(
             evaluate=evaluation if evaluation.sets else None,
         )
         monitor.say(describe(config, source, model, head, trainer.precision, world))
+        for warning in source.warnings:
+            monitor.say(f"warning: {warning}")
         if start is not None:
             trainer.resume(start)
+            evaluation.recall(config.folder / "metrics.jsonl")
             monitor.say(f"continuing from {checkpoints.path(start)}")
         trainer.train()
         if world.is_main:
@@ -210,23 +216,21 @@ def results_table(evaluation: PairEvaluation) -> Table:
     table.add_column("embedding")
     for heading in ("accuracy", "± std", "95 % interval", "AUC", "EER"):
         table.add_column(heading, justify="right")
-    methods = (
-        ("raw pixels", evaluation.raw_pixels),
-        ("untrained net", evaluation.untrained()),
-        ("this model", evaluation.last()),
-    )
     for name in evaluation.sets:
-        for method, results in methods:
-            if name in results:
-                r = results[name]
-                low, high = r.confidence_interval
-                table.add_row(
-                    name,
-                    method,
-                    f"{r.accuracy:.4f}",
-                    f"{r.accuracy_std:.4f}",
-                    f"{low:.3f}–{high:.3f}",
-                    f"{r.auc:.4f}",
-                    f"{r.eer:.4f}",
-                )
+        if name in evaluation.raw_pixels:
+            table.add_row(name, "raw pixels", *_cells(evaluation.raw_pixels[name].to_dict()))
+        if name in evaluation.untrained():
+            table.add_row(name, "untrained net", *_cells(evaluation.untrained()[name]))
+        table.add_row(name, "this model", *_cells(evaluation.last[name].result.to_dict()))
     return table
+
+
+def _cells(numbers: dict[str, Any]) -> list[str]:
+    interval = numbers.get("confidence_interval")
+    return [
+        f"{numbers['accuracy']:.4f}",
+        f"{numbers['accuracy_std']:.4f}",
+        "" if interval is None else f"{interval[0]:.3f}–{interval[1]:.3f}",
+        f"{numbers['auc']:.4f}",
+        f"{numbers['eer']:.4f}",
+    ]

@@ -22,6 +22,8 @@ class ImageFolder:
     people or a person without images.
     """
 
+    warnings: tuple[str, ...] = ()
+
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
         if not self.root.is_dir():

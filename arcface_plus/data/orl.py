@@ -69,6 +69,8 @@ class OrlFaces:
     installed.
     """
 
+    warnings: tuple[str, ...] = ()
+
     def __init__(self, people: Iterable[int] = range(1, 31), size: int = 112) -> None:
         self.images = OrlImages(people, size=size)
         self.num_classes = len(self.images.people)

@@ -20,6 +20,7 @@ class ImageSource(Protocol):
     """A fixed sequence of labelled images; also safe to hand to worker processes."""
 
     num_classes: int
+    warnings: tuple[str, ...]  # what a user should hear before training, though it stops nothing
 
     @property
     def labels(self) -> np.ndarray:
@@ -40,8 +41,8 @@ class ImageSource(Protocol):
 class RecordSource:
     """Images of an InsightFace ``train.rec``."""
 
-    def __init__(self, reader: RecordReader) -> None:
-        self.reader = reader
+    def __init__(self, reader: RecordReader, warnings: tuple[str, ...] = ()) -> None:
+        self.reader, self.warnings = reader, warnings
         self.labels = reader.labels
         self.num_classes = reader.num_classes
 
@@ -70,8 +71,8 @@ def open_source(config: DataConfig, seed: int = 0) -> ImageSource:
                 f"such as {config.path / 'train.rec'}, or set data.source to folder."
             )
         reader = RecordReader(config.path)
-        check_records(reader, num_classes=config.num_classes)
-        source = RecordSource(reader)
+        warnings = check_records(reader, num_classes=config.num_classes)
+        source = RecordSource(reader, tuple(str(warning) for warning in warnings))
     elif config.source == "folder":
         assert config.path is not None
         source = ImageFolder(config.path)
@@ -88,6 +89,11 @@ def open_source(config: DataConfig, seed: int = 0) -> ImageSource:
         raise ValueError(
             f"data.num_classes is {config.num_classes}, but the data holds {source.num_classes} "
             "classes; set it to that number, or remove it."
+        )
+    if config.num_classes is not None and source.num_classes < config.num_classes:
+        source.warnings += (
+            f"data.num_classes is {config.num_classes}, but the data holds {source.num_classes} "
+            "classes: the others are never trained on, only pushed away.",
         )
     return source
 

@@ -12,6 +12,8 @@ class SyntheticFaces:
     Any image is made on demand from (seed, class, image): ten million classes cost no memory.
     """
 
+    warnings: tuple[str, ...] = ()
+
     def __init__(self, num_classes: int, images_per_class: int, *, size: int = 112, seed: int = 0):
         self.num_classes, self.images_per_class = num_classes, images_per_class
         self.size, self.seed = size, seed

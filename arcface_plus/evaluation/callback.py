@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from arcface_plus.config import EvaluationConfig
@@ -13,8 +15,8 @@ from arcface_plus.data.orl import orl_pairs
 from arcface_plus.data.pairs import PairSet, load_pairs
 from arcface_plus.distributed import Group
 from arcface_plus.evaluation.baselines import raw_pixel_embeddings
-from arcface_plus.evaluation.embedding import evaluate_pairs
-from arcface_plus.evaluation.verification import VerificationResult, verify
+from arcface_plus.evaluation.embedding import pair_distances
+from arcface_plus.evaluation.verification import VerificationResult, verify, verify_distances
 
 
 def open_pair_sets(config: EvaluationConfig, *, size: int) -> dict[str, PairSet]:
@@ -33,74 +35,88 @@ def open_pair_sets(config: EvaluationConfig, *, size: int) -> dict[str, PairSet]
     return sets
 
 
+@dataclass(frozen=True)
+class Scored:
+    """The squared distances (N,) of a set's pairs and what they come to."""
+
+    distances: np.ndarray
+    result: VerificationResult
+
+
+NUMBERS = ("accuracy", "accuracy_std", "auc", "eer")
+
+
 class PairEvaluation:
     """Scores a model on pair sets; the hook that the trainer calls on all ranks together.
 
-    Keeps every result: ``history`` is a list of ``(step, set name, VerificationResult)``.
+    ``last``: the newest result of each set, with the squared distances of its pairs. ``history``: the
+    main numbers of every scoring, as ``{"step", "set", "accuracy", "accuracy_std", "auc", "eer"}``.
     """
 
     def __init__(
         self, sets: dict[str, PairSet], config: EvaluationConfig, *, group: Group = None
     ) -> None:
         self.sets, self.config, self.group = sets, config, group
-        self.history: list[tuple[int, str, VerificationResult]] = []
+        self.last: dict[str, Scored] = {}
+        self.history: list[dict[str, Any]] = []
         self.raw_pixels: dict[str, VerificationResult] = {}
 
     def __call__(self, model: nn.Module, step: int) -> dict[str, float]:
         """Return ``{"lfw/accuracy": …, "lfw/accuracy_std": …, "lfw/auc": …, "lfw/eer": …}``."""
         numbers: dict[str, float] = {}
         for name, pairs in self.sets.items():
-            result = evaluate_pairs(
+            distances = pair_distances(
                 model,
                 pairs,
-                folds=self._folds(pairs),
                 flip=self.config.flip,
                 batch_size=self.config.batch_size,
                 resize=True,  # to the model's size: the pair sets were packed as aligned crops
                 group=self.group,
             )
-            self.history.append((step, name, result))
-            for key in ("accuracy", "accuracy_std", "auc", "eer"):
-                numbers[f"{name}/{key}"] = getattr(result, key)
+            result = verify_distances(distances, pairs.is_same, self._folds(pairs))
+            self.last[name] = Scored(distances, result)
+            entry = {key: getattr(result, key) for key in NUMBERS}
+            # A run resumed at a step it had scored scores it again: the newer entry stands.
+            self.history = [e for e in self.history if (e["step"], e["set"]) != (step, name)]
+            self.history.append({"step": step, "set": name, **entry})
+            numbers |= {f"{name}/{key}": value for key, value in entry.items()}
         return numbers
+
+    def recall(self, metrics: Path) -> None:
+        """Take up the history that an interrupted run left in its metrics.jsonl, if any."""
+        if not metrics.is_file():
+            return
+        for line in metrics.read_text(encoding="utf-8").splitlines():
+            entry = json.loads(line)
+            if entry["kind"] != "verification":
+                continue
+            for name in self.sets:
+                if f"{name}/accuracy" in entry:
+                    numbers = {key: entry[f"{name}/{key}"] for key in NUMBERS}
+                    self.history.append({"step": entry["step"], "set": name, **numbers})
 
     def score_raw_pixels(self) -> None:
         """Score plain pixels, the floor under every trained model."""
         for name, pairs in self.sets.items():
             pixels = raw_pixel_embeddings(pairs.images)
-            self.raw_pixels[name] = verify(
-                pixels[pairs.index_a],
-                pixels[pairs.index_b],
-                pairs.is_same,
-                folds=self._folds(pairs),
-            )
+            a, b = pixels[pairs.index_a], pixels[pairs.index_b]
+            self.raw_pixels[name] = verify(a, b, pairs.is_same, folds=self._folds(pairs))
 
-    def last(self) -> dict[str, VerificationResult]:
-        """Return the newest result of each set."""
-        return {name: result for _, name, result in self.history}
-
-    def untrained(self) -> dict[str, VerificationResult]:
-        """Return the results at step 0, where they were asked for."""
-        return {name: result for step, name, result in self.history if step == 0}
+    def untrained(self) -> dict[str, dict[str, Any]]:
+        """Return the history's entries of step 0 by set, where the untrained net was scored."""
+        return {entry["set"]: entry for entry in self.history if entry["step"] == 0}
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything measured, JSON-able."""
-
-        def plain(results: dict[str, VerificationResult]) -> dict[str, Any]:
-            return {name: result.to_dict() for name, result in results.items()}
-
         return {
             "protocol": {
                 "flip": self.config.flip,
                 "pairs": {name: repr(pairs) for name, pairs in self.sets.items()},
             },
-            "results": plain(self.last()),
-            "untrained_net": plain(self.untrained()),
-            "raw_pixels": plain(self.raw_pixels),
-            "history": [
-                {"step": step, "set": name, "accuracy": result.accuracy, "auc": result.auc}
-                for step, name, result in self.history
-            ],
+            "results": {name: scored.result.to_dict() for name, scored in self.last.items()},
+            "untrained_net": self.untrained(),
+            "raw_pixels": {name: result.to_dict() for name, result in self.raw_pixels.items()},
+            "history": self.history,
         }
 
     def write(self, path: Path) -> None:

@@ -18,7 +18,11 @@ from torch import Tensor, nn
 from arcface_plus import distributed
 from arcface_plus.data.lazy_images import ImageSequence, describe_image
 from arcface_plus.data.pairs import PairSet
-from arcface_plus.evaluation.verification import VerificationResult, verify
+from arcface_plus.evaluation.verification import (
+    VerificationResult,
+    squared_distances,
+    verify_distances,
+)
 from arcface_plus.models.embedding_model import EmbeddingModel
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -133,6 +137,33 @@ def evaluate_pairs(
     ``folds``: those the set states, else 10, where it is None. Other arguments and errors as
     ``embed`` and ``verify``.
     """
+    distances = pair_distances(
+        model,
+        pairs,
+        flip=flip,
+        batch_size=batch_size,
+        device=device,
+        precision=precision,
+        resize=resize,
+        group=group,
+        progress=progress,
+    )
+    return verify_distances(distances, pairs.is_same, folds or pairs.folds or 10)
+
+
+def pair_distances(
+    model: nn.Module,
+    pairs: PairSet,
+    *,
+    flip: bool = True,
+    batch_size: int = 64,
+    device: torch.device | str | None = None,
+    precision: str = "fp32",
+    resize: bool = False,
+    group: distributed.Group = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
+    """Return the squared distance (N,) of every pair's unit embeddings; arguments as ``embed``."""
     used = pairs.used_images()
     embeddings = embed(
         model,
@@ -146,9 +177,7 @@ def evaluate_pairs(
         progress=progress,
     )
     rows_a, rows_b = np.searchsorted(used, pairs.index_a), np.searchsorted(used, pairs.index_b)
-    return verify(
-        embeddings[rows_a], embeddings[rows_b], pairs.is_same, folds=folds or pairs.folds or 10
-    )
+    return squared_distances(embeddings[rows_a], embeddings[rows_b])
 
 
 class _Selection:

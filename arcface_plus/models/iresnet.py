@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from arcface_plus.models.embedding_model import (
     EmbeddingModel,
@@ -35,6 +36,25 @@ def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False)
 
 
+class Shortcut(nn.Conv2d):
+    """A strided 1×1 convolution that is safe on CPUs.
+
+    oneDNN's gradient of such weights writes past its workspace for channels-last input of fewer than
+    16 channels (uxlfoundation/oneDNN issue 6035): wrong numbers, a hang or a crash. Picking the
+    pixels first and convolving them without stride is the same function.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, stride: int) -> None:
+        super().__init__(inputs, outputs, 1, stride=stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, inputs, H, W) to (N, outputs, H / stride, W / stride)."""
+        if x.is_cuda or self.in_channels >= 16:
+            return super().forward(x)
+        rows, columns = self.stride
+        return F.conv2d(x[:, :, ::rows, ::columns], self.weight)
+
+
 class Block(nn.Module):
     """Add BN-Conv-BN-PReLU-Conv(stride)-BN to a shortcut.
 
@@ -52,7 +72,7 @@ class Block(nn.Module):
         self.downsample: nn.Sequential | None = None
         if stride != 1 or inputs != outputs:
             self.downsample = nn.Sequential(
-                _conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs, eps=EPS)
+                Shortcut(inputs, outputs, stride=stride), nn.BatchNorm2d(outputs, eps=EPS)
             )
 
     def forward(self, x: Tensor) -> Tensor:

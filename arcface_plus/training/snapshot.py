@@ -6,21 +6,22 @@ matrices, so that any number of ranks can load them. Everything else is JSON.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
-from arcface_plus.checkpoint import class_shard
+from arcface_plus.checkpoint import class_shard, local_rows
+from arcface_plus.config import RunConfig
 
 if TYPE_CHECKING:
     from arcface_plus.training.trainer import Trainer
 
-# A run may be resumed only with these settings unchanged: they decide what step k computes.
-_FIXED = ("seed", "data", "model", "head", "optim", "train")
-_FREE = {
+# A run may be resumed only with the settings of these sections unchanged but for the ones named:
+# they decide what step k computes.
+_FREE: dict[str, set[str]] = {
     "data": {"path", "workers", "on_bad_image", "quarantine_limit"},
     "model": {"weights", "checkpoint_gradients"},
     "head": {"class_chunk"},
@@ -29,6 +30,7 @@ _FREE = {
         "nonfinite_limit", "channels_last",
     },
     "optim": set(),
+    "schedule": set(),
 }  # fmt: skip
 
 
@@ -67,8 +69,7 @@ def state(trainer: Trainer) -> dict[str, Any]:
 def restore(trainer: Trainer, path: Path) -> int:
     """Put the run into the state saved at ``path`` and return its step.
 
-    Random states are restored for ranks that were there; others go on from their own seed. Raises
-    ValueError where the checkpoint was made with settings that change what a step computes.
+    Random states are restored for ranks that were there; others go on from their own seed.
     """
     wanted = tensors(trainer)
     stored = trainer.checkpoints.stored_names(path)
@@ -76,17 +77,15 @@ def restore(trainer: Trainer, path: Path) -> int:
     for name in random.keys() - stored:
         del wanted[name], random[name]
     saved = trainer.checkpoints.load(path, wanted)
-    _check_same(saved["config"], trainer.config.model_dump(mode="json"), path)
     for name, value in random.items():
         kind = name.split(".")[1]
         if kind == "cpu":
             torch.set_rng_state(value)
         elif torch.cuda.is_available():
             torch.cuda.set_rng_state(value)
-    neighbours = wanted.get("head.mma.neighbours")
-    if neighbours is not None:
-        local = neighbours.to_local() if isinstance(neighbours, DTensor) else neighbours
-        trainer.head.mma.restore({"neighbours": local}, saved["neighbour_uses"])
+    if "head.mma.neighbours" in wanted:
+        neighbours = local_rows(wanted["head.mma.neighbours"])
+        trainer.head.mma.restore({"neighbours": neighbours}, saved["neighbour_uses"])
     if saved["scaler"]:
         trainer.scaler.load_state_dict(saved["scaler"])
     trainer.guard.counters.copy_(torch.tensor(saved["skipped_steps"]))
@@ -109,18 +108,20 @@ def _random_state(trainer: Trainer) -> dict[str, Tensor]:
     return named
 
 
-def _check_same(saved: dict[str, Any], now: dict[str, Any], path: Path) -> None:
-    changed = [
-        f"{section}: {saved[section]!r} → {now[section]!r}"
-        for section in ("seed",)
-        if saved[section] != now[section]
-    ]
-    for section in _FIXED[1:]:
+def check_resumable(path: Path, config: RunConfig) -> None:
+    """Raise ValueError where ``path`` was saved with settings that make another step k."""
+    saved = json.loads((path / "state.json").read_text(encoding="utf-8"))["config"]
+    now = config.model_dump(mode="json")
+    free = {section: set(keys) for section, keys in _FREE.items()}
+    if config.schedule.kind != "milestones":
+        free["train"].discard("steps")  # the rate of every step depends on how many there are
+    changed = [f"seed: {saved['seed']} → {now['seed']}"] if saved["seed"] != now["seed"] else []
+    for section, keys in free.items():
         for key, value in saved[section].items():
-            if key not in _FREE[section] and now[section].get(key) != value:
+            if key not in keys and now[section].get(key) != value:
                 changed.append(f"{section}.{key}: {value!r} → {now[section].get(key)!r}")
     if changed:
         raise ValueError(
-            f"{path} was saved by a run with other settings: {'; '.join(changed)}. Resume with those, "
-            "or start a run of another --name (model.weights starts it from these weights)."
+            f"{path} was saved by a run with other settings: {'; '.join(changed)}. Resume with "
+            "those, or start a run of another --name (model.weights starts it from these weights)."
         )

@@ -73,7 +73,7 @@ class Trainer:
         self.quarantine = Quarantine(
             config.folder, world.rank, config.data.quarantine_limit, loader.source.describe
         )
-        self.step = 0
+        self.step, self.evaluated_at = 0, -1
         self.window = _Window(world.device)
 
     # -- the loop ------------------------------------------------------------------------------
@@ -94,6 +94,9 @@ class Trainer:
             self.step += 1
             self.monitor.advance(self.step)
             self._after_step(total)
+        # Also where there was nothing left to train: a run killed after its last checkpoint.
+        if self.evaluated_at != total:
+            self._run_evaluation()
 
     def train_step(self, batch: Batch) -> None:
         """Make one optimizer step from this rank's part of the global batch."""
@@ -158,10 +161,11 @@ class Trainer:
         ended = self.step == total
         if self.step % train.log_every == 0 or ended or self.window.is_first:
             self._log()
-        if self.step % train.checkpoint_every == 0 or ended:
-            self.save()
+        # Before the checkpoint: a run resumed from it has then been scored at this step.
         if (evaluation.every and self.step % evaluation.every == 0) or ended:
             self._run_evaluation()
+        if self.step % train.checkpoint_every == 0 or ended:
+            self.save()
 
     def _log(self) -> None:
         message = self.guard.check(self.loader.describe_step)
@@ -175,6 +179,7 @@ class Trainer:
         self.monitor.log(self.step, values)
 
     def _run_evaluation(self) -> None:
+        self.evaluated_at = self.step
         if self.evaluate is None:
             return
         self._check_finite()

@@ -15,7 +15,9 @@ from arcface_plus.data.folder import ImageFolder, images_in
 
 def save(path: Path, level: int = 0, size: tuple[int, int] = (20, 24)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    assert cv2.imwrite(str(path), np.full((*size, 3), level, dtype=np.uint8))
+    # OpenCV writes colour to PNG and BMP, grey alone to PGM.
+    shape = size if path.suffix == ".pgm" else (*size, 3)
+    assert cv2.imwrite(str(path), np.full(shape, level, dtype=np.uint8))
 
 
 @pytest.fixture

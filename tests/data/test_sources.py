@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from arcface_plus.config import DataConfig
+from arcface_plus.data.record_headers import pack_header
 from arcface_plus.data.sources import fit_square, open_source
 
 
@@ -120,9 +121,7 @@ def test_labels_beyond_the_classes_of_the_property_file(records):
 
 @pytest.mark.parametrize("label", [-1.0, 0.5, float("nan")])
 def test_labels_that_are_no_class(files, tmp_path, label):
-    from arcface_plus.data.record_headers import pack_payload
-
-    payloads = [pack_payload(lab, i, files.jpeg(9)) for i, lab in enumerate((0.0, 1.0, label))]
+    payloads = [pack_header(lab, i) + files.jpeg(9) for i, lab in enumerate((0.0, 1.0, label))]
     path = files.write_frames(tmp_path, payloads, range(3))
     with pytest.raises(ValueError, match="is not a whole number"):
         open_source(config("records", path=path))
@@ -146,10 +145,8 @@ def test_damaged_record_is_refused_before_training(records):
 
 
 def test_corrupt_image_in_a_sound_record_is_named_when_read(files, tmp_path):
-    from arcface_plus.data.record_headers import pack_payload
-
     broken = files.jpeg(9)[:200]
-    payloads = [pack_payload(float(i), i, d) for i, d in enumerate((files.jpeg(9), broken))]
+    payloads = [pack_header(float(i), i) + d for i, d in enumerate((files.jpeg(9), broken))]
     path = files.write_frames(tmp_path, payloads, range(2))
     source = open_source(config("records", path=path))
     source.read(0)

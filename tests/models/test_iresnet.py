@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from arcface_plus.models import MODELS, build_model
-from arcface_plus.models.iresnet import IResNet
+from arcface_plus.models.iresnet import IResNet, Shortcut
 from arcface_plus.models.preprocessing import Preprocessing
 
 # Blocks of the four stages as published for arcface_torch's r18, r34, r50, r100, r200.
@@ -290,3 +290,21 @@ def test_unknown_names_suggest_the_nearest() -> None:
     with pytest.raises(ValueError, match="not an IResNet"):
         IResNet("mobilefacenet")
     assert set(PUBLISHED) < set(MODELS)
+
+
+@pytest.mark.parametrize("channels", [4, 8, 16])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_shortcut_is_the_strided_convolution(channels: int, layout: torch.memory_format) -> None:
+    """Also for the narrow channels-last inputs on which oneDNN's own gradient is wrong."""
+    torch.manual_seed(0)
+    shortcut = Shortcut(channels, 12, stride=2).to(memory_format=layout)
+    x = torch.randn(3, channels, 14, 14).to(memory_format=layout).requires_grad_()
+    pull = torch.randn(3, 12, 7, 7)
+    (shortcut(x) * pull).sum().backward()
+    weight = shortcut.weight.detach().double().requires_grad_()
+    y = x.detach().double().requires_grad_()
+    want = torch.einsum("nchw,oc->nohw", y[:, :, ::2, ::2], weight[:, :, 0, 0])
+    torch.testing.assert_close(shortcut(x).double(), want, atol=1e-5, rtol=1e-5)
+    (want * pull.double()).sum().backward()
+    torch.testing.assert_close(shortcut.weight.grad.double(), weight.grad, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(x.grad.double(), y.grad, atol=1e-5, rtol=1e-5)

@@ -5,11 +5,13 @@ import math
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from arcface_plus import load_model
 from arcface_plus.cli.train import train
+from arcface_plus.data.pairs import save_pairs_bin
 from arcface_plus.training.guard import NonFiniteError
 
 
@@ -78,7 +80,33 @@ def test_resume_refuses_other_settings_and_damage(tiny: Path) -> None:
     content[len(content) // 2] ^= 1
     part.write_bytes(content)
     with pytest.raises(ValueError, match=r"is damaged .* older checkpoint"):
-        train(tiny, resume="auto")
+        train(tiny, ["--train.steps", "3"], resume="auto")
+
+
+def test_a_refused_resume_changes_nothing(tiny: Path) -> None:
+    folder = train(tiny)
+    before = {p: p.read_bytes() for p in folder.iterdir() if p.is_file()}
+    with pytest.raises(ValueError, match="other settings"):
+        train(tiny, ["--schedule.warmup_steps", "0"], resume="auto")
+    assert {p: p.read_bytes() for p in folder.iterdir() if p.is_file()} == before
+
+
+def test_resuming_a_finished_run_scores_it_again_and_keeps_its_history(
+    tiny: Path, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    faces = [rng.integers(0, 256, (32, 32, 3), dtype=np.uint8) for _ in range(20)]
+    save_pairs_bin(tmp_path / "p.bin", [f for x in faces for f in (x, x)] + faces * 2, [True, False] * 20)
+    options = ["--evaluation.sets.p", str(tmp_path / "p.bin"), "--evaluation.at_start", "true"]
+    options += ["--evaluation.every", "3"]
+    folder = train(tiny, options)
+    first = json.loads((folder / "verification.json").read_text())
+    assert [entry["step"] for entry in first["history"]] == [0, 3, 6]
+    train(tiny, options, resume="auto")
+    again = json.loads((folder / "verification.json").read_text())
+    assert again["results"] == first["results"]
+    assert again["untrained_net"] == first["untrained_net"]
+    assert [entry["step"] for entry in again["history"]][:3] == [0, 3, 6]
 
 
 def test_a_used_folder_is_not_overwritten_unasked(tiny: Path) -> None:

@@ -1,0 +1,68 @@
+"""Which error gives which message and exit code."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from arcface_plus.cli.errors import exit_code_for
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch):
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+
+
+def raised(error: Exception) -> Exception:
+    try:
+        raise error
+    except Exception as caught:
+        return caught
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ValueError("bad"), 2),
+        (json.JSONDecodeError("bad", "x", 0), 2),
+        (UnicodeDecodeError("utf-8", b"x", 0, 1, "bad"), 2),
+        (FileNotFoundError(2, "bad", "a.rec"), 2),
+        (PermissionError(13, "bad", "a.rec"), 2),
+        (IsADirectoryError(21, "bad", "a"), 2),
+        (NotADirectoryError(20, "bad", "a"), 2),
+        (OSError(28, "bad: no space left on device"), 1),
+        (ImportError("bad"), 1),
+        (ArithmeticError("bad: step 3 is not finite"), 1),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_we_foresaw_is_one_message(error, code, capsys):
+    assert exit_code_for(raised(error)) == code
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ") and "bad" in captured.err
+    assert "Traceback" not in captured.err and captured.out == ""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("x"), KeyError("x"), AssertionError(), ZeroDivisionError(), OverflowError()],
+)
+def test_faults_of_ours_show_where(error, capsys):
+    assert exit_code_for(raised(error)) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_rank_is_named_under_a_launcher(monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert exit_code_for(raised(ValueError("bad"))) == 2
+    assert capsys.readouterr().err == "[rank 3] error: bad\n"
+
+
+@pytest.mark.parametrize("size", ["4", "many", ""])
+def test_launchers_that_say_only_the_size(monkeypatch, capsys, size):
+    monkeypatch.setenv("WORLD_SIZE", size)
+    assert exit_code_for(raised(ValueError("bad"))) == 2
+    assert capsys.readouterr().err == "error: bad\n"
