@@ -157,7 +157,9 @@ def build(config: RunConfig, num_classes: int, world: World) -> tuple[EmbeddingM
         mma_rows=config.head.mma_rows,
         mma_refresh_every=config.head.mma_refresh_every,
         sample_rate=config.head.sample_rate,
+        dense_gradient=config.head.sample_dense,
         class_chunk=config.head.class_chunk,
+        filter_threshold=config.head.filter_threshold,
         seed=config.seed,
     )
     # Dropout masks differ between ranks; everything drawn before here is the same on all.

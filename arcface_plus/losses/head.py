@@ -70,7 +70,9 @@ class ClassifierHead(nn.Module):
     ``margin``: a :class:`Margin`, or None for a plain softmax of w·x. ``mma_weight``: λ.
     ``mma_rows``: estimate MMA from that many random rows. ``sample_rate``: share of classes that take
     part in a step besides the positives; ``weight.grad`` is then a sparse tensor of those rows,
-    unless ``dense_gradient``. ``seed`` fixes initial weights and samples at any world size.
+    unless ``dense_gradient`` (arcface_torch's way: rows out of the sample decay and coast on too).
+    ``class_chunk``: make logits that many classes at a time and again in backward, to save memory.
+    ``filter_threshold``: leave out other classes whose cosine exceeds it. ``seed`` fixes initial weights and samples at any world size.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class ClassifierHead(nn.Module):
         sample_rate: float = 1.0,
         dense_gradient: bool = False,
         class_chunk: int | None = None,
+        filter_threshold: float | None = None,
         seed: int = 0,
         group: Group = None,
     ) -> None:
@@ -98,6 +101,7 @@ class ClassifierHead(nn.Module):
         self.num_classes, self.embedding_dim, self.margin = num_classes, embedding_dim, margin
         self.mma_weight, self.sample_rate = mma_weight, sample_rate
         self.dense_gradient, self.class_chunk, self.seed = dense_gradient, class_chunk, seed
+        self.filter_threshold = filter_threshold
         self.group = group
         self.lo, self.hi = shard_bounds(num_classes, world_size(group))[rank(group)]
         self.weight = nn.Parameter(initial_class_weights(seed, self.lo, self.hi, embedding_dim))
@@ -228,6 +232,7 @@ class ClassifierHead(nn.Module):
                 row,
                 scale=self.margin.s,
                 relu=self.margin.wc_relu,
+                limit=self.filter_threshold,
                 chunk=self.class_chunk,
             )
         return torch.where(mine, logit, zero), others, torch.where(mine, cosine, zero)

@@ -35,15 +35,12 @@ class Pairs(NamedTuple):
 
 def pair_angles(a: Tensor, b: Tensor) -> Tensor:
     """Return the angles (k,) in radians between unit rows ``a`` and ``b`` (k, d)."""
-    _, squared, sign = _nearer_chord(a, b.clone())
+    _, squared, sign = _nearer_chord(a, b)
     return _angle(squared.sqrt(), sign)
 
 
 def pair_terms(a: Tensor, b: Tensor, index_a: Tensor, index_b: Tensor) -> Pairs:
-    """Return angle and gradients of pairs of unit rows (k, d); indices (k,) settle coincident rows.
-
-    Overwrites ``b``.
-    """
+    """Return angle and gradients of pairs of unit rows (k, d); indices (k,) settle coincident rows."""
     difference, squared, sign = _nearer_chord(a, b)
     angle = _angle(squared.sqrt(), sign)
     radial_a = torch.linalg.vecdot(a, difference)
@@ -62,17 +59,17 @@ def pair_terms(a: Tensor, b: Tensor, index_a: Tensor, index_b: Tensor) -> Pairs:
 
 
 def _nearer_chord(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return a − σb (k, d) in b's memory, its squared norm and σ (k,): −1 beyond a right angle."""
-    difference = b.neg_().add_(a)
+    """Return a − σb (k, d), its squared norm and σ (k,), which is −1 beyond a right angle."""
+    difference = a - b
     squared = torch.linalg.vecdot(difference, difference)
     obtuse = squared > 2
-    if a.is_cuda:
-        turned = difference.copy_(torch.where(obtuse[:, None], 2 * a - difference, difference))
-        squared = torch.linalg.vecdot(turned, turned)
+    if a.is_cuda:  # no branch on values there: it would make the host wait
+        difference = torch.where(obtuse[:, None], a + b, difference)
+        squared = torch.linalg.vecdot(difference, difference)
     elif bool(obtuse.any()):
         at = obtuse.nonzero().flatten()
-        turned = 2 * a[at] - difference[at]
-        difference[at], squared[at] = turned, torch.linalg.vecdot(turned, turned)
+        total = a[at] + b[at]
+        difference[at], squared[at] = total, torch.linalg.vecdot(total, total)
     return difference, squared, torch.where(obtuse, -1.0, 1.0).to(a.dtype)
 
 

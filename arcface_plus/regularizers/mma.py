@@ -36,15 +36,17 @@ _PAIRS_AT_ONCE = 512
 class MMATerms(NamedTuple):
     """Hold MMA's value and what it was made from.
 
-    ``value`` () float32, or float64 for a float64 weight; ``gradient`` (n, …) of the value, or None
-    where it was not asked for; ``angle`` (k,) in radians and ``index`` (k,) of the nearest row, for
-    the k = n rows or the k = r sampled ones.
+    ``value`` () float32, or float64 for a float64 weight. ``gradient`` (n, …) of the value, or None
+    where it was not asked for. ``angle`` (k,) in radians and ``index`` (k,) of the nearest row, for
+    the k = n rows or the k = r sampled ones. Where ``touched`` (t,) is not None, ``gradient`` is
+    (t, …): that of those rows, in ascending order, all others being zero.
     """
 
     value: Tensor
     gradient: Tensor | None
     angle: Tensor
     index: Tensor
+    touched: Tensor | None = None
 
 
 def mma_loss(
@@ -73,27 +75,34 @@ def mma_loss(
         neighbours=neighbours,
         precision=precision,
         need_gradient=torch.is_grad_enabled() and weight.requires_grad,
+        touched_only=True,
     )
     return attach_gradient(weight, terms)
 
 
 def attach_gradient(weight: Tensor, terms: MMATerms) -> Tensor:
     """Return ``terms.value`` with ``terms.gradient`` as its gradient with respect to ``weight``."""
-    return terms.value if terms.gradient is None else _Attach.apply(weight, *terms[:2])
+    if terms.gradient is None:
+        return terms.value
+    return _Attach.apply(weight, terms.value, terms.gradient, terms.touched)
 
 
 class _Attach(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, weight, value, gradient):  # type: ignore[no-untyped-def]
-        ctx.save_for_backward(gradient)
-        ctx.weight_dtype = weight.dtype
+    def forward(ctx, weight, value, gradient, touched):  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(gradient, touched)
+        ctx.shape, ctx.dtype = weight.shape, weight.dtype
         return value.clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx, scale):  # type: ignore[no-untyped-def]
-        (gradient,) = ctx.saved_tensors
-        return (gradient * scale).to(ctx.weight_dtype), None, None
+        gradient, touched = ctx.saved_tensors
+        scaled = (gradient * scale).to(ctx.dtype)
+        if touched is not None:
+            whole = torch.zeros(ctx.shape, dtype=ctx.dtype, device=scaled.device)
+            scaled = whole.index_copy_(0, touched, scaled)
+        return scaled, None, None, None
 
 
 def mma_value_and_gradient(
@@ -104,10 +113,12 @@ def mma_value_and_gradient(
     neighbours: NeighbourCache | None = None,
     precision: Precision = "auto",
     need_gradient: bool = True,
+    touched_only: bool = False,
     on_bad_rows: BadRows = "raise",
 ) -> MMATerms:
     """Compute ``mma_loss`` and its gradient outside autograd; arguments and errors as there.
 
+    ``touched_only`` keeps the gradient of sampled rows to the few rows that get any (``touched``).
     ``on_bad_rows="nan"`` returns NaN instead of raising, for callers that gate steps themselves.
     """
     matrix = matrix_rows(weight)
@@ -122,8 +133,32 @@ def mma_value_and_gradient(
             terms = _all_rows(matrix, norms, neighbours, precision, need_gradient)
         else:
             terms = _some_rows(matrix, norms, rows, generator, precision, need_gradient)
-    gradient = None if terms.gradient is None else terms.gradient.view(weight.shape)
-    return terms._replace(gradient=gradient)
+    return shaped_as(weight, terms, touched_only=touched_only)
+
+
+def shaped_as(weight: Tensor, terms: MMATerms, *, touched_only: bool) -> MMATerms:
+    """Return ``terms`` with the gradient shaped as the weight, or as its touched rows."""
+    gradient, touched = terms.gradient, terms.touched
+    if gradient is None:
+        return terms
+    if touched is not None and not touched_only:
+        whole = gradient.new_zeros(weight.shape[0], gradient.shape[1])
+        gradient, touched = whole.index_copy_(0, touched, gradient), None
+    gradient = gradient.view(gradient.shape[0], *weight.shape[1:])
+    return terms._replace(gradient=gradient, touched=touched)
+
+
+def pick_rows(terms: MMATerms, rows: Tensor) -> MMATerms:
+    """Return ``terms`` with the gradient of ``rows`` (p,) alone, as (p, …), whichever were touched."""
+    if terms.gradient is None or terms.touched is None:
+        picked = None if terms.gradient is None else terms.gradient[rows]
+        return terms._replace(gradient=picked)
+    at = torch.searchsorted(terms.touched, rows).clamp_max_(max(0, len(terms.touched) - 1))
+    picked = terms.gradient.new_zeros(len(rows), *terms.gradient.shape[1:])
+    if len(terms.touched):
+        hit = (terms.touched[at] == rows).nonzero().flatten()
+        picked[hit] = terms.gradient[at[hit]]
+    return terms._replace(gradient=picked, touched=None)
 
 
 def nearest_angles(weight: Tensor, *, precision: Precision = "auto") -> MMATerms:
@@ -185,10 +220,8 @@ def _all_rows(
         ])  # fmt: skip
         return MMATerms(mean_angle(angle), None, angle, index)
     gradient = torch.zeros(unit.shape, dtype=unit.dtype, device=unit.device)
-    angle = add_pairs(gradient, unit, own, index)
-    for low in range(0, n, _PAIRS_AT_ONCE):
-        part = slice(low, min(n, low + _PAIRS_AT_ONCE))
-        project_rows(gradient[part], unit.block(low, part.stop), norms[part], -1 / n)
+    angle = add_pairs(gradient, unit, own, index, own, index)
+    project_all(gradient, unit, norms, -1 / n)
     return MMATerms(mean_angle(angle), gradient, angle, index)
 
 
@@ -206,10 +239,11 @@ def _some_rows(
     if not need_gradient:
         angle = pair_angles(unit.take(own), unit.take(index))
         return MMATerms(mean_angle(angle), None, angle, index)
-    gradient = torch.zeros(unit.shape, dtype=unit.dtype, device=unit.device)
-    angle = add_pairs(gradient, unit, own, index)
-    project_touched(gradient, unit, norms, torch.cat([own, index]), -1 / rows)
-    return MMATerms(mean_angle(angle), gradient, angle, index)
+    touched, at = torch.unique(torch.cat([own, index]), return_inverse=True)
+    gradient = unit.take(touched).zero_()
+    angle = add_pairs(gradient, unit, own, index, *at.chunk(2))
+    project_all(gradient, unit, norms, -1 / rows, touched)
+    return MMATerms(mean_angle(angle), gradient, angle, index, touched)
 
 
 def mean_angle(angle: Tensor) -> Tensor:
@@ -217,24 +251,31 @@ def mean_angle(angle: Tensor) -> Tensor:
     return angle.mean(dtype=torch.float64).neg_().to(angle.dtype)
 
 
-def add_pairs(gradient: Tensor, unit: UnitRows, own: Tensor, other: Tensor) -> Tensor:
-    """Add dθ/dŵ, not yet projected, of the pairs (own, other) (k,) of rows of ``unit``; return θ."""
+def add_pairs(
+    gradient: Tensor, unit: UnitRows, own: Tensor, other: Tensor, own_at: Tensor, other_at: Tensor
+) -> Tensor:
+    """Add dθ/dŵ, not yet projected, of the pairs (own, other) (k,) of rows of ``unit``; return θ (k,).
+
+    ``own_at`` and ``other_at`` (k,) are where those rows are in ``gradient``.
+    """
     angle = torch.empty(own.shape, dtype=unit.dtype, device=unit.device)
     for low in range(0, len(own), _PAIRS_AT_ONCE):
         part = slice(low, low + _PAIRS_AT_ONCE)
         i, j = own[part], other[part]
         pairs = pair_terms(unit.take(i), unit.take(j), i, j)
         angle[part] = pairs.angle
-        gradient.index_add_(0, i, pairs.pull_a)
-        gradient.index_add_(0, j, pairs.pull_b)
+        gradient.index_add_(0, own_at[part], pairs.pull_a)
+        gradient.index_add_(0, other_at[part], pairs.pull_b)
     return angle
 
 
-def project_touched(
-    gradient: Tensor, unit: UnitRows, norms: Tensor, touched: Tensor, scale: float
+def project_all(
+    gradient: Tensor, unit: UnitRows, norms: Tensor, scale: float, touched: Tensor | None = None
 ) -> None:
-    """Project the ``touched`` rows of ``gradient`` (n, d), each once, in place."""
-    for at in torch.unique(touched).split(_PAIRS_AT_ONCE):
-        part = gradient.index_select(0, at)
-        project_rows(part, unit.take(at), norms.index_select(0, at), scale)
-        gradient.index_copy_(0, at, part)
+    """Make ``gradient`` (t, d) that of the rows ``touched`` (t,), or of all rows, in place."""
+    for low in range(0, len(gradient), _PAIRS_AT_ONCE):
+        part = slice(low, min(len(gradient), low + _PAIRS_AT_ONCE))
+        if touched is None:
+            project_rows(gradient[part], unit.block(low, part.stop), norms[part], scale)
+        else:
+            project_rows(gradient[part], unit.take(touched[part]), norms[touched[part]], scale)

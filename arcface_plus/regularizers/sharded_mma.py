@@ -21,7 +21,7 @@ from arcface_plus.distributed import (
     gather_sizes,
     world_size,
 )
-from arcface_plus.regularizers.angles import pair_terms, project_rows
+from arcface_plus.regularizers.angles import pair_terms
 from arcface_plus.regularizers.mma import (
     BadRows,
     MMATerms,
@@ -31,8 +31,9 @@ from arcface_plus.regularizers.mma import (
     mean_angle,
     mma_value_and_gradient,
     nan_terms,
-    project_touched,
+    project_all,
     sample_rows,
+    shaped_as,
 )
 from arcface_plus.regularizers.nearest import Precision, search_few
 from arcface_plus.regularizers.neighbour_cache import NeighbourCache
@@ -74,6 +75,7 @@ def sharded_mma_loss(
         neighbours=neighbours,
         precision=precision,
         need_gradient=torch.is_grad_enabled() and shard.requires_grad,
+        touched_only=True,
     )
     return attach_gradient(shard, terms)
 
@@ -88,6 +90,7 @@ def sharded_mma_value_and_gradient(
     neighbours: NeighbourCache | None = None,
     precision: Precision = "auto",
     need_gradient: bool = True,
+    touched_only: bool = False,
     on_bad_rows: BadRows = "raise",
 ) -> MMATerms:
     """Compute ``sharded_mma_loss`` and this shard's gradient outside autograd.
@@ -104,6 +107,7 @@ def sharded_mma_value_and_gradient(
             neighbours=neighbours,
             precision=precision,
             need_gradient=need_gradient,
+            touched_only=touched_only,
             on_bad_rows=on_bad_rows,
         )
     matrix = matrix_rows(shard)
@@ -121,9 +125,9 @@ def sharded_mma_value_and_gradient(
             terms = _all_rows(matrix, norms, shards, neighbours, precision)
         else:
             terms = _some_rows(matrix, norms, shards, rows, generator, precision)
-    assert terms.gradient is not None
-    gradient = terms.gradient.view(shard.shape) if need_gradient else None
-    return terms._replace(gradient=gradient)
+    if not need_gradient:
+        return terms._replace(gradient=None, touched=None)
+    return shaped_as(shard, terms, touched_only=touched_only)
 
 
 def sharded_nearest_angles(
@@ -162,9 +166,7 @@ def _all_rows(
         index = neighbours.lookup(len(unit), lambda: ring_search(unit, shards, precision=precision))
     gradient = torch.zeros(unit.shape, dtype=unit.dtype, device=unit.device)
     angle = ring_pairs(unit, shards, index, gradient)
-    for low in range(0, len(unit), _ROWS_AT_ONCE):
-        high = min(len(unit), low + _ROWS_AT_ONCE)
-        project_rows(gradient[low:high], unit.block(low, high), norms[low:high], -1 / shards.total)
+    project_all(gradient, unit, norms, -1 / shards.total)
     total = all_reduce_sum(angle.sum(dtype=torch.float64), shards.group)
     return MMATerms((-total / shards.total).to(angle.dtype), gradient, angle, index)
 
@@ -183,18 +185,20 @@ def _some_rows(
     queries = _show_rows(unit, drawn, shards)
     index = _nearest_of_all_ranks(queries, drawn, unit, shards, precision)
     partners = _show_rows(unit, index, shards)
-    gradient = torch.zeros(unit.shape, dtype=unit.dtype, device=unit.device)
+    both = torch.cat([drawn, index])
+    touched = torch.unique(both[shards.mine(both)]) - shards.start
+    gradient = unit.take(touched).zero_()
     angle = torch.empty(rows, dtype=unit.dtype, device=unit.device)
     for low in range(0, rows, _ROWS_AT_ONCE):
         part = slice(low, low + _ROWS_AT_ONCE)
         pairs = pair_terms(queries[part], partners[part], drawn[part], index[part])
         angle[part] = pairs.angle
-        for touched, pull in ((drawn[part], pairs.pull_a), (index[part], pairs.pull_b)):
-            at = shards.mine(touched)
-            gradient.index_add_(0, touched[at] - shards.start, pull[at])
-    both = torch.cat([drawn, index])
-    project_touched(gradient, unit, norms, both[shards.mine(both)] - shards.start, -1 / rows)
-    return MMATerms(mean_angle(angle), gradient, angle, index)
+        for row, pull in ((drawn[part], pairs.pull_a), (index[part], pairs.pull_b)):
+            mine = shards.mine(row)
+            at = torch.searchsorted(touched, row[mine] - shards.start)
+            gradient.index_add_(0, at, pull[mine])
+    project_all(gradient, unit, norms, -1 / rows, touched)
+    return MMATerms(mean_angle(angle), gradient, angle, index, touched)
 
 
 def _show_rows(unit: UnitRows, index: Tensor, shards: Shards) -> Tensor:

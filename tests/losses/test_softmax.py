@@ -7,13 +7,15 @@ from torch.nn import functional as F
 from arcface_plus.losses.softmax import cross_entropy_of, others_logsumexp
 
 
-def reference(x, w, target, scale, relu):
+def reference(x, w, target, scale, relu, limit=None):
     """One row at a time."""
     rows = []
     for i in range(len(x)):
         logits = scale * (w @ x[i])
         if relu:
             logits = logits.clamp_min(0)
+        if limit is not None:
+            logits = torch.where(logits > scale * limit, torch.zeros_like(logits), logits)
         keep = [j for j in range(len(w)) if j != target[i]]
         rows.append(torch.logsumexp(logits[keep], 0))
     return torch.stack(rows)
@@ -30,12 +32,13 @@ def problem():
 
 @pytest.mark.parametrize("chunk", [None, 1, 4, 11, 100])
 @pytest.mark.parametrize("relu", [False, True])
-def test_equals_a_loop_forward_and_backward(problem, chunk, relu) -> None:
+@pytest.mark.parametrize("limit", [None, 0.4])
+def test_equals_a_loop_forward_and_backward(problem, chunk, relu, limit) -> None:
     x, w, target = problem
     a, b = (t.clone().requires_grad_() for t in (x, w))
     c, d = (t.clone().requires_grad_() for t in (x, w))
-    got = others_logsumexp(a, b, target, scale=3.0, relu=relu, chunk=chunk)
-    want = reference(c, d, target, 3.0, relu)
+    got = others_logsumexp(a, b, target, scale=3.0, relu=relu, limit=limit, chunk=chunk)
+    want = reference(c, d, target, 3.0, relu, limit)
     torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
     weights = torch.linspace(-1, 2, 7, dtype=torch.float64)
     (got * weights).sum().backward()
