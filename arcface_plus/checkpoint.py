@@ -122,7 +122,7 @@ class Checkpoints:
                 raise ValueError(
                     f"checkpoint {path}: '{name}' is "
                     f"{'absent' if stored is None else f'of shape {tuple(stored)}'}, but this run "
-                    f"needs {tuple(tensor.shape)}; resume with the configuration the run began with."
+                    f"needs {tuple(tensor.shape)}; resume with the run's own configuration."
                 )
         try:
             dcp.load(tensors, storage_reader=reader, process_group=self.world.control)

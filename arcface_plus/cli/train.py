@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from arcface_plus.data.order import OrderedSteps
 from arcface_plus.data.sources import ImageSource, open_source
 from arcface_plus.distributed import World, barrier, start_world
 from arcface_plus.evaluation.callback import PairEvaluation, open_pair_sets
+from arcface_plus.evaluation.report import write_report
 from arcface_plus.losses.head import ClassifierHead
 from arcface_plus.losses.margins import Margin
 from arcface_plus.models import Preprocessing, build_model, load_model, save_model
@@ -124,7 +127,9 @@ def check_batch(config: RunConfig, ranks: int) -> None:
         )
 
 
-def build(config: RunConfig, num_classes: int, world: World) -> tuple[EmbeddingModel, ClassifierHead]:
+def build(
+    config: RunConfig, num_classes: int, world: World
+) -> tuple[EmbeddingModel, ClassifierHead]:
     """Return the net and the head with weights that depend on the seed alone, not on the ranks."""
     torch.manual_seed(config.seed)
     wanted = config.model
@@ -191,7 +196,8 @@ def describe(
     penalty = f" + {head.mma_weight} × MMA" if head.mma_weight else ""
     return (
         f"{config.name}: {config.model.name} ({parameters:.2f} M parameters, {precision}) on "
-        f"{len(source)} images of {source.num_classes} people, {head.margin or 'softmax'}{penalty}\n"
+        f"{len(source)} images of {source.num_classes} people, "
+        f"{head.margin or 'softmax'}{penalty}\n"
         f"{config.train.steps} steps of {config.train.global_batch} images on {world.size} "
         f"process(es), {world.device.type}; run folder {config.folder}"
     )
@@ -208,6 +214,14 @@ def finish(
         evaluation.write(config.folder / "verification.json")
         monitor.close_progress()
         monitor.console.print(results_table(evaluation))
+        write_report(
+            config.folder / "report.html",
+            evaluation.report_sections(),
+            title=f"Verification of {config.name}",
+            environment=run_folder.environment(),
+            command=shlex.join(sys.argv),
+        )
+        monitor.say(f"report: {config.folder / 'report.html'}")
     monitor.say(f"model: {config.folder / run_folder.FINISHED}")
 
 

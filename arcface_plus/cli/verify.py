@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,12 +14,23 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
+    from arcface_plus.data.pairs import PairSet
     from arcface_plus.evaluation.verification import VerificationResult
     from arcface_plus.models.preprocessing import Preprocessing
 
-Entry = tuple[dict[str, Any], "VerificationResult"]
+
+@dataclass(frozen=True)
+class Entry:
+    """One scored set: what it is, squared distances (N,) and labels of its pairs, the result."""
+
+    facts: dict[str, Any]
+    distances: np.ndarray
+    is_same: np.ndarray
+    result: VerificationResult
+    pairs: PairSet | None = None
 
 
 def verify_command(
@@ -43,6 +57,9 @@ def verify_command(
     ] = None,
     json_path: Annotated[
         Path | None, typer.Option("--json", help="Write every number to this file.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write an HTML page with curves and the hardest pairs.")
     ] = None,
     folds: Annotated[
         int | None, typer.Option(help="Folds (as the list states; 10 if it does not).")
@@ -72,7 +89,7 @@ def verify_command(
         raise ValueError("Give either --model or --embeddings.")
     console = Console()
     if embeddings is not None:
-        entries = [_score_file(embeddings, sets, folds)]
+        entries = [_score_file(embeddings, sets, folds, root)]
     else:
         assert model is not None
         if not sets:
@@ -94,11 +111,14 @@ def verify_command(
             )
         if not world.is_main:
             return
-    for facts, result in entries:
-        console.print(result_table(facts["name"], result))
+    for entry in entries:
+        console.print(result_table(entry.facts["name"], entry.result))
     if json_path is not None:
         write_results(json_path, entries)
         console.print(f"Wrote {json_path}")
+    if report is not None:
+        _write_report(report, entries)
+        console.print(f"Wrote {report}")
 
 
 def parse_preprocessing(text: str | None) -> Preprocessing | None:
@@ -110,18 +130,22 @@ def parse_preprocessing(text: str | None) -> Preprocessing | None:
     return INSIGHTFACE if text == "insightface" else Preprocessing.from_json(text)
 
 
-def _score_file(path: Path, sets: list[Path], folds: int | None) -> Entry:
+def _score_file(path: Path, sets: list[Path], folds: int | None, root: Path | None) -> Entry:
+    from arcface_plus.data.pairs import load_pairs
     from arcface_plus.evaluation.embedding_files import read_embedded_pairs
-    from arcface_plus.evaluation.verification import verify
+    from arcface_plus.evaluation.verification import squared_distances, verify_distances
 
     if len(sets) > 1:
         raise ValueError(f"--embeddings takes one list of pairs, but {len(sets)} were given.")
     listed = read_embedded_pairs(path, sets[0] if sets else None)
-    result = verify(
-        listed.embeddings_a, listed.embeddings_b, listed.is_same, folds or listed.folds or 10
-    )
+    distances = squared_distances(listed.embeddings_a, listed.embeddings_b)
+    result = verify_distances(distances, listed.is_same, folds or listed.folds or 10)
     facts = {"name": listed.name, "embeddings": str(path)}
-    return {**facts, **({"pairs": str(sets[0])} if sets else {})}, result
+    if sets:
+        facts["pairs"] = str(sets[0])
+    # With the images at hand, the report can show them.
+    pairs = load_pairs(sets[0], root) if sets and root is not None else None
+    return Entry(facts, distances, listed.is_same, result, pairs)
 
 
 def _score_model(
@@ -140,7 +164,8 @@ def _score_model(
     from arcface_plus.cli.progress import counted
     from arcface_plus.data.pairs import load_pairs
     from arcface_plus.distributed import rank
-    from arcface_plus.evaluation.embedding import evaluate_pairs
+    from arcface_plus.evaluation.embedding import pair_distances
+    from arcface_plus.evaluation.verification import verify_distances
     from arcface_plus.models import load_model
 
     # All sets are opened first: a wrong path should not show after an hour of embedding.
@@ -150,10 +175,9 @@ def _score_model(
     entries: list[Entry] = []
     for source, pair_set in zip(sets, loaded, strict=True):
         with counted(pair_set.name, enabled=rank() == 0) as progress:
-            result = evaluate_pairs(
+            distances = pair_distances(
                 network,
                 pair_set,
-                folds=folds,
                 flip=flip,
                 batch_size=batch_size,
                 device=device,
@@ -169,7 +193,8 @@ def _score_model(
             "flip": flip,
             "precision": precision,
         }
-        entries.append((facts, result))
+        result = verify_distances(distances, pair_set.is_same, folds or pair_set.folds or 10)
+        entries.append(Entry(facts, distances, pair_set.is_same, result, pair_set))
     return entries
 
 
@@ -196,7 +221,24 @@ def result_table(name: str, result: VerificationResult) -> Table:
 
 def write_results(path: Path, entries: list[Entry]) -> None:
     """Write ``{"results": [{name, pairs, …, accuracy, …}, …]}`` as JSON, beside and renamed."""
-    content = {"results": [{**facts, **result.to_dict()} for facts, result in entries]}
+    content = {"results": [{**entry.facts, **entry.result.to_dict()} for entry in entries]}
     beside = path.with_name(f".{path.name}.tmp")
     beside.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     beside.replace(path)
+
+
+def _write_report(path: Path, entries: list[Entry]) -> None:
+    from arcface_plus.evaluation.report import ReportSection, write_report
+    from arcface_plus.training.run_folder import environment
+
+    sections = [
+        ReportSection(e.facts["name"], e.pairs, e.distances, e.is_same, e.result) for e in entries
+    ]
+    facts = {f"{e.facts['name']}: {key}": value for e in entries for key, value in e.facts.items()}
+    write_report(
+        path,
+        sections,
+        title="Verification",
+        environment={**facts, **environment()},
+        command=shlex.join(sys.argv),
+    )

@@ -55,8 +55,8 @@ class RecordImages:
 def open_collection(path: str | Path, root: str | Path | None = None) -> Collection:
     """Open a folder (all images below it, by sorted path), a .rec (by record) or a pair set.
 
-    ``root``: the image folder of a list of pairs. Raises FileNotFoundError, or ValueError where there
-    is nothing to embed.
+    ``root``: the image folder of a list of pairs. Raises FileNotFoundError, or ValueError where
+    there is nothing to embed.
     """
     path = Path(path)
     if path.is_dir():

@@ -16,6 +16,8 @@ from arcface_plus.data.pairs import PairSet, load_pairs
 from arcface_plus.distributed import Group
 from arcface_plus.evaluation.baselines import raw_pixel_embeddings
 from arcface_plus.evaluation.embedding import pair_distances
+from arcface_plus.evaluation.report import ReportSection
+from arcface_plus.evaluation.report_tables import Baseline, MainNumbers
 from arcface_plus.evaluation.verification import VerificationResult, verify, verify_distances
 
 
@@ -49,8 +51,9 @@ NUMBERS = ("accuracy", "accuracy_std", "auc", "eer")
 class PairEvaluation:
     """Scores a model on pair sets; the hook that the trainer calls on all ranks together.
 
-    ``last``: the newest result of each set, with the squared distances of its pairs. ``history``: the
-    main numbers of every scoring, as ``{"step", "set", "accuracy", "accuracy_std", "auc", "eer"}``.
+    ``last``: the newest result of each set, with the squared distances of its pairs. ``history``:
+    the main numbers of every scoring, as ``{"step", "set", "accuracy", "accuracy_std", "auc",
+    "eer"}``.
     """
 
     def __init__(
@@ -118,6 +121,25 @@ class PairEvaluation:
             "raw_pixels": {name: result.to_dict() for name, result in self.raw_pixels.items()},
             "history": self.history,
         }
+
+    def report_sections(self) -> list[ReportSection]:
+        """Return what the report shows of each set: the newest result beside the baselines."""
+        sections = []
+        for name, scored in self.last.items():
+            baselines: dict[str, Baseline] = {}
+            if name in self.raw_pixels:
+                baselines["raw pixels"] = self.raw_pixels[name]
+            if name in self.untrained():
+                numbers = self.untrained()[name]
+                baselines["untrained net"] = MainNumbers(**{key: numbers[key] for key in NUMBERS})
+            history = [(e["step"], e["accuracy"]) for e in self.history if e["set"] == name]
+            pairs = self.sets[name]
+            sections.append(
+                ReportSection(
+                    name, pairs, scored.distances, pairs.is_same, scored.result, baselines, history
+                )
+            )
+        return sections
 
     def write(self, path: Path) -> None:
         path.write_text(json.dumps(self.to_dict(), indent=1), encoding="utf-8")

@@ -270,9 +270,7 @@ def _batches(
             pool.shutdown(cancel_futures=True)
 
 
-def _checked_image(
-    images: ImageSequence, index: int, size: int, resize: bool
-) -> np.ndarray | None:
+def _checked_image(images: ImageSequence, index: int, size: int, resize: bool) -> np.ndarray | None:
     found = images[index]
     if found is None:
         return None

@@ -38,8 +38,10 @@ class EmbeddedPairs:
 def read_embedded_pairs(path: str | Path, pairs: str | Path | None = None) -> EmbeddedPairs:
     """Read pairs of embeddings from an ``.npz``.
 
-    Without ``pairs`` the file holds ``embeddings_a``, ``embeddings_b`` and ``is_same``. With a list
-    of pairs it holds ``files`` (n names) and ``emb`` (n, D). A person and a number of the list are
+    Without ``pairs`` the file holds ``embeddings_a``, ``embeddings_b`` and ``is_same``, or what
+    ``arcface-plus embed`` exports of a pair set (``embedding``, ``index_a``, ``index_b``,
+    ``is_same``). With a list of pairs it holds ``files`` (n names) and ``emb`` (n, D), or an
+    export's ``key`` and ``embedding``. A person and a number of the list are
     the file whose name without folders and suffix is ``NAME_0001``; a path of the list is the file
     of exactly that name.
 
@@ -48,14 +50,13 @@ def read_embedded_pairs(path: str | Path, pairs: str | Path | None = None) -> Em
     """
     path = Path(path)
     if pairs is None:
-        a, b, same = _arrays(path, ("embeddings_a", "embeddings_b", "is_same"))
-        return EmbeddedPairs(a, b, same, None, path.stem)
+        return _pairs_of_file(path)
     if Path(pairs).suffix.lower() == ".bin":
         raise ValueError(
             f"{pairs}: a .bin holds images without names, so no embeddings can be matched to it; "
             "give a list of pairs (.txt), or score the .bin with a model."
         )
-    files, embeddings = _arrays(path, ("files", "emb"))
+    files, embeddings = _arrays(path, ("files", "emb"), ("key", "embedding"))
     if files.ndim != 1 or files.dtype.kind not in "US" or embeddings.ndim != 2:
         raise ValueError(
             f"{path}: files must be a list of names and emb (n, D), but they are {files.dtype} of "
@@ -81,6 +82,22 @@ def read_embedded_pairs(path: str | Path, pairs: str | Path | None = None) -> Em
     )
 
 
+def _pairs_of_file(path: Path) -> EmbeddedPairs:
+    sides = ("embeddings_a", "embeddings_b", "is_same")
+    exported = ("embedding", "index_a", "index_b", "is_same")
+    arrays = _arrays(path, sides, exported)
+    if len(arrays) == len(sides):
+        a, b, same = arrays
+        return EmbeddedPairs(a, b, same, None, path.stem)
+    embeddings, index_a, index_b, same = arrays
+    for index in (index_a, index_b):
+        if index.ndim != 1 or index.dtype.kind not in "iu" or embeddings.ndim != 2:
+            raise ValueError(f"{path}: index_a and index_b must be whole numbers, one a pair.")
+        if len(index) and not 0 <= index.min() <= index.max() < len(embeddings):
+            raise ValueError(f"{path}: its pairs refer to rows outside its {len(embeddings)} rows.")
+    return EmbeddedPairs(embeddings[index_a], embeddings[index_b], same, None, path.stem)
+
+
 def _match(listed: PairList, files: list[str], path: Path) -> np.ndarray:
     """Return the row of ``files`` of each listed image."""
     by_stem = any(image.number is not None for image in listed.images)
@@ -101,7 +118,8 @@ def _match(listed: PairList, files: list[str], path: Path) -> np.ndarray:
     return np.array([at[0] for at in found], dtype=np.int64)
 
 
-def _arrays(path: Path, names: tuple[str, ...]) -> list[np.ndarray]:
+def _arrays(path: Path, *choices: tuple[str, ...]) -> list[np.ndarray]:
+    """Return the arrays of the first of ``choices`` whose names the file all has."""
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
     try:
@@ -109,10 +127,12 @@ def _arrays(path: Path, names: tuple[str, ...]) -> list[np.ndarray]:
             raise ValueError("it is no .npz archive, or was cut")
         # allow_pickle=False: an object array is a pickle, and a pickle is a program.
         with np.load(path, allow_pickle=False) as archive:
-            if absent := [name for name in names if name not in archive.files]:
-                held = ", ".join(archive.files) or "nothing"
-                raise ValueError(f"it lacks {', '.join(absent)} and holds {held}")
-            return [archive[name] for name in names]
+            for names in choices:
+                if set(names) <= set(archive.files):
+                    return [archive[name] for name in names]
+            absent = [name for name in choices[0] if name not in archive.files]
+            held = ", ".join(archive.files) or "nothing"
+            raise ValueError(f"it lacks {', '.join(absent)} and holds {held}")
     except _UNREADABLE as error:
         raise ValueError(
             f"{path}: not readable as embeddings: {error}. It should be an .npz of files and emb "

@@ -45,9 +45,10 @@ def export_embeddings(
 ) -> list[str]:
     """Write key, label, norm and embedding (f(x) + f(flip x), not normalised) of every image.
 
-    ``.npz``: ``key`` (N,) text, ``label`` (N,) int64, ``norm`` (N,) and ``embedding`` (N, D) float32,
-    ``model_hash`` () text, and index_a, index_b, is_same of a pair set. ``.parquet``: a row an image.
-    Rows are in the collection's order. All ranks call it and must see the same file system.
+    ``.npz``: ``key`` (N,) text, ``label`` (N,) int64, ``norm`` (N,) and ``embedding`` (N, D)
+    float32, ``model_hash`` () text, and index_a, index_b, is_same of a pair set. ``.parquet``: a
+    row an image. Rows are in the collection's order. All ranks call it and must see the same file
+    system.
 
     Returns what was left out: nothing, unless ``skip_bad`` lets unreadable images go (they are then
     listed in ``OUTPUT.skipped.txt`` too). Raises ValueError for an existing output without
@@ -135,8 +136,8 @@ class _WorkFolder:
         if self.folder.exists() and resume:
             if not about.is_file() or json.loads(about.read_text()) != description:
                 return (
-                    f"{self.folder} was begun with another model, collection or flip; remove it, or "
-                    "leave --resume out to start over."
+                    f"{self.folder} was begun with another model, collection or flip; remove it "
+                    "or leave --resume out to start over."
                 )
             return None
         if self.folder.exists():

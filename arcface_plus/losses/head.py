@@ -64,15 +64,16 @@ class ClassifierHead(nn.Module):
     """Score embeddings against every class, holding only this rank's shard of the class weights.
 
     After ``loss.backward()`` on every rank, ``weight.grad`` is the shard's gradient of the loss,
-    unscaled, and the embeddings' gradient is W times theirs, so that DDP's averaging leaves the exact
-    gradient in the backbone. Keep the head itself out of DDP.
+    unscaled, and the embeddings' gradient is W times theirs, so that DDP's averaging leaves the
+    exact gradient in the backbone. Keep the head itself out of DDP.
 
     ``margin``: a :class:`Margin`, or None for a plain softmax of w·x. ``mma_weight``: λ.
-    ``mma_rows``: estimate MMA from that many random rows. ``sample_rate``: share of classes that take
-    part in a step besides the positives; ``weight.grad`` is then a sparse tensor of those rows,
-    unless ``dense_gradient`` (arcface_torch's way: rows out of the sample decay and coast on too).
-    ``class_chunk``: make logits that many classes at a time and again in backward, to save memory.
-    ``filter_threshold``: leave out other classes whose cosine exceeds it. ``seed`` fixes initial weights and samples at any world size.
+    ``mma_rows``: estimate MMA from that many random rows. ``sample_rate``: share of classes that
+    take part in a step besides the positives; ``weight.grad`` is then a sparse tensor of those
+    rows, unless ``dense_gradient`` (arcface_torch's way: rows out of the sample decay and coast on
+    too). ``class_chunk``: make logits that many classes at a time and again in backward, to save
+    memory. ``filter_threshold``: leave out other classes whose cosine exceeds it. ``seed`` fixes
+    initial weights and samples at any world size.
     """
 
     def __init__(
@@ -151,9 +152,9 @@ class ClassifierHead(nn.Module):
         """Return the loss of embeddings (B_r, D) with labels (B_r,) int64 in 0…C−1.
 
         For gradient accumulation, make one ``plan`` of all the step's labels and pass it with every
-        micro-batch, ``with_mma`` for one of them: the losses then add up to that of the whole batch.
-        ``sizes``: every rank's B_r where known. Runs in float32 (float64 for float64 embeddings).
-        Raises ValueError for shapes or labels that do not fit.
+        micro-batch, ``with_mma`` for one of them: the losses then add up to that of the whole
+        batch. ``sizes``: every rank's B_r where known. Runs in float32 (float64 for float64
+        embeddings). Raises ValueError for shapes or labels that do not fit.
         """
         if embeddings.ndim != 2 or embeddings.shape[1] != self.embedding_dim:
             raise ValueError(

@@ -12,8 +12,8 @@ BLOCK = 1024
 def initial_class_weights(seed: int, lo: int, hi: int, dim: int, *, std: float = 0.01) -> Tensor:
     """Return rows lo…hi−1 of the class-weight matrix, (hi − lo, dim) float32, N(0, std²).
 
-    Rows are made in blocks of 1 024 by NumPy's Philox keyed by (seed, block): the same bits on every
-    CPU and at every world size, and no rank makes more than the blocks it touches.
+    Rows are made in blocks of 1 024 by NumPy's Philox keyed by (seed, block): the same bits on
+    every CPU and at every world size, and no rank makes more than the blocks it touches.
     """
     weight = np.empty((hi - lo, dim), dtype=np.float32)
     rows = np.empty((BLOCK, dim), dtype=np.float32)

@@ -13,7 +13,8 @@ _MASK = (1 << 64) - 1
 
 
 def class_draws(seed: int, step: int, lo: int, hi: int, device: torch.device) -> Tensor:
-    """Return one uniform number in [0, 1) for each class lo…hi−1, float32, from (seed, step, class).
+    """Return one uniform number in [0, 1) for each class lo…hi−1, float32, from (seed, step,
+    class).
 
     SplitMix64's finaliser, in int64 arithmetic that wraps alike on every device.
     """

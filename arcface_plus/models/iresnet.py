@@ -39,9 +39,9 @@ def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
 class Shortcut(nn.Conv2d):
     """A strided 1×1 convolution that is safe on CPUs.
 
-    oneDNN's gradient of such weights writes past its workspace for channels-last input of fewer than
-    16 channels (uxlfoundation/oneDNN issue 6035): wrong numbers, a hang or a crash. Picking the
-    pixels first and convolving them without stride is the same function.
+    oneDNN's gradient of such weights writes past its workspace for channels-last input of fewer
+    than 16 channels (uxlfoundation/oneDNN issue 6035): wrong numbers, a hang or a crash. Picking
+    the pixels first and convolving them without stride is the same function.
     """
 
     def __init__(self, inputs: int, outputs: int, *, stride: int) -> None:

@@ -18,8 +18,8 @@ class ClassMMA:
     """Computes the penalty of a (C, D) matrix of which each rank holds a shard.
 
     ``rows``: estimate from that many rows drawn anew from (seed, step), the same at any world size.
-    ``refresh_every``: search for neighbours that often and reuse them between, an approximation (see
-    ``NeighbourCache``).
+    ``refresh_every``: search for neighbours that often and reuse them between, an approximation
+    (see ``NeighbourCache``).
     """
 
     def __init__(
@@ -93,7 +93,8 @@ class ClassMMA:
         }
 
     def state_tensors(self, device: torch.device) -> dict[str, Tensor]:
-        """Return what a checkpoint must hold, an integer a class; empty unless neighbours are reused.
+        """Return what a checkpoint must hold, an integer a class; empty unless neighbours are
+        reused.
 
         ``neighbours`` (C_r,): the class in use for each class, −1 before the first search.
         """

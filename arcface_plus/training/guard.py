@@ -1,7 +1,7 @@
 """Notice non-finite losses and gradients without asking the device at every step.
 
-A flag on the device, equal on all ranks, gates each optimizer step as it happens; the host reads the
-counters at log steps and then follows the policy.
+A flag on the device, equal on all ranks, gates each optimizer step as it happens; the host reads
+the counters at log steps and then follows the policy.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class FiniteGuard:
     def check(self, describe_step: Callable[[int], str]) -> str | None:
         """Look at the counters (a host synchronisation) and follow the policy.
 
-        Returns a message where steps were skipped since the last look and training may go on; raises
-        NonFiniteError where it must stop.
+        Returns a message where steps were skipped since the last look and training may go on;
+        raises NonFiniteError where it must stop.
         """
         count, first, _ = self.counters.tolist()
         if first < 0:

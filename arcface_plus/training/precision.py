@@ -6,7 +6,8 @@ import torch
 
 
 def resolve_precision(wanted: str, device: torch.device) -> str:
-    """Return ``bf16``, ``fp16`` or ``fp32``; ``auto`` is bf16 where the device multiplies it natively.
+    """Return ``bf16``, ``fp16`` or ``fp32``; ``auto`` is bf16 where the device multiplies it
+    natively.
 
     Raises ValueError for a format that the device cannot run.
     """

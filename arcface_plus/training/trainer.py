@@ -35,7 +35,8 @@ Evaluate = Callable[[EmbeddingModel, int], dict[str, float]]
 
 
 class Trainer:
-    """Trains ``model`` and ``head`` on ``loader``; receives built objects, builds only DDP around them.
+    """Trains ``model`` and ``head`` on ``loader``; receives built objects, builds only DDP around
+    them.
 
     ``evaluate`` is called every ``config.evaluation.every`` steps with the model in eval mode and
     running statistics averaged over ranks.
@@ -139,7 +140,7 @@ class Trainer:
         return output
 
     def _update(self, loss: Tensor) -> Tensor:
-        """Clip, step unless something is not finite, and return 1.0 () where the step was skipped."""
+        """Clip, step unless something is not finite; return 1.0 () where the step was skipped."""
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
         squared = squared_gradient_norm(self.model, self.head, None)
@@ -244,7 +245,7 @@ def _wrap(model: nn.Module, world: World) -> DistributedDataParallel:
 
 
 class _Window:
-    """Sums since the last log step, on the device; reading them is the log step's synchronisation."""
+    """Sums since the last log step, on the device; reading them synchronises the host."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device

@@ -44,6 +44,23 @@ def test_embeddings_to_table_and_json(app, npz, tmp_path):
     assert sorted(f.name for f in tmp_path.iterdir()) == ["e.npz", "out.json"]
 
 
+def test_report_and_own_exports(app, npz, tmp_path):
+    """What `embed` exports of a pair set is scored as it is, into a page."""
+    with np.load(npz) as held:
+        both = np.concatenate([held["embeddings_a"], held["embeddings_b"]]).astype(np.float32)
+        index = np.arange(40)
+        np.savez(tmp_path / "x.npz", embedding=both, index_a=index, index_b=index + 40,
+                 is_same=held["is_same"])  # fmt: skip
+    page = tmp_path / "out.html"
+    result = run(app, "--embeddings", tmp_path / "x.npz", "--folds", 5, "--report", page)
+    assert result.exit_code == 0, result.output
+    assert "<svg" in page.read_text() and "</html>" in page.read_text()
+    np.savez(tmp_path / "y.npz", embedding=both, index_a=index, index_b=index + 41,
+             is_same=index > 3)  # fmt: skip
+    result = run(app, "--embeddings", tmp_path / "y.npz")
+    assert result.exit_code == 2 and "outside its 80 rows" in result.output
+
+
 @pytest.fixture
 def pair_set(tmp_path):
     rng = np.random.default_rng(0)
@@ -104,13 +121,19 @@ def test_preprocessing_forms():
 @pytest.mark.slow
 def test_script_alone_and_under_torchrun(repository, npz, pair_set, tmp_path):
     script = str(repository / "eval" / "verification.py")
-    done = subprocess.run([sys.executable, script, "--embeddings", npz], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, script, "--embeddings", npz], capture_output=True, text=True
+    )
     assert done.returncode == 0 and "10 folds" in done.stdout
     done = subprocess.run(
-        [sys.executable, script, "--embeddings", npz, "--folds", "99"], capture_output=True, text=True
+        [sys.executable, script, "--embeddings", npz, "--folds", "99"],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 2 and "40 pairs cannot make 99 folds" in done.stderr
-    model = save_model(build_model("mobilefacenet", embedding_dim=16).eval(), tmp_path / "m.safetensors")
+    model = save_model(
+        build_model("mobilefacenet", embedding_dim=16).eval(), tmp_path / "m.safetensors"
+    )
     results = []
     for launcher in ([], ["-m", "torch.distributed.run", "--nproc_per_node=2"]):
         out = tmp_path / f"{len(launcher)}.json"

@@ -109,7 +109,7 @@ def dense_mma(weight: torch.Tensor) -> torch.Tensor:
 
 
 def dense_reference(case: dict) -> dict:
-    """The same training in float64, dense, in one process, without anything of the library's head."""
+    """The same training in float64, dense, in one process, without the library's head."""
     dtype, classes = torch.float64, case["classes"]
     # Begin from the float32 numbers where the case does, so that only the arithmetic differs.
     backbone = make_backbone(case["dim"], getattr(torch, case["dtype"])).to(dtype)

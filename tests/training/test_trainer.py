@@ -96,7 +96,9 @@ def test_resuming_a_finished_run_scores_it_again_and_keeps_its_history(
 ) -> None:
     rng = np.random.default_rng(0)
     faces = [rng.integers(0, 256, (32, 32, 3), dtype=np.uint8) for _ in range(20)]
-    save_pairs_bin(tmp_path / "p.bin", [f for x in faces for f in (x, x)] + faces * 2, [True, False] * 20)
+    save_pairs_bin(
+        tmp_path / "p.bin", [f for x in faces for f in (x, x)] + faces * 2, [True, False] * 20
+    )
     options = ["--evaluation.sets.p", str(tmp_path / "p.bin"), "--evaluation.at_start", "true"]
     options += ["--evaluation.every", "3"]
     folder = train(tiny, options)
@@ -141,7 +143,7 @@ def test_clipping_bounds_the_step(tiny: Path) -> None:
     moved = train(tiny, ["--train.steps", "1", "--optim.clip_norm", "1e-3", "--optim.lr", "1",
                          "--optim.weight_decay", "0", "--schedule.warmup_steps", "0"])  # fmt: skip
     a, b = state(start), state(moved)
-    weights = [k for k in a if k.endswith("weight") or k.endswith("bias")]
+    weights = [k for k in a if k.endswith(("weight", "bias"))]
     distance = sum((a[k] - b[k]).square().sum() for k in weights).sqrt().item()
     assert 0 < distance <= 1.01e-3
 
