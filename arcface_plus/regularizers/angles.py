@@ -40,7 +40,7 @@ def pair_angles(a: Tensor, b: Tensor) -> Tensor:
 
 
 def pair_terms(a: Tensor, b: Tensor, index_a: Tensor, index_b: Tensor) -> Pairs:
-    """Return angle and gradients of pairs of unit rows (k, d); indices (k,) settle coincident rows."""
+    """Return angle and gradients of pairs of unit rows (k, d); indices settle coincident ones."""
     difference, squared, sign = _nearer_chord(a, b)
     angle = _angle(squared.sqrt(), sign)
     radial_a = torch.linalg.vecdot(a, difference)
@@ -50,9 +50,8 @@ def pair_terms(a: Tensor, b: Tensor, index_a: Tensor, index_b: Tensor) -> Pairs:
     least = _LEAST_TANGENT * squared
     degenerate = (tangent_a <= least) | (tangent_b <= least)
     if a.is_cuda or bool(degenerate.any()):
-        tangent_a, tangent_b = _part(
-            difference, a, index_a, index_b, degenerate, tangent_a, tangent_b
-        )
+        _part(difference, a, index_a, index_b, sign, degenerate)
+        tangent_a, tangent_b = (torch.where(degenerate, 1.0, t) for t in (tangent_a, tangent_b))
     pull_a = difference * (sign * tangent_a.rsqrt())[:, None]
     pull_b = difference.mul_(tangent_b.rsqrt().neg_()[:, None])
     return Pairs(angle, pull_a, pull_b)
@@ -79,30 +78,23 @@ def _angle(chord: Tensor, sign: Tensor) -> Tensor:
 
 
 def _part(
-    difference: Tensor,
-    a: Tensor,
-    index_a: Tensor,
-    index_b: Tensor,
-    degenerate: Tensor,
-    tangent_a: Tensor,
-    tangent_b: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """Write the tangent of the indices where rows coincide; return the squared tangent lengths."""
-    if not a.is_cuda:  # few rows coincide: touch those only
-        at = degenerate.nonzero().flatten()
-        difference[at] = index_tangent(a[at], index_a[at], index_b[at])
-    else:
-        tangent = index_tangent(a, index_a, index_b)
-        difference.copy_(torch.where(degenerate[:, None], tangent, difference))
-    one = torch.ones_like(tangent_a)
-    return torch.where(degenerate, one, tangent_a), torch.where(degenerate, one, tangent_b)
+    difference: Tensor, a: Tensor, index_a: Tensor, index_b: Tensor, sign: Tensor, where: Tensor
+) -> None:
+    """Write the tangent of the indices into ``difference`` (k, d) ``where`` rows coincide."""
+    turn = torch.where((sign > 0) & (index_a > index_b), -1.0, 1.0).to(a.dtype)[:, None]
+    if a.is_cuda:
+        tangent = index_tangent(a, index_a, index_b) * turn
+        difference.copy_(torch.where(where[:, None], tangent, difference))
+        return
+    at = where.nonzero().flatten()  # few rows coincide: touch those only
+    difference[at] = index_tangent(a[at], index_a[at], index_b[at]) * turn[at]
 
 
 def index_tangent(a: Tensor, index_a: Tensor, index_b: Tensor) -> Tensor:
     """Return a unit tangent at each unit row ``a`` (k, d) that depends on the pair's indices alone.
 
-    It is a coordinate axis, projected; of two neighbouring axes the one farther from the row. Its
-    sign is opposite for (i, j) and (j, i). One-dimensional rows have no tangent: zero.
+    It is a coordinate axis, projected; of two neighbouring axes the one farther from the row.
+    One-dimensional rows have no tangent: zero.
     """
     d = a.shape[1]
     low, high = torch.minimum(index_a, index_b), torch.maximum(index_a, index_b)
@@ -113,8 +105,7 @@ def index_tangent(a: Tensor, index_a: Tensor, index_b: Tensor) -> Tensor:
     tangent = torch.zeros_like(a).scatter_(1, axis[:, None], 1.0)
     tangent = tangent - a.gather(1, axis[:, None]) * a
     length = torch.linalg.vector_norm(tangent, dim=1, keepdim=True)
-    turn = torch.where(index_a < index_b, 1.0, -1.0).to(a.dtype)[:, None]
-    return torch.where(length > 0, tangent / length, 0.0) * turn
+    return torch.where(length > 0, tangent / length, 0.0)
 
 
 def project_rows(gradient: Tensor, unit: Tensor, norms: Tensor, scale: float) -> None:

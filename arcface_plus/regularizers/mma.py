@@ -3,8 +3,8 @@
     loss = −(1/n) Σ_i min_{j≠i} θ_ij
 
 The neighbours are searched without a graph; value and closed-form gradient are then computed
-together for the n chosen pairs, so that backward only scales. Memory beyond weight and gradient is a
-copy of the unit rows and the scratch of ``nearest``, never n × n.
+together for the n chosen pairs, so that backward only scales. Memory beyond weight and gradient is
+a copy of the unit rows and the scratch of ``nearest``, never n × n.
 
 The functions here see all rows. For class shards on several ranks use ``ring``.
 """
@@ -16,7 +16,6 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from arcface_plus.regularizers.angles import pair_angles, pair_terms, project_rows
 from arcface_plus.regularizers.nearest import Precision, search_few, search_self
@@ -45,7 +44,7 @@ class MMATerms(NamedTuple):
     value: Tensor
     gradient: Tensor | None
     angle: Tensor
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # a tuple's own method gives way
     touched: Tensor | None = None
 
 
@@ -90,19 +89,32 @@ def attach_gradient(weight: Tensor, terms: MMATerms) -> Tensor:
 class _Attach(torch.autograd.Function):
     @staticmethod
     def forward(ctx, weight, value, gradient, touched):  # type: ignore[no-untyped-def]
-        ctx.save_for_backward(gradient, touched)
-        ctx.shape, ctx.dtype = weight.shape, weight.dtype
+        ctx.save_for_backward(weight, gradient, touched)
         return value.clone()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, scale):  # type: ignore[no-untyped-def]
-        gradient, touched = ctx.saved_tensors
-        scaled = (gradient * scale).to(ctx.dtype)
-        if touched is not None:
-            whole = torch.zeros(ctx.shape, dtype=ctx.dtype, device=scaled.device)
-            scaled = whole.index_copy_(0, touched, scaled)
+        weight, gradient, touched = ctx.saved_tensors
+        with torch.no_grad():
+            scaled = (gradient * scale).to(weight.dtype)
+            if touched is not None:
+                scaled = torch.zeros_like(weight).index_copy_(0, touched, scaled)
+        if torch.is_grad_enabled():  # create_graph: a second derivative must fail, not be zero
+            scaled = _NotTwice.apply(scaled, weight)
         return scaled, None, None, None
+
+
+class _NotTwice(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, gradient, weight):  # type: ignore[no-untyped-def]
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        raise RuntimeError(
+            "The gradient of MMA cannot be differentiated again: it is computed in closed form, "
+            "without a graph. Leave MMA out of the loss whose gradient you differentiate."
+        )
 
 
 def mma_value_and_gradient(
@@ -149,7 +161,7 @@ def shaped_as(weight: Tensor, terms: MMATerms, *, touched_only: bool) -> MMATerm
 
 
 def pick_rows(terms: MMATerms, rows: Tensor) -> MMATerms:
-    """Return ``terms`` with the gradient of ``rows`` (p,) alone, as (p, …), whichever were touched."""
+    """Return ``terms`` with the gradient of ``rows`` (p,) alone, as (p, …), touched or not."""
     if terms.gradient is None or terms.touched is None:
         picked = None if terms.gradient is None else terms.gradient[rows]
         return terms._replace(gradient=picked)
@@ -254,7 +266,7 @@ def mean_angle(angle: Tensor) -> Tensor:
 def add_pairs(
     gradient: Tensor, unit: UnitRows, own: Tensor, other: Tensor, own_at: Tensor, other_at: Tensor
 ) -> Tensor:
-    """Add dθ/dŵ, not yet projected, of the pairs (own, other) (k,) of rows of ``unit``; return θ (k,).
+    """Add dθ/dŵ, not yet projected, of the pairs (own, other) (k,) of ``unit``'s rows; return θ.
 
     ``own_at`` and ``other_at`` (k,) are where those rows are in ``gradient``.
     """

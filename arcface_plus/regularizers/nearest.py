@@ -1,14 +1,14 @@
-"""Exact nearest neighbours on the unit sphere, in blocks, each unordered block pair multiplied once.
+"""Exact nearest neighbours on the unit sphere, each unordered pair of blocks multiplied once.
 
 Which row is nearest is defined by the rows as given, not by how they are multiplied: the largest
 cosine; columns whose cosines full precision cannot tell apart are compared in float64 by the
-difference of the rows; what is then nearer to each other than 6e-8 rad is a tie, and the lowest index
-wins it. A bf16 search comes with an error bound and looks again in full precision at everything the
-bound leaves open, so it gives the same neighbours; where too much would be left open (rows in a tight
-cone) the full-precision search is taken.
+difference of the rows; what is then nearer to each other than 6e-8 rad is a tie, and the lowest
+index wins it. A bf16 search comes with an error bound and looks again in full precision at
+everything the bound leaves open, so it gives the same neighbours; where too much would be left open
+(rows in a tight cone) the full-precision search is taken.
 
-float32 rows on a GPU go through one fused Triton kernel, which compares in fp32 (differences of rows
-below 1e-6 of a cosine) and never makes the host wait; ``precision`` is then without effect.
+float32 rows on a GPU go through one fused Triton kernel, which compares in fp32 (differences of
+rows below 1e-6 of a cosine) and never makes the host wait; ``precision`` is then without effect.
 
 Extra memory: a bf16 copy of the rows where bf16 is used, a table of at most 16 MiB + n·d bytes, and
 some 20 MiB of scratch.
@@ -32,7 +32,7 @@ from arcface_plus.regularizers.nearest_tables import (
 from arcface_plus.regularizers.sphere import UnitRows, full_precision, matrix_rows
 
 Precision = Literal["auto", "fp32", "bf16"]
-_NORM_TOLERANCE = 1e-5
+_NORM_TOLERANCE, _HALF_NORM_TOLERANCE = 1e-5, 1e-2
 _FEWEST_ROWS_FOR_BF16 = 2048
 _FEWEST_ENTRIES_FOR_BF16 = 64
 _PROBED_ROWS = 128
@@ -42,7 +42,7 @@ class Nearest(NamedTuple):
     """Cosine (n,) and index (n,) int64 of the nearest row."""
 
     cosine: Tensor
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # a tuple's own method gives way
 
 
 def nearest_neighbors(unit_rows: Tensor, *, precision: Precision = "auto") -> Nearest:
@@ -50,13 +50,13 @@ def nearest_neighbors(unit_rows: Tensor, *, precision: Precision = "auto") -> Ne
 
     ``unit_rows`` (n, …) are of unit norm; half-precision rows are normalised again in float32,
     float64 rows are searched in float64. ``precision`` changes the time, not the answer: ``fp32``,
-    ``bf16`` (where the rows let it be certified cheaply, else fp32), or ``auto``, which is bf16 where
-    the processor multiplies it natively and there is enough to multiply.
-    Returns ``cosine`` in the rows' dtype (at least float32) and ``index``; no gradient flows.
+    ``bf16`` (where the rows let it be certified cheaply, else fp32), or ``auto``, which is bf16
+    where the processor multiplies it natively and there is enough to multiply. Returns ``cosine``
+    in the rows' dtype (at least float32) and ``index``; no gradient flows.
 
     Ties go to the lowest index. Raises ValueError for fewer than two rows, and on the CPU for a row
-    that is not of unit norm (zero, NaN, not normalised), naming the first; on a GPU such rows are not
-    looked for, as that would stall it: their cosine is meaningless.
+    that is not of unit norm (zero, NaN, not normalised), naming the first; on a GPU such rows are
+    not looked for, as that would stall it: their cosine is meaningless.
     """
     _check_precision(precision)
     rows = matrix_rows(unit_rows)
@@ -82,8 +82,8 @@ def nearest_between(
     a, b = matrix_rows(a_rows), matrix_rows(b_rows)
     if a.shape[1] != b.shape[1] or a.dtype != b.dtype:
         raise ValueError(
-            f"a_rows {tuple(a.shape)} {a.dtype} and b_rows {tuple(b.shape)} {b.dtype} must agree in "
-            "width and dtype."
+            f"a_rows {tuple(a.shape)} {a.dtype} and b_rows {tuple(b.shape)} {b.dtype} must agree "
+            "in width and dtype."
         )
     with full_precision(a.device):
         a_unit = _as_unit(a, "a_rows", exact=a_rows.dtype == a.dtype)
@@ -148,16 +148,19 @@ def _check_precision(precision: str) -> None:
 
 def _as_unit(rows: Tensor, name: str, *, exact: bool) -> UnitRows:
     norms = torch.linalg.vector_norm(rows, dim=1)
-    if not exact:  # rounding to half precision moved the norms
-        rows, norms = rows / norms[:, None], torch.where(norms > 0.5, 1.0, norms)
+    tolerance = _NORM_TOLERANCE if exact else _HALF_NORM_TOLERANCE
     if not rows.is_cuda:
-        odd = ~((norms - 1).abs() <= _NORM_TOLERANCE)
+        odd = ~((norms - 1).abs() <= tolerance)
         if bool(odd.any()):
             first = int(odd.int().argmax())
             raise ValueError(
-                f"row {first} of {name} has norm {float(norms[first]):.6g}, but rows must be of unit "
-                "norm; normalise them first, and look for zero or NaN rows."
+                f"row {first} of {name} has norm {float(norms[first]):.6g}, but rows must be of "
+                "unit norm; normalise them first, and look for zero or NaN rows."
             )
+    # What is compared are directions; a search trusts norms to their last digits.
+    spread = 16 * torch.finfo(rows.dtype).eps
+    if not exact or rows.is_cuda or bool(((norms - 1).abs() > spread).any()):
+        rows = rows / norms[:, None]
     return UnitRows.of_unit(rows.contiguous())
 
 
@@ -207,7 +210,7 @@ def _groups_left_open(table: GroupMaxima) -> Tensor:
 
 
 def _has_kernel(unit: UnitRows) -> bool:
-    """Return whether the fused kernel serves these rows; without it a GPU takes the blocked search."""
+    """Return whether the fused kernel serves these rows; a GPU without it searches in blocks."""
     if unit.device.type != "cuda" or unit.dtype != torch.float32:
         return False
     return importlib.util.find_spec("triton") is not None

@@ -45,7 +45,7 @@ class GroupMaxima:
         return self.values.dtype == torch.int16
 
     def thresholds(self, cosine: Tensor, low: int, high: int) -> Tensor:
-        """Return what a value of queries ``low`` to ``high`` reaches if its group may reach ``cosine``."""
+        """Return the least value of queries ``low`` to ``high`` that may stand for ``cosine``."""
         slack = self.slack[low:high]
         if not self.is_bf16:
             return cosine - slack
@@ -145,7 +145,7 @@ def _blocks(count: int, block: int, start: int = 0) -> Iterator[tuple[int, int]]
 
 
 def _upper_blocks(count: int, block: int, fine: int) -> Iterator[tuple[int, int, int, int]]:
-    """Yield (i, i_end, j, j_end) that cover every pair i ≤ j once, in finer blocks at the diagonal."""
+    """Yield (i, i_end, j, j_end) covering every pair i ≤ j once, finer at the diagonal."""
     for i, i_end in _blocks(count, block):
         for k, k_end in _blocks(i_end, fine, start=i):
             for j, j_end in _blocks(i_end, fine, start=k):
@@ -155,7 +155,7 @@ def _upper_blocks(count: int, block: int, fine: int) -> Iterator[tuple[int, int,
 
 
 def self_maxima(unit: UnitRows, *, bf16: bool) -> GroupMaxima:
-    """Return each row's maxima over groups of the other rows; every block pair is multiplied once."""
+    """Return each row's maxima over groups of the other rows; block pairs are multiplied once."""
     whole = unit.whole
     assert whole is not None
     n, d = unit.shape

@@ -3,8 +3,8 @@
 A program multiplies one tile of rows by one tile of columns in fp32 (no TF32), turns cosines into
 squared chords, and folds them into one 64-bit key a row and a column, ``chord bits · 2³² | index``,
 by an atomic minimum: non-negative floats order as their bits do, a minimum does not depend on the
-order of programs, and of equal chords the lowest index wins. Chords too short for 2 − 2cos are summed
-from differences, in the few tiles that have them. Nothing here makes the host wait.
+order of programs, and of equal chords the lowest index wins. Chords too short for 2 − 2cos are
+summed from differences, in the few tiles that have them. Nothing here makes the host wait.
 
 Imported only where rows are on a GPU; with TRITON_INTERPRET=1 it runs on the CPU, for tests.
 """
@@ -20,7 +20,7 @@ from arcface_plus.regularizers.sphere import UnitRows
 
 _COLUMNS_AT_ONCE = 1 << 17
 _TILE, _DEPTH = 64, 32  # larger tiles spill registers
-_LAST_INDEX = 0xFFFFFFFF
+_LAST_INDEX, _INFINITY = 0xFFFFFFFF, 0x7F800000
 
 
 @triton.jit
@@ -62,7 +62,7 @@ def nearest_kernel(
         close = cosine > 0.999999
         if tl.max(close.to(tl.int32).reshape(TILE * TILE), axis=0) > 0:
             exact = tl.zeros((TILE, TILE), dtype=tl.float32)
-            for k in range(0, d):
+            for k in range(d):
                 a_k = tl.load(a_ptr + rows * d + k, mask=row_in, other=0.0)
                 b_k = tl.load(b_ptr + columns * d + k, mask=column_in, other=0.0)
                 difference = a_k[:, None] - b_k[None, :]
@@ -88,8 +88,8 @@ def search(
 ) -> tuple[Tensor, Tensor]:
     """Return the nearest column of each row and, where columns are whole, the reverse.
 
-    ``own=True``: both are one set, and a row is not its own neighbour. A tensor (n,): the column that
-    each row is itself; the reverse is then not looked for. None: two different sets.
+    ``own=True``: both are one set, and a row is not its own neighbour. A tensor (n,): the column
+    that each row is itself; the reverse is then not looked for. None: two different sets.
     """
     a = rows.whole
     assert a is not None and a.dtype == torch.float32
@@ -116,7 +116,7 @@ def _no_keys(count: int, like: Tensor) -> Tensor:
 def _indices(keys: Tensor) -> Tensor:
     """Return the index in each key; −1 where nothing was found."""
     index = keys & _LAST_INDEX
-    return torch.where(keys == torch.iinfo(torch.int64).max, -1, index)
+    return torch.where((keys >> 32) == _INFINITY, -1, index)
 
 
 def _launch(

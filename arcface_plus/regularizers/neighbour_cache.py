@@ -50,6 +50,6 @@ class NeighbourCache:
         return {"index": index, "uses": self._uses}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what ``state_dict`` returned. At another world size start a fresh cache instead."""
+        """Take up what ``state_dict`` returned, on a rank that holds the same rows."""
         self._index = state["index"] if state["index"].numel() else None
         self._uses = int(state["uses"])

@@ -1,13 +1,14 @@
 """Nearest rows and their gradients across shards, in a ring; no rank ever holds all rows.
 
 Unit shards travel from rank to rank, and each unordered pair of shards is multiplied once, on one
-rank: for an even number of ranks the last hop is multiplied by the lower half only. What a travelling
-shard's rows find goes straight back to their owner. For the gradients each rank asks the owners of
-its rows' neighbours for those rows, and sends what they gain home.
+rank: for an even number of ranks the last hop is multiplied by the lower half only. What a
+travelling shard's rows find goes straight back to their owner. For the gradients each rank asks the
+owners of its rows' neighbours for those rows, and sends what they gain home.
 
 Traffic per rank: W/2 shards for the search, two for the gradients.
 
-Shapes: W ranks; rank r holds rows start_r to start_r + n_r of n, with d entries. Indices are global.
+Shapes: W ranks; rank r holds rows start_r to start_r + n_r of n, with d entries. Indices are
+global.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class Shards:
 
 
 def nearer(best: tuple[Tensor, Tensor], found: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Return the nearer of two (squared chord (k,) float64, index (k,)), ties to the lower index."""
+    """Return the nearer of two (squared chord (k,), index (k,)), ties to the lower index."""
     (best_chord, best_index), (chord, index) = best, found
     best_key, key = (best_chord / TIE_UNIT).round(), (chord / TIE_UNIT).round()
     wins = (key < best_key) | ((key == best_key) & (index < best_index))

@@ -1,8 +1,8 @@
 """MMA of a weight whose rows are cut over ranks: the loss of ``mma``, the same on every rank.
 
 Value and gradient are computed in forward, all communication included; backward only scales this
-shard's gradient. With ``rows=r`` nothing travels round the ring: the r rows are given to every rank,
-each answers with its nearest, and the winners' owners show theirs.
+shard's gradient. With ``rows=r`` nothing travels round the ring: the r rows are given to every
+rank, each answers with its nearest, and the winners' owners show theirs.
 """
 
 from __future__ import annotations
@@ -95,9 +95,9 @@ def sharded_mma_value_and_gradient(
 ) -> MMATerms:
     """Compute ``sharded_mma_loss`` and this shard's gradient outside autograd.
 
-    ``need_gradient`` must be equal on all ranks. ``angle`` and ``index`` (global) are of this rank's
-    rows (n_r,), or of all r sampled rows. A row without direction raises ValueError, or gives NaN, on
-    every rank.
+    ``need_gradient`` must be equal on all ranks. ``angle`` and ``index`` (global) are of this
+    rank's rows (n_r,), or of all r sampled rows. A row without direction raises ValueError, or
+    gives NaN, on every rank.
     """
     if world_size(group) == 1:
         return mma_value_and_gradient(
@@ -137,7 +137,7 @@ def sharded_nearest_angles(
     sizes: Sequence[int] | None = None,
     precision: Precision = "auto",
 ) -> MMATerms:
-    """Return the angle of each of this rank's rows to its nearest other row on any rank, for logs."""
+    """Return the angle of each of this rank's rows to the nearest other row on any rank."""
     return sharded_mma_value_and_gradient(
         shard, group=group, sizes=sizes, precision=precision, need_gradient=False
     )

@@ -61,13 +61,15 @@ class UnitRows:
 
     def __init__(self, rows: Tensor, norms: Tensor, *, keep: bool = True) -> None:
         self._unit = rows / norms[:, None] if keep else None
-        self._rows, self._norms = (None, None) if keep else (rows, norms)
+        self._rows = None if keep else rows
+        self._norms = None if keep else norms
 
     @classmethod
     def of_unit(cls, unit: Tensor) -> UnitRows:
         """Wrap rows that are already of unit norm."""
         made = cls.__new__(cls)
-        made._unit, made._rows, made._norms = unit, None, None
+        made._unit = unit
+        made._rows = made._norms = None
         return made
 
     @property
@@ -118,7 +120,7 @@ def full_precision(device: torch.device) -> Iterator[None]:
         if device.type != "cpu":
             yield
             return
-        settings = torch.backends.mkldnn.matmul
+        settings = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
         before = settings.fp32_precision
         lowered = before not in ("none", "ieee")
         if lowered:

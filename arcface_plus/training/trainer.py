@@ -123,7 +123,8 @@ class Trainer:
         self, images: Tensor, labels: Tensor, part: int, parts: int, plan: Any
     ) -> HeadOutput:
         lo, hi = contiguous_part(len(labels), part, parts)
-        sizes = [b - a for a, b in (contiguous_part(h - l, part, parts) for l, h in self.parts)]
+        per_rank = (contiguous_part(stop - start, part, parts) for start, stop in self.parts)
+        sizes = [stop - start for start, stop in per_rank]
         last = part == parts - 1
         # DDP averages once a step, with the last micro-batch.
         quiet = contextlib.nullcontext() if last else self.ddp.no_sync()

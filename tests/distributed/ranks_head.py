@@ -75,7 +75,8 @@ def train_rank(rank: int, case: dict) -> dict:
         loss = 0.0
         for i in range(accumulate):
             a, b = contiguous_part(hi - lo, i, accumulate)
-            sizes = [q - p for p, q in (contiguous_part(h - l, i, accumulate) for l, h in parts)]
+            micro = (contiguous_part(stop - start, i, accumulate) for start, stop in parts)
+            sizes = [stop - start for start, stop in micro]
             last = i == accumulate - 1
             with contextlib.nullcontext() if last else ddp.no_sync():
                 embeddings = ddp(x[lo + a : lo + b])
