@@ -28,7 +28,7 @@ from arcface_plus.distributed import (
 from arcface_plus.losses.initial import initial_class_weights
 from arcface_plus.losses.margins import Margin, target_logit
 from arcface_plus.losses.sampling import sampled_rows
-from arcface_plus.losses.softmax import cross_entropy_of, others_logsumexp
+from arcface_plus.losses.softmax import OtherLogits, cross_entropy_of, shard_scores
 from arcface_plus.regularizers.class_mma import ClassMMA
 
 
@@ -215,28 +215,24 @@ class ClassifierHead(nn.Module):
 
         A sample whose class is in another shard (``row`` < 0) has target share 0.
         """
-        weight = weight.to(x.dtype)
-        unit_x = F.normalize(x, dim=1)
-        unit_w = F.normalize(weight, dim=1)
-        own = unit_w if len(weight) else x.new_zeros(1, x.shape[1])
-        cosine = (unit_x * own[row.clamp_min(0)]).sum(dim=1)
-        mine, zero = row >= 0, torch.zeros_like(cosine)
+        weight, mine = weight.to(x.dtype), row >= 0
+        zero = x.new_zeros(len(x))
         if self.margin is None:
-            raw = weight if len(weight) else own
-            logit = (x * raw[row.clamp_min(0)]).sum(dim=1)
-            others = others_logsumexp(x, weight, row, chunk=self.class_chunk)
-        else:
-            logit = target_logit(cosine, self.margin)
-            others = others_logsumexp(
-                unit_x,
-                unit_w,
-                row,
-                scale=self.margin.s,
-                relu=self.margin.wc_relu,
-                limit=self.filter_threshold,
-                chunk=self.class_chunk,
+            logit, others = shard_scores(
+                x, weight, row, OtherLogits(unit=False), chunk=self.class_chunk
             )
-        return torch.where(mine, logit, zero), others, torch.where(mine, cosine, zero)
+            if not len(weight):
+                return logit, others, zero
+            lengths = torch.linalg.vector_norm(x, dim=1) * torch.linalg.vector_norm(
+                weight[row.clamp_min(0)], dim=1
+            )
+            return logit, others, (logit / lengths.clamp_min(1e-12)).detach()
+        form = OtherLogits(
+            scale=self.margin.s, relu=self.margin.wc_relu, limit=self.filter_threshold
+        )
+        unit = F.normalize(x, dim=1)
+        cosine, others = shard_scores(unit, weight, row, form, chunk=self.class_chunk)
+        return torch.where(mine, target_logit(cosine, self.margin), zero), others, cosine
 
     def _check_labels(self, labels: Tensor) -> None:
         if labels.dtype != torch.int64:

@@ -15,103 +15,129 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import softplus
 
+# Logits are made in blocks of about this many numbers, so that what is only passing through stays
+# small beside what is kept.
+_BLOCK_NUMBERS = 1 << 22
 
-class _Shape(NamedTuple):
-    """How cosines (or inner products) of the other classes become logits."""
 
-    scale: float
-    relu: bool
-    limit: float | None
+class OtherLogits(NamedTuple):
+    """How a shard's products with the other classes become logits.
 
-    def bend(self, logits: Tensor) -> Tensor:
-        """Return scaled inner products (…) with max(0, ·) and the limit applied."""
+    ``unit``: normalise the class weights first, so that products are cosines of unit samples.
+    ``relu`` takes max(0, ·). ``limit`` sets products above it to 0, without gradient
+    (arcface_torch's interclass filtering: such a class is taken for a mislabelled copy of the
+    sample's own).
+    """
+
+    scale: float = 1.0
+    unit: bool = True
+    relu: bool = False
+    limit: float | None = None
+
+    def bend(self, products: Tensor) -> Tensor:
+        """Return the logits (…) of products (…) as a new tensor."""
+        logits = products * self.scale
         if self.relu:
-            logits = logits.clamp_min(0)
+            logits.clamp_min_(0)
         if self.limit is not None:
-            logits = torch.where(logits > self.limit * self.scale, 0.0, logits)
+            logits.masked_fill_(products > self.limit, 0)
         return logits
 
-    def passes(self, logits: Tensor) -> Tensor | None:
+    def passes(self, products: Tensor) -> Tensor | None:
         """Return where ``bend`` lets gradient through, or None for everywhere."""
         if self.limit is None:
-            return logits > 0 if self.relu else None
-        below = logits <= self.limit * self.scale
-        return below & (logits > 0) if self.relu else below
+            return products > 0 if self.relu else None
+        below = products <= self.limit
+        return below & (products > 0) if self.relu else below
 
 
-class _OthersLogSumExp(torch.autograd.Function):
-    """log Σ_{j≠y} exp(bend(s·x·w_j)) over one shard."""
+def shard_scores(
+    x: Tensor, w: Tensor, target: Tensor, form: OtherLogits, *, chunk: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return each sample's product with its own class and log Σ exp of its others, (B,) each.
 
+    ``x`` (B, D), ``w`` (C_r, D) this shard's class weights; ``target`` (B,) is each sample's row in
+    ``w``, or negative where its class is in another shard: its product is then 0. The log-sum-exp
+    is −∞ where the shard holds no other class.
+
+    The products (B, C_r) are kept for backward; with ``chunk`` they are made that many classes at a
+    time and made again instead, for about a third more arithmetic. Nothing else of size C_r × D is
+    made but the gradient of ``w``. Differentiable once.
+    """
+    if w.shape[0] == 0:
+        nothing = 0 * x.sum(dim=1) + 0 * w.sum()
+        return nothing, nothing - torch.inf
+    own, others = _ShardScores.apply(x, w, target, form, chunk)
+    return own, others
+
+
+class _ShardScores(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, w, target, shape, chunk):  # type: ignore[no-untyped-def]
-        step = w.shape[0] if chunk is None else chunk
-        total = x.new_full((x.shape[0],), -torch.inf)
+    def forward(ctx, x, w, target, form, chunk):  # type: ignore[no-untyped-def]
+        inverse = None
+        if form.unit:
+            inverse = torch.linalg.vector_norm(w, dim=1).clamp_min_(1e-12).reciprocal_()
+        block = chunk or max(1024, _BLOCK_NUMBERS // max(1, x.shape[0]))
+        others = x.new_full((x.shape[0],), -torch.inf)
+        own = x.new_zeros(x.shape[0])
         kept = []
-        for lo in range(0, w.shape[0], step):
-            logits = _scaled(x, w[lo : lo + step], shape.scale)
+        for lo in range(0, w.shape[0], block):
+            products = _products(x, w, inverse, lo, block)
+            column, inside = _locate(target - lo, products.shape[1])
+            own = torch.where(inside, products.gather(1, column).squeeze(1), own)
+            logits = _without_own(form.bend(products), column, inside)
+            others = torch.logaddexp(others, logits.logsumexp(dim=1))
             if chunk is None:
-                kept.append(logits)
-            bent = _without_own(shape.bend(logits), target - lo)
-            total = torch.logaddexp(total, bent.logsumexp(dim=1))
-        ctx.save_for_backward(x, w, target, total, *kept)
-        ctx.shape, ctx.step = shape, step
-        return total
+                kept.append(products)
+        ctx.save_for_backward(x, w, target, others, inverse, *kept)
+        ctx.form, ctx.block = form, block
+        return own, others
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):  # type: ignore[no-untyped-def]
-        x, w, target, total, *kept = ctx.saved_tensors
-        shape = ctx.shape
+    def backward(ctx, grad_own, grad_others):  # type: ignore[no-untyped-def]
+        x, w, target, others, inverse, *kept = ctx.saved_tensors
+        form, block = ctx.form, ctx.block
         # A shard that holds only the sample's own class has no others: nothing to pass on.
-        finite = torch.where(torch.isinf(total), torch.zeros_like(total), total)
+        finite = others.masked_fill(torch.isinf(others), 0)
+        pull = (grad_others * form.scale)[:, None]
         grad_x, grad_w = torch.zeros_like(x), torch.empty_like(w)
-        for lo in range(0, w.shape[0], ctx.step):
-            part = w[lo : lo + ctx.step]
-            logits = kept[0] if kept else _scaled(x, part, shape.scale)
-            bent = _without_own(shape.bend(logits), target - lo)
-            share = bent.sub_(finite[:, None]).exp_().mul_((grad * shape.scale)[:, None])
-            passes = shape.passes(logits)
+        for number, lo in enumerate(range(0, w.shape[0], block)):
+            products = kept[number] if kept else _products(x, w, inverse, lo, block)
+            column, inside = _locate(target - lo, products.shape[1])
+            logits = _without_own(form.bend(products), column, inside)
+            grads = logits.sub_(finite[:, None]).exp_().mul_(pull)  # ∂loss/∂products (B, c)
+            passes = form.passes(products)
             if passes is not None:
-                share *= passes
-            grad_x.addmm_(share, part)
-            torch.mm(share.t(), x, out=grad_w[lo : lo + ctx.step])
+                grads *= passes
+            grads.scatter_add_(1, column, (grad_own * inside)[:, None])
+            part = slice(lo, lo + block)
+            torch.mm(grads.t(), x, out=grad_w[part])
+            if inverse is not None:
+                # Through w/‖w‖: take away what lies along the row, then divide by its norm.
+                along = (grads * products).sum(dim=0) * inverse[part]
+                grad_w[part].addcmul_(along[:, None], w[part], value=-1)
+                grad_w[part].mul_(inverse[part, None])
+                grads *= inverse[part]
+            grad_x.addmm_(grads, w[part])
         return grad_x, grad_w, None, None, None
 
 
-def _scaled(x: Tensor, w: Tensor, scale: float) -> Tensor:
-    return torch.mm(x, w.t()).mul_(scale)
+def _products(x: Tensor, w: Tensor, inverse: Tensor | None, lo: int, block: int) -> Tensor:
+    products = torch.mm(x, w[lo : lo + block].t())
+    return products if inverse is None else products.mul_(inverse[lo : lo + block])
 
 
-def _without_own(logits: Tensor, target: Tensor) -> Tensor:
-    """Return a copy with −∞ at each sample's own class, where it is among these."""
-    inside = (target >= 0) & (target < logits.shape[1])
-    column = torch.where(inside, target, torch.zeros_like(target))[:, None]
+def _locate(target: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Return each sample's column (B, 1) in a block of ``classes``, and whether it has one (B,)."""
+    inside = (target >= 0) & (target < classes)
+    return torch.where(inside, target, torch.zeros_like(target))[:, None], inside
+
+
+def _without_own(logits: Tensor, column: Tensor, inside: Tensor) -> Tensor:
+    """Put −∞ at each sample's own class, in place."""
     own = logits.gather(1, column).masked_fill_(inside[:, None], -torch.inf)
-    return logits.scatter(1, column, own)
-
-
-def others_logsumexp(
-    x: Tensor,
-    w: Tensor,
-    target: Tensor,
-    *,
-    scale: float = 1.0,
-    relu: bool = False,
-    limit: float | None = None,
-    chunk: int | None = None,
-) -> Tensor:
-    """Return log Σ exp(scale·x·w_j) over the rows j ≠ target of ``w``, shape (B,).
-
-    ``x`` (B, D), ``w`` (C_r, D); ``target`` (B,) is each sample's row in ``w``, or negative (or
-    ≥ C_r) where its class is elsewhere. −∞ where no other row exists. ``relu`` takes max(0, x·w_j);
-    ``limit`` sets inner products above it to 0, without gradient (arcface_torch's interclass
-    filtering: such a class is taken for a mislabelled copy of the sample's own). With ``chunk`` the
-    logits are made that many classes at a time and made again in backward: memory falls from B·C_r
-    to B·chunk numbers for about a third more arithmetic. Differentiable once.
-    """
-    if w.shape[0] == 0:
-        return x.new_full((x.shape[0],), -torch.inf) + 0 * x.sum() + 0 * w.sum()
-    return _OthersLogSumExp.apply(x, w, target, _Shape(scale, relu, limit), chunk)
+    return logits.scatter_(1, column, own)
 
 
 def cross_entropy_of(target: Tensor, others: Tensor) -> Tensor:

@@ -4,21 +4,25 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from arcface_plus.losses.softmax import cross_entropy_of, others_logsumexp
+from arcface_plus.losses.softmax import OtherLogits, cross_entropy_of, shard_scores
 
 
-def reference(x, w, target, scale, relu, limit=None):
-    """One row at a time."""
-    rows = []
+def reference(x, w, target, form):
+    """One sample at a time."""
+    own, others = [], []
+    w = F.normalize(w, dim=1) if form.unit else w
     for i in range(len(x)):
-        logits = scale * (w @ x[i])
-        if relu:
+        products = w @ x[i]
+        mine = 0 <= target[i] < len(w)
+        own.append(products[target[i]] if mine else 0 * products.sum())
+        logits = form.scale * products
+        if form.relu:
             logits = logits.clamp_min(0)
-        if limit is not None:
-            logits = torch.where(logits > scale * limit, torch.zeros_like(logits), logits)
+        if form.limit is not None:
+            logits = torch.where(products > form.limit, torch.zeros_like(logits), logits)
         keep = [j for j in range(len(w)) if j != target[i]]
-        rows.append(torch.logsumexp(logits[keep], 0))
-    return torch.stack(rows)
+        others.append(torch.logsumexp(logits[keep], 0))
+    return torch.stack(own), torch.stack(others)
 
 
 @pytest.fixture
@@ -30,38 +34,62 @@ def problem():
     return x, w, target
 
 
+FORMS = [
+    OtherLogits(scale=3.0),
+    OtherLogits(unit=False),
+    OtherLogits(scale=2.0, relu=True),
+    OtherLogits(scale=2.0, limit=0.4),
+    OtherLogits(scale=2.0, unit=False, relu=True, limit=0.7),
+]
+
+
 @pytest.mark.parametrize("chunk", [None, 1, 4, 11, 100])
-@pytest.mark.parametrize("relu", [False, True])
-@pytest.mark.parametrize("limit", [None, 0.4])
-def test_equals_a_loop_forward_and_backward(problem, chunk, relu, limit) -> None:
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_equals_a_loop_forward_and_backward(problem, chunk, form) -> None:
     x, w, target = problem
     a, b = (t.clone().requires_grad_() for t in (x, w))
     c, d = (t.clone().requires_grad_() for t in (x, w))
-    got = others_logsumexp(a, b, target, scale=3.0, relu=relu, limit=limit, chunk=chunk)
-    want = reference(c, d, target, 3.0, relu, limit)
-    torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
-    weights = torch.linspace(-1, 2, 7, dtype=torch.float64)
-    (got * weights).sum().backward()
-    (want * weights).sum().backward()
+    got = shard_scores(a, b, target, form, chunk=chunk)
+    want = reference(c, d, target, form)
+    weights = torch.linspace(-1, 2, 14, dtype=torch.float64).split(7)
+    for mine, theirs in zip(got, want, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
+    sum((part * weight).sum() for part, weight in zip(got, weights, strict=True)).backward()
+    sum((part * weight).sum() for part, weight in zip(want, weights, strict=True)).backward()
     torch.testing.assert_close(a.grad, c.grad, rtol=1e-11, atol=1e-12)
     torch.testing.assert_close(b.grad, d.grad, rtol=1e-11, atol=1e-12)
 
 
+def test_many_blocks_are_one(problem, monkeypatch) -> None:
+    """Blocks that only pass through memory change nothing."""
+    from arcface_plus.losses import softmax
+
+    g = torch.Generator().manual_seed(0)
+    x, w = torch.randn(3, 4, generator=g), torch.randn(3000, 4, generator=g)
+    target = torch.tensor([0, 2999, 1500])
+    whole = shard_scores(x, w, target, FORMS[0])
+    monkeypatch.setattr(softmax, "_BLOCK_NUMBERS", 1)
+    blocked = shard_scores(x, w, target, FORMS[0])
+    for one, many in zip(whole, blocked, strict=True):
+        torch.testing.assert_close(one, many)
+
+
 @pytest.mark.parametrize("chunk", [None, 3])
-def test_gradcheck(problem, chunk) -> None:
+@pytest.mark.parametrize("form", FORMS[:2], ids=str)
+def test_gradcheck(problem, chunk, form) -> None:
     x, w, target = problem
     x, w = x.requires_grad_(), w.requires_grad_()
     assert torch.autograd.gradcheck(
-        lambda a, b: others_logsumexp(a, b, target, scale=1.5, chunk=chunk), (x, w)
+        lambda a, b: shard_scores(a, b, target, form, chunk=chunk), (x, w)
     )
 
 
 def test_shard_with_only_the_samples_own_class_adds_nothing() -> None:
     x = torch.randn(2, 3, requires_grad=True)
     w = torch.randn(1, 3, requires_grad=True)
-    out = others_logsumexp(x, w, torch.tensor([0, -1]))
-    assert out[0] == -torch.inf and torch.isfinite(out[1])
-    torch.logsumexp(torch.stack([out, torch.zeros(2)]), 0).sum().backward()
+    _, others = shard_scores(x, w, torch.tensor([0, -1]), OtherLogits())
+    assert others[0] == -torch.inf and torch.isfinite(others[1])
+    torch.logsumexp(torch.stack([others, torch.zeros(2)]), 0).sum().backward()
     assert torch.isfinite(x.grad).all() and torch.isfinite(w.grad).all()
     assert (x.grad[0] == 0).all()
 
@@ -69,9 +97,9 @@ def test_shard_with_only_the_samples_own_class_adds_nothing() -> None:
 def test_empty_shard() -> None:
     x = torch.randn(2, 3, requires_grad=True)
     w = torch.empty(0, 3, requires_grad=True)
-    out = others_logsumexp(x, w, torch.tensor([-1, -1]))
-    assert (out == -torch.inf).all()
-    torch.logsumexp(torch.stack([out, torch.zeros(2)]), 0).sum().backward()
+    own, others = shard_scores(x, w, torch.tensor([-1, -1]), OtherLogits())
+    assert (others == -torch.inf).all() and (own == 0).all()
+    (own.sum() + torch.logsumexp(torch.stack([others, torch.zeros(2)]), 0).sum()).backward()
     assert (x.grad == 0).all() and w.grad.shape == (0, 3)
 
 
