@@ -80,30 +80,32 @@ class _ShardScores(torch.autograd.Function):
         block = chunk or max(1024, _BLOCK_NUMBERS // max(1, x.shape[0]))
         others = x.new_full((x.shape[0],), -torch.inf)
         own = x.new_zeros(x.shape[0])
-        kept = []
+        # One piece of memory, filled block by block: (B, c) each, one after the other.
+        kept = x.new_empty(x.shape[0] * w.shape[0]) if chunk is None else None
         for lo in range(0, w.shape[0], block):
-            products = _products(x, w, inverse, lo, block)
+            products = _products(x, w, inverse, lo, block, kept)
             column, inside = _locate(target - lo, products.shape[1])
             own = torch.where(inside, products.gather(1, column).squeeze(1), own)
             logits = _without_own(form.bend(products), column, inside)
             others = torch.logaddexp(others, logits.logsumexp(dim=1))
-            if chunk is None:
-                kept.append(products)
-        ctx.save_for_backward(x, w, target, others, inverse, *kept)
+        ctx.save_for_backward(x, w, target, others, inverse, kept)
         ctx.form, ctx.block = form, block
         return own, others
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_own, grad_others):  # type: ignore[no-untyped-def]
-        x, w, target, others, inverse, *kept = ctx.saved_tensors
+        x, w, target, others, inverse, kept = ctx.saved_tensors
         form, block = ctx.form, ctx.block
         # A shard that holds only the sample's own class has no others: nothing to pass on.
         finite = others.masked_fill(torch.isinf(others), 0)
         pull = (grad_others * form.scale)[:, None]
         grad_x, grad_w = torch.zeros_like(x), torch.empty_like(w)
-        for number, lo in enumerate(range(0, w.shape[0], block)):
-            products = kept[number] if kept else _products(x, w, inverse, lo, block)
+        for lo in range(0, w.shape[0], block):
+            if kept is None:
+                products = _products(x, w, inverse, lo, block)
+            else:
+                products = _piece(kept, x.shape[0], lo, min(lo + block, w.shape[0]))
             column, inside = _locate(target - lo, products.shape[1])
             logits = _without_own(form.bend(products), column, inside)
             grads = logits.sub_(finite[:, None]).exp_().mul_(pull)  # ∂loss/∂products (B, c)
@@ -123,9 +125,18 @@ class _ShardScores(torch.autograd.Function):
         return grad_x, grad_w, None, None, None
 
 
-def _products(x: Tensor, w: Tensor, inverse: Tensor | None, lo: int, block: int) -> Tensor:
-    products = torch.mm(x, w[lo : lo + block].t())
-    return products if inverse is None else products.mul_(inverse[lo : lo + block])
+def _products(
+    x: Tensor, w: Tensor, inverse: Tensor | None, lo: int, block: int, kept: Tensor | None = None
+) -> Tensor:
+    """Return x·w_j, or cosines, (B, c) of a block of rows; into its piece of ``kept``, if any."""
+    hi = min(lo + block, w.shape[0])
+    out = None if kept is None else _piece(kept, x.shape[0], lo, hi)
+    products = torch.mm(x, w[lo:hi].t(), out=out)
+    return products if inverse is None else products.mul_(inverse[lo:hi])
+
+
+def _piece(kept: Tensor, samples: int, lo: int, hi: int) -> Tensor:
+    return kept[samples * lo : samples * hi].view(samples, hi - lo)
 
 
 def _locate(target: Tensor, classes: int) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from arcface_plus.distributed import Group, all_gather_rows, rank, shard_bounds, world_size
-from arcface_plus.regularizers.mma import MMATerms, attach_gradient
+from arcface_plus.regularizers.mma import MMATerms, attach_gradient, pick_rows
 from arcface_plus.regularizers.neighbour_cache import NeighbourCache
 from arcface_plus.regularizers.sharded_mma import sharded_mma_value_and_gradient
 
@@ -43,13 +43,20 @@ class ClassMMA:
         ``active``: row numbers and the rows of ``weight`` picked by them; the gradient then goes to
         those rows alone, the value is still that of all. A row without direction gives NaN.
         """
-        terms = self.terms(weight, step, need_gradient=torch.is_grad_enabled())
+        terms = self.terms(
+            weight,
+            step,
+            need_gradient=torch.is_grad_enabled(),
+            touched_only=active is not None,
+        )
         if active is None or terms.gradient is None:
             return attach_gradient(weight, terms)
         rows, picked = active
-        return attach_gradient(picked, terms._replace(gradient=terms.gradient[rows]))
+        return attach_gradient(picked, pick_rows(terms, rows))
 
-    def terms(self, weight: Tensor, step: int, *, need_gradient: bool) -> MMATerms:
+    def terms(
+        self, weight: Tensor, step: int, *, need_gradient: bool, touched_only: bool = False
+    ) -> MMATerms:
         """Return value, gradient, angles and neighbours outside autograd."""
         generator = None
         if self.rows is not None and self.rows < self.num_classes:
@@ -63,6 +70,7 @@ class ClassMMA:
             generator=generator,
             neighbours=self.cache if self.rows is None else None,
             need_gradient=need_gradient,
+            touched_only=touched_only,
             on_bad_rows="nan",
         )
 

@@ -12,6 +12,8 @@ from arcface_plus.config import OptimConfig
 from arcface_plus.distributed import Group, all_reduce_sum
 from arcface_plus.losses.head import ClassifierHead
 
+_ROWS_AT_ONCE = 16_384  # bounds what an update of sampled rows makes beside them
+
 
 def decays(module: nn.Module, name: str, rule: str) -> bool:
     """Return whether the parameter ``name`` directly in ``module`` decays.
@@ -110,17 +112,18 @@ class RowSGD(torch.optim.Optimizer):
 
     def _update(self, parameter: Tensor, group: dict[str, Any]) -> None:
         gradient = parameter.grad.coalesce()  # type: ignore[union-attr]
-        rows, values = gradient.indices()[0], gradient.values()
-        buffer, old = self.state[parameter]["momentum_buffer"], parameter[rows]
-        moved = values + group["weight_decay"] * old
-        kept = buffer[rows]
-        momentum = group["momentum"] * kept + moved
-        new = old - group["lr"] * momentum
-        if self.found_inf is not None:
-            bad = self.found_inf.to(torch.bool)
-            momentum, new = torch.where(bad, kept, momentum), torch.where(bad, old, new)
-        buffer[rows] = momentum
-        parameter[rows] = new
+        buffer = self.state[parameter]["momentum_buffer"]
+        parts = (gradient.indices()[0].split(_ROWS_AT_ONCE), gradient.values().split(_ROWS_AT_ONCE))
+        for rows, values in zip(*parts, strict=True):
+            old, kept = parameter[rows], buffer[rows]
+            momentum = values.add(old, alpha=group["weight_decay"])
+            momentum.add_(kept, alpha=group["momentum"])
+            new = old.sub(momentum, alpha=group["lr"])
+            if self.found_inf is not None:
+                bad = self.found_inf.to(torch.bool)
+                momentum, new = torch.where(bad, kept, momentum), torch.where(bad, old, new)
+            buffer[rows] = momentum
+            parameter[rows] = new
 
 
 def gradient_values(parameter: Tensor) -> Tensor | None:

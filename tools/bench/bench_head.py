@@ -43,21 +43,27 @@ def resident(kind: str) -> int:
     raise RuntimeError(f"no {kind} in /proc/self/status")
 
 
+def two_steps(options: argparse.Namespace, classes: int) -> ClassifierHead:
+    embeddings = torch.randn(options.batch // options.ranks, options.dim, requires_grad=True)
+    labels = torch.randint(0, classes, (len(embeddings),))
+    variant = {"mma_weight": 0.0, **VARIANTS[options.variant]}
+    head = ClassifierHead(classes, options.dim, Margin(), **variant)  # type: ignore[arg-type]
+    optimizers = build_optimizers(torch.nn.Identity(), head, OptimConfig())
+    for step in range(2):
+        head(embeddings, labels, step).loss.backward()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+    return head
+
+
 def worker(options: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     with start_world("cpu") as world:
-        embeddings = torch.randn(options.batch // world.size, options.dim)
-        labels = torch.randint(0, options.classes[0], (len(embeddings),))
-        (embeddings @ embeddings.t()).sum()  # what the library allocates on first use
+        two_steps(options, 5000)  # what libraries allocate and load on first use
         before = resident("VmRSS")
-        variant = {"mma_weight": 0.0, **VARIANTS[options.variant]}
-        head = ClassifierHead(options.classes[0], options.dim, Margin(), **variant)  # type: ignore[arg-type]
-        optimizers = build_optimizers(torch.nn.Identity(), head, OptimConfig())
-        for step in range(2):
-            head(embeddings.requires_grad_(), labels, step).loss.backward()
-            for optimizer in optimizers:
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
+        Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+        head = two_steps(options, options.classes[0])
         if world.is_main:
             kept = 2 * head.weight.numel() * 4
             print(json.dumps({"peak": resident("VmHWM") - before, "kept": kept}))
@@ -69,6 +75,7 @@ def measure(options: argparse.Namespace, classes: int, variant: str) -> dict[str
         port = str(free.getsockname()[1])
     command = [sys.executable, __file__, "--variant", variant, "--classes", str(classes)]
     command += ["--dim", str(options.dim), "--batch", str(options.batch)]
+    command += ["--ranks", str(options.ranks)]
     ranks = [
         subprocess.Popen(
             command,

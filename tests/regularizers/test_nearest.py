@@ -1,0 +1,260 @@
+"""Nearest neighbours against brute force in float64."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from arcface_plus.regularizers import nearest_rank, nearest_tables
+from arcface_plus.regularizers.nearest import (
+    nearest_between,
+    nearest_neighbors,
+    search_few,
+)
+from arcface_plus.regularizers.nearest_rank import Search, nearest_from_table
+from arcface_plus.regularizers.sphere import UnitRows
+
+TIE = 6e-8  # rows nearer to each other than this may be ranked by index
+
+
+def make(kind: str, n: int, d: int, seed: int = 0) -> Tensor:
+    """Return n unit rows in float32 that are hard in the way their name says."""
+    g = torch.Generator().manual_seed(seed)
+    random = torch.randn(n, d, generator=g)
+    noise = torch.randn(n, d, generator=g)
+    half, dozen = random[: -(-n // 2)], random[: -(-n // 12)]
+    rows = {
+        "random": random,
+        "pairs": half.repeat(2, 1)[:n] + 1e-2 * noise,
+        "tight": half.repeat(2, 1)[:n] + 1e-5 * noise,
+        "duplicates": half.repeat(2, 1)[:n],
+        "clusters": dozen.repeat(12, 1)[:n] + 0.3 * noise,
+        "cone": random + 5 * torch.randn(d, generator=g),
+        "collapsed": random[:1] + 1e-6 * noise,
+        "identical": random[:1].repeat(n, 1),
+        "one_sided": random.abs(),
+        "sparse": random * (torch.rand(n, d, generator=g) < 2 / d).float() + 1e-3 * noise,
+    }[kind]
+    return F.normalize(rows.double(), dim=1).float()
+
+
+KINDS = ("random", "pairs", "tight", "duplicates", "clusters", "cone", "collapsed", "identical",
+         "one_sided", "sparse")  # fmt: skip
+
+
+def chords(a: Tensor, b: Tensor) -> Tensor:
+    return torch.cdist(a.double(), b.double(), compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def assert_nearest(index: Tensor, distance: Tensor) -> None:
+    """Check that ``index`` is nearest in every row, and the first where the distances are equal."""
+    nearest, first = distance.min(1)
+    excess = distance.gather(1, index[:, None])[:, 0] - nearest
+    assert excess.max() < TIE
+    clear = (distance < nearest[:, None] + TIE).sum(1) == 1
+    assert torch.equal(index[clear], first[clear])
+    same = distance.gather(1, index[:, None]) == distance
+    assert torch.equal(index, same.int().argmax(1)), "a tie must go to the lowest index"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "auto"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("n", "d"), [(2, 3), (65, 2), (700, 8), (1333, 48)])
+def test_equals_brute_force(kind: str, n: int, d: int, precision: str) -> None:
+    rows = make(kind, n, d)
+    cosine, index = nearest_neighbors(rows, precision=precision)
+    distance = chords(rows, rows).fill_diagonal_(math.inf)
+    assert_nearest(index, distance)
+    expected = F.cosine_similarity(rows.double(), rows[index].double())
+    torch.testing.assert_close(cosine.double(), expected, rtol=0, atol=1e-7)
+    assert cosine.dtype == torch.float32 and index.dtype == torch.int64
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bf16_table_gives_the_neighbours_of_the_fp32_table(kind: str) -> None:
+    """Without the probe that would choose fp32, so that crowded queries take their own way out."""
+    unit = UnitRows.of_unit(make(kind, 3000, 64))
+    own, found = torch.arange(3000), []
+    for bf16 in (False, True):
+        table = nearest_tables.self_maxima(unit, bf16=bf16)
+        found.append(nearest_from_table(table, Search(unit, unit, own, table.group)))
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("kind", ["random", "clusters", "cone", "sparse"])
+def test_bf16_error_stays_within_its_bound(kind: str) -> None:
+    unit = UnitRows.of_unit(make(kind, 600, 96))
+    table = nearest_tables.self_maxima(unit, bf16=True)
+    exact = (unit.whole.double() @ unit.whole.double().t()).fill_diagonal_(-1)
+    padded = F.pad(exact, (0, -600 % table.group), value=-1).unflatten(1, (-1, table.group)).amax(2)
+    value = table.values.view(torch.bfloat16).double().t()
+    slack = table.slack.double()[:, None]
+    bound = slack + 2.0**-8 * (padded.abs() + slack)
+    share = (padded.clamp_min(0) - value).abs() / bound
+    assert share.max() <= 1
+    assert share.max() > 0.1, "a bound this loose would leave everything open"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(("n", "m"), [(1, 1), (1, 300), (300, 1), (130, 777), (600, 600)])
+def test_between_both_ways(n: int, m: int, precision: str) -> None:
+    both = make("clusters", n + m, 24)
+    a, b = both[:n], both[n:]
+    of_a, of_b = nearest_between(a, b, precision=precision)
+    distance = chords(a, b)
+    assert_nearest(of_a.index, distance)
+    assert_nearest(of_b.index, distance.t())
+    expected = F.cosine_similarity(b.double(), a[of_b.index].double())
+    torch.testing.assert_close(of_b.cosine.double(), expected, rtol=0, atol=1e-7)
+
+
+def test_between_an_empty_set() -> None:
+    a, empty = make("random", 5, 4), torch.empty(0, 4)
+    of_a, of_empty = nearest_between(a, empty)
+    assert of_a.index.tolist() == [-1] * 5 and len(of_empty.index) == 0
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("group_bytes", [1, 16 << 20])
+def test_few_queries_among_rows_made_block_by_block(
+    precision: str, group_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nearest_tables, "_TABLE_BYTES", group_bytes)  # 1: groups above a block
+    weight = 3 * make("clusters", 2500, 16)
+    norms = weight.norm(dim=1)
+    lazy, whole = UnitRows(weight, norms, keep=False), UnitRows(weight, norms)
+    own = torch.tensor([0, 17, 2499, 1024])
+    index = search_few(lazy.take(own), lazy, own, precision=precision)
+    distance = chords(whole.whole[own], whole.whole)
+    distance[torch.arange(4), own] = math.inf
+    assert_nearest(index, distance)
+    assert torch.equal(lazy.block(5, 9), whole.block(5, 9))
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_any_group_and_block_size(bf16: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = make("clusters", 1500, 20)
+    expected = nearest_neighbors(rows, precision="fp32").index
+    unit = UnitRows.of_unit(rows)
+    for budget in (1 - 1500 * 20, 40_000 - 1500 * 20, 1 << 30):
+        monkeypatch.setattr(nearest_tables, "_TABLE_BYTES", budget + 1500 * 20)
+        monkeypatch.setattr(nearest_rank, "_QUERIES_AT_ONCE", 400)
+        table = nearest_tables.self_maxima(unit, bf16=bf16)
+        search = Search(unit, unit, torch.arange(1500), table.group)
+        assert torch.equal(nearest_from_table(table, search), expected)
+
+
+def test_close_rows_are_told_apart() -> None:
+    """Below 4e-4 rad the cosines of float32 rows are all one; their differences are not."""
+    angles = torch.tensor([0.0, 3e-4, 5e-4, 6e-4, 6.5e-4], dtype=torch.float64)
+    rows = torch.stack([angles.cos(), angles.sin()], 1).float()
+    assert nearest_neighbors(rows).index.tolist() == [1, 2, 3, 4, 3]
+
+
+def test_ties_go_to_the_lowest_index() -> None:
+    rows = torch.eye(5)
+    assert nearest_neighbors(rows).index.tolist() == [1, 0, 0, 0, 0]
+    rows = torch.eye(3)[[2, 0, 1, 0, 2, 0]]
+    assert nearest_neighbors(rows).index.tolist() == [4, 3, 0, 1, 0, 1]
+
+
+def test_float64_is_searched_in_float64() -> None:
+    angles = torch.tensor([0.0, 1.0, 2.0 - 1e-12, 3.0 - 1e-12], dtype=torch.float64)
+    rows = torch.stack([angles.cos(), angles.sin()], 1)
+    cosine, index = nearest_neighbors(rows)
+    assert index.tolist() == [1, 2, 1, 2] and cosine.dtype == torch.float64
+    assert abs(cosine[2] - math.cos(1 - 1e-12)) < 1e-15
+
+
+def test_half_precision_and_other_layouts() -> None:
+    rows = make("random", 200, 12)
+    expected = nearest_neighbors(rows)
+    strided = torch.empty(12, 400).t()[::2].copy_(rows)
+    assert not strided.is_contiguous()
+    assert torch.equal(nearest_neighbors(strided).index, expected.index)
+    assert torch.equal(nearest_neighbors(rows.view(200, 3, 2, 2)).index, expected.index)
+    half = rows.bfloat16()
+    again = nearest_neighbors(F.normalize(half.float(), dim=1))
+    assert torch.equal(nearest_neighbors(half).index, again.index)
+
+
+def test_no_graph_and_no_autocast() -> None:
+    rows = make("pairs", 300, 32).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        cosine, index = nearest_neighbors(rows)
+    assert not cosine.requires_grad and cosine.dtype == torch.float32
+    assert torch.equal(index, nearest_neighbors(rows).index)
+
+
+def test_bad_rows_are_named() -> None:
+    rows = make("random", 10, 4)
+    for value, row in ((0.0, 3), (math.nan, 7), (math.inf, 2), (2.0, 9)):
+        bad = rows.clone()
+        bad[row] = bad[row] * value if value == 2.0 else value
+        with pytest.raises(ValueError, match=f"row {row} of unit_rows has norm"):
+            nearest_neighbors(bad)
+    with pytest.raises(ValueError, match="row 1 of b_rows"):
+        nearest_between(rows, torch.zeros(2, 4) + torch.eye(4)[:1] * torch.tensor([[1.0], [0.0]]))
+
+
+def test_bad_arguments_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least two"):
+        nearest_neighbors(torch.ones(1, 1))
+    with pytest.raises(ValueError, match="at least two"):
+        nearest_neighbors(torch.empty(0, 4))
+    with pytest.raises(ValueError, match="floating-point rows"):
+        nearest_neighbors(torch.ones(4))
+    with pytest.raises(ValueError, match="floating-point rows"):
+        nearest_neighbors(torch.ones(4, 1, dtype=torch.int64))
+    with pytest.raises(ValueError, match="fp8"):
+        nearest_neighbors(torch.eye(3), precision="fp8")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="must agree"):
+        nearest_between(torch.eye(3), torch.eye(4))
+
+
+KERNEL = """
+import torch
+from arcface_plus.regularizers import nearest_triton as kernel, nearest
+from arcface_plus.regularizers.sphere import UnitRows
+from test_nearest import assert_nearest, chords, make
+kernel._COLUMNS_AT_ONCE = 100
+for kind, n, m, d in (("random", 2, 3, 3), ("clusters", 90, 200, 40), ("tight", 130, 65, 33)):
+    both = make(kind, n + m, d)
+    a, b = UnitRows.of_unit(both[:n]), UnitRows.of_unit(both[n:])
+    def check(index, distance):
+        nearest = distance.min(1).values
+        assert (distance.gather(1, index[:, None])[:, 0] - nearest).max() < 1e-6, kind
+    check(kernel.search(a, a, own=True)[0], chords(a.whole, a.whole).fill_diagonal_(9))
+    of_a, of_b = kernel.search(a, b, own=None)
+    check(of_a, chords(a.whole, b.whole))
+    check(of_b, chords(b.whole, a.whole))
+    own = torch.tensor([m - 1, 0])
+    lazy = UnitRows(2 * b.whole, torch.full((m,), 2.0), keep=False)
+    index, _ = kernel.search(UnitRows.of_unit(lazy.take(own)), lazy, own=own)
+    distance = chords(b.whole[own], b.whole)
+    distance[torch.arange(2), own] = 9
+    check(index, distance)
+nothing, _ = kernel.search(UnitRows.of_unit(torch.eye(2)[:1]), UnitRows.of_unit(torch.eye(2)[:1]),
+                           own=torch.tensor([0]))
+assert nothing.tolist() == [-1]
+print("searched")
+"""
+
+
+@pytest.mark.slow
+def test_gpu_kernel_under_the_interpreter(repository) -> None:  # type: ignore[no-untyped-def]
+    """All of the GPU search but its launch on a GPU; interpreted, as this machine may have none."""
+    pytest.importorskip("triton", reason="Triton is not installed")
+    paths = [str(repository), str(repository / "tests" / "regularizers")]
+    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(paths)}
+    done = subprocess.run(
+        [sys.executable, "-c", KERNEL], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and "searched" in done.stdout, done.stderr
