@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -60,8 +61,9 @@ class ClassMMA:
         """Return value, gradient, angles and neighbours outside autograd."""
         generator = None
         if self.rows is not None and self.rows < self.num_classes:
-            # Separated from other uses of the seed; a product keeps steps of different seeds apart.
-            generator = torch.Generator().manual_seed((self.seed << 32) ^ (step + 1))
+            # torch keeps 32 bits of a seed: mix (seed, step) into them rather than shift.
+            mixed = np.random.SeedSequence([self.seed, step]).generate_state(1)
+            generator = torch.Generator().manual_seed(int(mixed[0]))
         return sharded_mma_value_and_gradient(
             weight.detach(),
             group=self.group,

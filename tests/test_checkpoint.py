@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from arcface_plus.checkpoint import Checkpoints, class_shard
+from arcface_plus.distributed import World, start_world
+
+
+@pytest.fixture
+def world():
+    with start_world("cpu") as world:
+        yield world
+
+
+def contents(store: Checkpoints, factor: float = 1.0) -> dict[str, torch.Tensor]:
+    return {
+        "plain": torch.arange(6.0) * factor,
+        "half": torch.ones(3, dtype=torch.bfloat16) * factor,
+        "bytes": torch.arange(5, dtype=torch.uint8),
+        "rows": class_shard(torch.arange(14.0).view(7, 2) * factor, 7, store.mesh),
+    }
+
+
+def test_round_trip(tmp_path: Path, world: World) -> None:
+    store = Checkpoints(tmp_path, world)
+    saved = contents(store, 3.0)
+    store.save(12, saved, {"step": 12, "lr": 0.1})
+    loaded = contents(store, 0.0)
+    state = store.load(store.path(12), loaded)
+    assert (state["step"], state["lr"]) == (12, 0.1)
+    for name in ("plain", "half", "bytes"):
+        assert torch.equal(loaded[name], saved[name])
+    assert torch.equal(loaded["rows"].to_local(), saved["rows"].to_local())
+
+
+def test_keeps_the_newest_and_replaces_a_step(tmp_path: Path, world: World) -> None:
+    store = Checkpoints(tmp_path, world, keep=2)
+    for step in (1, 2, 3, 3):
+        store.save(step, contents(store, step), {})
+    assert store.steps() == [2, 3]
+
+
+def test_unfinished_folder_is_no_checkpoint(tmp_path: Path, world: World) -> None:
+    store = Checkpoints(tmp_path, world)
+    (tmp_path / ".tmp-step-00000005").mkdir(parents=True)
+    (tmp_path / "step-00000004").mkdir()  # renamed by hand: no manifest
+    assert store.steps() == []
+    store.save(6, contents(store), {})
+    assert store.steps() == [6] and not (tmp_path / ".tmp-step-00000005").exists()
+    with pytest.raises(ValueError, match="not a whole checkpoint"):
+        store.load(tmp_path / "step-00000004", contents(store))
+
+
+@pytest.mark.parametrize("harm", ["flip", "cut", "remove", "state"])
+def test_damage_is_named(tmp_path: Path, world: World, harm: str) -> None:
+    store = Checkpoints(tmp_path, world)
+    path = store.save(1, contents(store), {"step": 1})
+    part = path / "state.json" if harm == "state" else next(path.glob("__*"))
+    data = bytearray(part.read_bytes())
+    if harm == "remove":
+        part.unlink()
+    else:
+        data[len(data) // 2] ^= 1
+        part.write_bytes(data[:-3] if harm == "cut" else data)
+    with pytest.raises(ValueError, match=f"{part.name} is (damaged|missing)"):
+        store.load(path, contents(store))
+
+
+def test_missing_name_and_other_shape(tmp_path: Path, world: World) -> None:
+    store = Checkpoints(tmp_path, world)
+    path = store.save(1, contents(store), {})
+    with pytest.raises(ValueError, match="'more' is absent"):
+        store.load(path, {"more": torch.zeros(2)})
+    with pytest.raises(ValueError, match=r"'plain' is of shape \(6,\)"):
+        store.load(path, {"plain": torch.zeros(7)})
+
+
+def test_failed_write_leaves_the_last_one(tmp_path: Path, world: World, monkeypatch) -> None:
+    import arcface_plus.checkpoint as module
+
+    store = Checkpoints(tmp_path, world)
+    store.save(1, contents(store), {})
+
+    def full_disk(path: Path) -> dict:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "_fingerprint", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        store.save(2, contents(store), {})
+    monkeypatch.undo()
+    assert store.steps() == [1]
+    store.load(store.path(1), contents(store))
+
+
+def test_manifest_lists_every_file(tmp_path: Path, world: World) -> None:
+    store = Checkpoints(tmp_path, world)
+    path = store.save(1, contents(store), {})
+    listed = set(json.loads((path / "manifest.json").read_text())["files"])
+    assert listed == {p.name for p in path.iterdir()} - {"manifest.json"}

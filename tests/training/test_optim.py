@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from arcface_plus.config import OptimConfig
+from arcface_plus.losses.head import ClassifierHead
+from arcface_plus.losses.margins import Margin
+from arcface_plus.models import build_model
+from arcface_plus.training.optim import (
+    RowSGD,
+    build_optimizers,
+    parameter_groups,
+    scale_gradients,
+    squared_gradient_norm,
+)
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    return build_model("iresnet18", width=8, embedding_dim=8, size=32)
+
+
+def head(**options) -> ClassifierHead:
+    return ClassifierHead(9, 8, Margin(s=8), **options)
+
+
+@pytest.mark.parametrize(
+    ("rule", "decaying", "others"),
+    [
+        (
+            "mxnet",
+            {"conv1.weight", "bn1.weight", "prelu.weight", "fc.weight"},
+            {"bn1.bias", "fc.bias"},
+        ),
+        ("weights", {"conv1.weight", "fc.weight"}, {"bn1.weight", "prelu.weight", "fc.bias"}),
+        ("all", {"conv1.weight", "bn1.bias", "fc.bias", "prelu.weight"}, set()),
+    ],
+)
+def test_which_parameters_decay(model, rule, decaying, others) -> None:
+    classifier = head()
+    yes, no = parameter_groups(model, classifier, rule)
+    names = {id(p): name for name, p in model.named_parameters()}
+    names[id(classifier.weight)] = "classes"
+    decayed = {names[id(p)] for p in yes["params"]}
+    left = {names[id(p)] for p in no["params"]}
+    assert decaying | {"classes"} <= decayed and others <= left
+    trainable = {n for n, p in model.named_parameters() if p.requires_grad} | {"classes"}
+    assert decayed | left == trainable and not decayed & left
+    assert no["weight_decay"] == 0
+
+
+def test_first_step_that_is_skipped_leaves_no_garbage(model) -> None:
+    """Fused SGD makes momenta in its first step, uninitialised where it is skipped."""
+    (optimizer,) = build_optimizers(model, head(), OptimConfig())
+    before = [p.detach().clone() for p in model.parameters()]
+    for p in model.parameters():
+        p.grad = torch.full_like(p, math.nan)
+    optimizer.grad_scale, optimizer.found_inf = None, torch.ones(())
+    optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    assert all((s["momentum_buffer"] == 0).all() for s in optimizer.state.values())
+
+
+def test_first_step_equals_plain_sgd() -> None:
+    mine, theirs = nn.Linear(3, 2), nn.Linear(3, 2)
+    theirs.load_state_dict(mine.state_dict())
+    plain = torch.optim.SGD(theirs.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+    optimizer = build_optimizers(mine, head(), OptimConfig(decay="all"))[0]
+    for _ in range(3):
+        x = torch.randn(4, 3)
+        for net, sgd in ((mine, optimizer), (theirs, plain)):
+            net(x).square().sum().backward()
+            sgd.step()
+            sgd.zero_grad()
+    torch.testing.assert_close(mine.weight, theirs.weight)
+
+
+def sparse(rows: list[int], values: torch.Tensor) -> torch.Tensor:
+    return torch.sparse_coo_tensor(torch.tensor([rows]), values, (5, 3), check_invariants=True)
+
+
+def test_row_sgd_is_sgd_on_its_rows_and_nothing_elsewhere() -> None:
+    weight = nn.Parameter(torch.randn(5, 3))
+    optimizer = RowSGD([weight], lr=0.1, momentum=0.9, weight_decay=0.01)
+    optimizer.state[weight]["momentum_buffer"] = torch.zeros(5, 3)
+    value, buffer = weight.detach().clone(), torch.zeros(5, 3)
+    for rows in ([0, 3], [3], [1, 3, 4]):
+        gradient = torch.randn(len(rows), 3)
+        weight.grad = sparse(rows, gradient)
+        optimizer.step()
+        buffer[rows] = 0.9 * buffer[rows] + gradient + 0.01 * value[rows]
+        value[rows] -= 0.1 * buffer[rows]
+        torch.testing.assert_close(weight.detach(), value)
+    assert (optimizer.state[weight]["momentum_buffer"][2] == 0).all()
+
+
+def test_row_sgd_adds_up_uncoalesced_gradients_and_skips() -> None:
+    weight = nn.Parameter(torch.ones(5, 3))
+    optimizer = RowSGD([weight], lr=1.0, momentum=0.0, weight_decay=0.0)
+    optimizer.state[weight]["momentum_buffer"] = torch.zeros(5, 3)
+    weight.grad = sparse([2, 2], torch.ones(2, 3))
+    optimizer.step()
+    assert (weight[2] == -1).all() and (weight[[0, 1, 3, 4]] == 1).all()
+    optimizer.found_inf = torch.ones(())
+    weight.grad = sparse([0], torch.full((1, 3), math.nan))
+    optimizer.step()
+    assert (weight[0] == 1).all() and torch.isfinite(weight).all()
+
+
+@pytest.mark.parametrize("rate", [1.0, 0.4])
+def test_norm_counts_everything_once_and_scaling_scales_it(rate) -> None:
+    net, classifier = nn.Linear(4, 8), head(sample_rate=rate, mma_weight=0.0)
+    embeddings = net(torch.randn(6, 4))
+    classifier(embeddings, torch.arange(6), 0).loss.backward()
+    dense = classifier.weight.grad.to_dense() if rate < 1 else classifier.weight.grad
+    parts = [net.weight.grad, net.bias.grad, dense]
+    want = sum(g.double().square().sum() for g in parts).item()
+    assert squared_gradient_norm(net, classifier).item() == pytest.approx(want, rel=1e-6)
+    scale_gradients(net, classifier, torch.tensor(0.5))
+    assert squared_gradient_norm(net, classifier).item() == pytest.approx(want / 4, rel=1e-6)
+
+
+def test_norm_is_not_finite_where_a_gradient_is_not() -> None:
+    net, classifier = nn.Linear(4, 8), head()
+    net.weight.grad = torch.zeros_like(net.weight)
+    net.weight.grad[0, 0] = math.inf
+    assert not torch.isfinite(squared_gradient_norm(net, classifier))
