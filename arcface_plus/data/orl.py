@@ -24,6 +24,7 @@ from arcface_plus.data.pairs import PairSet
 PEOPLE = range(1, 41)
 PHOTOGRAPHS = range(1, 11)
 _HEIGHT, _WIDTH = 112, 92
+_FOLDS = 10
 _HEADER, _DAMAGED_HEADER = b"P5\n92 112\n255\n", b"P5\r\n92 112\r\n255\r\n"
 
 
@@ -95,11 +96,12 @@ class OrlFaces:
 
 
 def orl_pairs(people: Iterable[int] = range(31, 41), size: int = 112) -> PairSet:
-    """Return the fixed pairs of ``people``: a fold a person, 45 genuine and 45 impostor pairs each.
+    """Return the fixed pairs of ``people``: 45 genuine and 45 impostor pairs a person, in ten folds.
 
-    Genuine: every two of the person's ten photographs i < j, in order. Impostor: each genuine pair
-    has a twin whose second photograph is number j of another person, the others taken in turn. So
-    ten people give 450 + 450 pairs in ten folds.
+    Genuine: every two of a person's ten photographs i < j, in order. Impostor: each genuine pair has
+    a twin whose second photograph is number j of another person, the others taken in turn. Pairs
+    and twins are dealt to the folds in turn, so that every fold holds pairs of every person: with a
+    fold a person, the spread over folds would tell how much ten people differ.
 
     Raises ValueError for fewer than two people, and as ``OrlFaces``.
     """
@@ -107,20 +109,23 @@ def orl_pairs(people: Iterable[int] = range(31, 41), size: int = 112) -> PairSet
     count, ten = len(images.people), len(PHOTOGRAPHS)
     if count < 2:
         raise ValueError(f"Impostor pairs need two people, but people is {images.people}.")
-    rows: list[tuple[int, int, bool]] = []
+    folds: list[list[tuple[int, int, bool]]] = [[] for _ in range(_FOLDS)]
     two_of_ten = list(itertools.combinations(range(ten), 2))
     for person in range(count):
-        rows += [(person * ten + i, person * ten + j, True) for i, j in two_of_ten]
         for turn, (i, j) in enumerate(two_of_ten):
             other = (person + 1 + turn % (count - 1)) % count
-            rows.append((person * ten + i, other * ten + j, False))
+            # Each person begins at another fold: 45 pairs do not divide evenly by ten.
+            fold = folds[(turn + 5 * person) % _FOLDS]
+            fold.append((person * ten + i, person * ten + j, True))
+            fold.append((person * ten + i, other * ten + j, False))
+    rows = [pair for fold in folds for pair in sorted(fold, key=lambda pair: not pair[2])]
     return PairSet(
         images,
         [same for _, _, same in rows],
         index_a=np.array([a for a, _, _ in rows]),
         index_b=np.array([b for _, b, _ in rows]),
         names=[f"s{person}" for person in images.people for _ in PHOTOGRAPHS],
-        folds=count,
+        folds=_FOLDS,
         name="orl",
     )
 
