@@ -31,8 +31,8 @@ _HEADER, _DAMAGED_HEADER = b"P5\n92 112\n255\n", b"P5\r\n92 112\r\n255\r\n"
 class OrlImages:
     """Photographs of ``people``, ten a person in order, as (size, size, 3) uint8 RGB.
 
-    The 92 × 112 photograph is made square by mirroring ten columns at either side, which keeps the
-    face's proportions; then scaled where ``size`` is not 112.
+    The 92 × 112 photograph is stretched to a square: all of it is kept and nothing is made up, and
+    every face is stretched alike.
     """
 
     def __init__(self, people: Iterable[int], *, size: int = 112) -> None:
@@ -172,15 +172,12 @@ def _roughness(pixels: bytes) -> int:
 
 
 def square(image: np.ndarray, size: int) -> np.ndarray:
-    """Return an ORL photograph (112, 92, 3) as (size, size, 3), proportions kept."""
+    """Return an ORL photograph (112, 92, 3) stretched to (size, size, 3)."""
     if image.shape != (_HEIGHT, _WIDTH, 3):
         raise ValueError(f"An ORL photograph is 112 x 92 x 3, but this one is {image.shape}.")
-    margin = (_HEIGHT - _WIDTH) // 2
-    padded = np.pad(image, ((0, 0), (margin, margin), (0, 0)), mode="reflect")
-    if size == _HEIGHT:
-        return padded
-    method = cv2.INTER_AREA if size < _HEIGHT else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(padded, (size, size), interpolation=method))
+    # Width grows to 112, height only ever shrinks: areas where both shrink, else interpolation.
+    method = cv2.INTER_AREA if size <= _WIDTH else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, (size, size), interpolation=method))
 
 
 def _checked_people(people: Iterable[int]) -> list[int]:

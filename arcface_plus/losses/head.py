@@ -126,13 +126,15 @@ class ClassifierHead(nn.Module):
         self._check_labels(labels)
         if sizes is None:
             sizes = gather_sizes(len(labels), labels.device, self.group)
-        if self.sample_rate == 1.0:
-            return StepPlan(sum(sizes), step or 0, None)
-        if step is None:
+        draws = self.sample_rate < 1 or (self.mma_weight > 0 and self.mma.samples)
+        if draws and step is None:
             raise ValueError(
-                "sample_rate < 1 draws other classes at every step: pass step=, the number of the "
-                "optimizer step."
+                "sample_rate < 1 and mma_rows draw other classes at every step: pass step=, the "
+                "number of the optimizer step."
             )
+        step = step or 0
+        if self.sample_rate == 1.0:
+            return StepPlan(sum(sizes), step, None)
         positives = torch.cat(all_gather_rows(labels, self.group, sizes=sizes))
         rows = sampled_rows(
             positives, rate=self.sample_rate, seed=self.seed, step=step, lo=self.lo, hi=self.hi
@@ -223,10 +225,10 @@ class ClassifierHead(nn.Module):
             )
             if not len(weight):
                 return logit, others, zero
-            lengths = torch.linalg.vector_norm(x, dim=1) * torch.linalg.vector_norm(
-                weight[row.clamp_min(0)], dim=1
-            )
-            return logit, others, (logit / lengths.clamp_min(1e-12)).detach()
+            with torch.no_grad():
+                own = torch.linalg.vector_norm(weight[row.clamp_min(0)], dim=1)
+                lengths = own * torch.linalg.vector_norm(x, dim=1)
+                return logit, others, logit / lengths.clamp_min(1e-12)
         form = OtherLogits(
             scale=self.margin.s, relu=self.margin.wc_relu, limit=self.filter_threshold
         )

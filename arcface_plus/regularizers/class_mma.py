@@ -36,6 +36,11 @@ class ClassMMA:
         self.sizes = [hi - lo for lo, hi in shard_bounds(num_classes, world_size(group))]
         self.cache = NeighbourCache(refresh_every) if refresh_every > 1 else None
 
+    @property
+    def samples(self) -> bool:
+        """Whether rows are drawn anew at every step, rather than all taken."""
+        return self.rows is not None and self.rows < self.num_classes
+
     def __call__(
         self, weight: Tensor, step: int, *, active: tuple[Tensor, Tensor] | None = None
     ) -> Tensor:
@@ -60,7 +65,7 @@ class ClassMMA:
     ) -> MMATerms:
         """Return value, gradient, angles and neighbours outside autograd."""
         generator = None
-        if self.rows is not None and self.rows < self.num_classes:
+        if self.samples:
             # torch keeps 32 bits of a seed: mix (seed, step) into them rather than shift.
             mixed = np.random.SeedSequence([self.seed, step]).generate_state(1)
             generator = torch.Generator().manual_seed(int(mixed[0]))
@@ -86,7 +91,7 @@ class ClassMMA:
         cache, self.cache = self.cache, None  # what is logged is never a reused neighbour
         angle = self.terms(weight, step, need_gradient=False).angle
         self.cache = cache
-        if self.rows is None or self.rows >= self.num_classes:
+        if not self.samples:
             angle = torch.cat(all_gather_rows(angle, self.group, sizes=self.sizes))
         norms = torch.linalg.vector_norm(weight.detach(), dim=1)
         norms = torch.cat(all_gather_rows(norms, self.group, sizes=self.sizes))

@@ -31,16 +31,22 @@ def test_faces_and_labels():
 
 
 @needs_orl
-def test_proportions_are_kept():
-    faces = OrlFaces([31])
+def test_the_whole_photograph_is_stretched():
+    faces = OrlFaces([1])
     raw = faces.paths[0].read_bytes()
     assert raw.startswith(b"P5\n") and len(raw) == 14 + 92 * 112  # one of the undamaged files
     grey = np.frombuffer(raw[14:], dtype=np.uint8).reshape(112, 92)
-    image = faces[0][0][..., 0]
-    assert np.array_equal(image[:, 10:102], grey)
-    assert np.array_equal(image[:, :10], grey[:, 10:0:-1])
-    assert np.array_equal(image[:, 102:], grey[:, 90:80:-1])
-    assert OrlFaces([31], size=56)[0][0].shape == (56, 56, 3)
+    image = faces[0][0]
+    assert image.shape == (112, 112, 3) and (image == image[..., :1]).all()
+    # Rows stay; columns are interpolated between the same first and last ones.
+    assert np.array_equal(image[:, 0, 0], grey[:, 0]) and np.array_equal(
+        image[:, -1, 0], grey[:, -1]
+    )
+    wanted = np.stack(
+        [np.interp((np.arange(112) + 0.5) * 92 / 112 - 0.5, np.arange(92), row) for row in grey]
+    )
+    assert np.abs(image[..., 0] - wanted).max() <= 1
+    assert OrlFaces([1], size=64)[0][0].shape == (64, 64, 3)
 
 
 @needs_orl
@@ -76,7 +82,7 @@ def test_raw_pixels_on_the_fixed_pairs():
     rows = raw_pixel_embeddings(pairs.images)
     result = verify(rows[pairs.index_a], rows[pairs.index_b], pairs.is_same, pairs.folds)
     assert result.accuracy == pytest.approx(0.8544, abs=2e-3)
-    assert result.auc == pytest.approx(0.9198, abs=1e-3)
+    assert result.auc == pytest.approx(0.9159, abs=1e-3)
 
 
 @needs_orl

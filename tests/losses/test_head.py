@@ -79,6 +79,8 @@ def test_sampling_needs_the_step(batch) -> None:
     embeddings, labels = batch
     with pytest.raises(ValueError, match="pass step="):
         ClassifierHead(20, 8, Margin(), sample_rate=0.3)(embeddings, labels)
+    with pytest.raises(ValueError, match="pass step="):
+        ClassifierHead(20, 8, Margin(), mma_rows=5)(embeddings, labels)
 
 
 def test_filter_leaves_out_classes_that_are_too_like(batch) -> None:
