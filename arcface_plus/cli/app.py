@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from arcface_plus.cli import data, embed, verify
+from arcface_plus.cli import data, embed, identify, ijb, verify
 from arcface_plus.cli.errors import exit_code_for
 
 app = typer.Typer(
@@ -25,6 +25,8 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.command("verify")(verify.verify_command)
 app.command("embed")(embed.embed_command)
+app.command("ijb")(ijb.ijb_command)
+app.command("identify")(identify.identify_command)
 
 
 @app.command(

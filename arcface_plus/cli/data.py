@@ -1,4 +1,4 @@
-"""The verbs of ``arcface-plus data`` for record files: pack, unpack, inspect, check."""
+"""The verbs of ``arcface-plus data``: pack, unpack, inspect, check; pairs, overlap."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from arcface_plus.cli.data_pairs import overlap_command, pairs_command
 from arcface_plus.cli.progress import counted
 
 if TYPE_CHECKING:
     from arcface_plus.data.records import RecordReader
 
-app = typer.Typer(help="Pack, unpack, inspect and check training data.", no_args_is_help=True)
+app = typer.Typer(
+    help="Pack, unpack, inspect and check training data; make pairs.", no_args_is_help=True
+)
+app.command("pairs")(pairs_command)
+app.command("overlap")(overlap_command)
 
 Records = Annotated[Path, typer.Argument(help="A .rec file, or the folder of a train.rec.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]

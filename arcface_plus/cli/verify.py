@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import shlex
-import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 if TYPE_CHECKING:
-    import numpy as np
-    import torch
-
-    from arcface_plus.data.pairs import PairSet
-    from arcface_plus.evaluation.verification import VerificationResult
+    from arcface_plus.cli.verify_scoring import Entry, Scoring
     from arcface_plus.models.preprocessing import Preprocessing
 
-
-@dataclass(frozen=True)
-class Entry:
-    """One scored set: what it is, squared distances (N,) and labels of its pairs, the result."""
-
-    facts: dict[str, Any]
-    distances: np.ndarray
-    is_same: np.ndarray
-    result: VerificationResult
-    pairs: PairSet | None = None
+_FARS = "1e-1,1e-2,1e-3,1e-4,1e-5"
 
 
 def verify_command(
@@ -42,10 +24,11 @@ def verify_command(
         Path | None, typer.Option(help="Run folder, .safetensors, .pt or .onnx file.")
     ] = None,
     embeddings: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
             help="An .npz of embeddings instead of a model: files and emb (with a list as --pairs),"
-            " or embeddings_a, embeddings_b and is_same (without)."
+            " or embeddings_a, embeddings_b and is_same (without). Several times: each with the"
+            " list in its place; one file serves several lists."
         ),
     ] = None,
     pairs: Annotated[
@@ -55,11 +38,40 @@ def verify_command(
     root: Annotated[
         Path | None, typer.Option(help="Image folder of the lists (their own folder if absent).")
     ] = None,
+    compare: Annotated[
+        Path | None,
+        typer.Option(
+            help="Another model, or .npz, to score on the same pairs: the difference in accuracy,"
+            " its paired 95 % interval, and the exact McNemar test."
+        ),
+    ] = None,
+    far: Annotated[
+        str, typer.Option(metavar="LIST", help="False accept rates to state TAR at.")
+    ] = _FARS,
+    advise_far: Annotated[
+        float | None,
+        typer.Option(help="Advise the threshold for this false accept rate, with its interval."),
+    ] = None,
+    pca: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Project to this many components, fitted on the training folds each time."
+        ),
+    ] = None,
     json_path: Annotated[
         Path | None, typer.Option("--json", help="Write every number to this file.")
     ] = None,
     report: Annotated[
         Path | None, typer.Option(help="Write an HTML page with curves and the hardest pairs.")
+    ] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print rows as in a paper's table, nothing else.")
+    ] = False,
+    latex: Annotated[
+        bool, typer.Option("--latex", help="The same as a LaTeX tabular (booktabs).")
+    ] = False,
+    method: Annotated[
+        str | None, typer.Option(help="What those rows call the model (its file name if absent).")
     ] = None,
     folds: Annotated[
         int | None, typer.Option(help="Folds (as the list states; 10 if it does not).")
@@ -79,46 +91,61 @@ def verify_command(
             " size and flip_sum."
         ),
     ] = None,
+    compare_preprocessing: Annotated[
+        str | None, typer.Option(help="The same for the file of --compare.")
+    ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Keep embeddings in this folder, and use those kept for the same weights,"
+            " preprocessing, pairs, images, flip, precision and device.",
+        ),
+    ] = None,
 ) -> None:
     """Score faces in pairs: accuracy over folds, AUC, EER and TAR at fixed FAR.
 
     Several pair sets may follow one --pairs: verify --model M --pairs lfw.bin cfp_fp.bin
-    """
-    sets = [*(pairs or []), *(more_pairs or [])]
-    if (model is None) == (embeddings is None):
-        raise ValueError("Give either --model or --embeddings.")
-    console = Console()
-    if embeddings is not None:
-        entries = [_score_file(embeddings, sets, folds, root)]
-    else:
-        assert model is not None
-        if not sets:
-            raise ValueError("--model needs at least one pair set to embed: --pairs lfw.bin")
-        from arcface_plus.distributed import start_world
 
-        with start_world(device) as world:
-            entries = _score_model(
-                model,
-                sets,
-                root=root,
-                folds=folds,
-                flip=flip,
-                batch_size=batch_size,
-                device=world.device,
-                precision=precision,
-                resize=resize,
-                preprocessing=parse_preprocessing(preprocessing),
-            )
-        if not world.is_main:
-            return
-    for entry in entries:
-        console.print(result_table(entry.facts["name"], entry.result))
-    if json_path is not None:
-        write_results(json_path, entries)
-        console.print(f"Wrote {json_path}")
-    if report is not None:
-        _write_report(report, entries)
-        console.print(f"Wrote {report}")
+    The 95 % intervals leave out one person at a time, where people are known by name or by
+    photographs; what a bootstrap over pairs would claim stands beside. See docs/verification.md.
+    """
+    from arcface_plus.cli.verify_scoring import Scoring
+
+    sets = [*(pairs or []), *(more_pairs or [])]
+    _check_use(model, embeddings, sets, advise_far, pca, markdown and latex)
+    scoring = Scoring(
+        root=root,
+        folds=folds,
+        fars=parse_fars(far),
+        pca=pca,
+        flip=flip,
+        batch_size=batch_size,
+        precision=precision,
+        resize=resize,
+        cache=cache,
+    )
+    foreign = parse_preprocessing(preprocessing), parse_preprocessing(compare_preprocessing)
+    entries = _score(embeddings or model, sets, compare, scoring, foreign, device)
+    if entries is None:
+        return
+    if advise_far is not None:
+        from arcface_plus.cli.verify_scoring import advise
+
+        entries = advise(entries, advise_far)
+    style = "markdown" if markdown else "latex" if latex else None
+    _show(entries, style=style, method=method, json_path=json_path, report=report)
+
+
+def parse_fars(text: str) -> tuple[float, ...]:
+    """Return the rates of ``1e-3,1e-4``; raises ValueError for what is no rate in (0, 1]."""
+    try:
+        fars = tuple(float(word) for word in text.replace(",", " ").split())
+    except ValueError as error:
+        raise ValueError(f"--far {text!r}: give rates such as 1e-3,1e-4 ({error}).") from error
+    if not fars or not all(0 < far <= 1 for far in fars):
+        raise ValueError(f"--far {text!r}: give rates above 0 and up to 1, such as 1e-3,1e-4.")
+    return fars
 
 
 def parse_preprocessing(text: str | None) -> Preprocessing | None:
@@ -130,115 +157,90 @@ def parse_preprocessing(text: str | None) -> Preprocessing | None:
     return INSIGHTFACE if text == "insightface" else Preprocessing.from_json(text)
 
 
-def _score_file(path: Path, sets: list[Path], folds: int | None, root: Path | None) -> Entry:
-    from arcface_plus.data.pairs import load_pairs
-    from arcface_plus.evaluation.embedding_files import read_embedded_pairs
-    from arcface_plus.evaluation.verification import squared_distances, verify_distances
-
-    if len(sets) > 1:
-        raise ValueError(f"--embeddings takes one list of pairs, but {len(sets)} were given.")
-    listed = read_embedded_pairs(path, sets[0] if sets else None)
-    distances = squared_distances(listed.embeddings_a, listed.embeddings_b)
-    result = verify_distances(distances, listed.is_same, folds or listed.folds or 10)
-    facts = {"name": listed.name, "embeddings": str(path)}
-    if sets:
-        facts["pairs"] = str(sets[0])
-    # With the images at hand, the report can show them.
-    pairs = load_pairs(sets[0], root) if sets and root is not None else None
-    return Entry(facts, distances, listed.is_same, result, pairs)
-
-
-def _score_model(
-    path: Path,
+def _check_use(
+    model: Path | None,
+    embeddings: list[Path] | None,
     sets: list[Path],
-    *,
-    root: Path | None,
-    folds: int | None,
-    flip: bool | None,
-    batch_size: int,
-    device: torch.device,
-    precision: str,
-    resize: bool,
-    preprocessing: Preprocessing | None,
-) -> list[Entry]:
-    from arcface_plus.cli.progress import counted
-    from arcface_plus.data.pairs import load_pairs
-    from arcface_plus.distributed import rank
-    from arcface_plus.evaluation.embedding import pair_distances
-    from arcface_plus.evaluation.verification import verify_distances
-    from arcface_plus.models import load_model
+    advise_far: float | None,
+    pca: int | None,
+    both_styles: bool,
+) -> None:
+    if (model is None) == (not embeddings):
+        raise ValueError("Give either --model or --embeddings.")
+    if model is not None and not sets:
+        raise ValueError("--model needs at least one pair set to embed: --pairs lfw.bin")
+    if pca is not None and advise_far is not None:
+        raise ValueError(
+            "--advise-far needs one space for all pairs, but --pca fits one a fold; leave one out."
+        )
+    if both_styles:
+        raise ValueError("Give either --markdown or --latex.")
 
-    # All sets are opened first: a wrong path should not show after an hour of embedding.
-    loaded = [load_pairs(each, root) for each in sets]
-    network = load_model(path, preprocessing=preprocessing)
-    flip = network.preprocessing.flip_sum if flip is None else flip
-    entries: list[Entry] = []
-    for source, pair_set in zip(sets, loaded, strict=True):
-        with counted(pair_set.name, enabled=rank() == 0) as progress:
-            distances = pair_distances(
-                network,
-                pair_set,
-                flip=flip,
-                batch_size=batch_size,
-                device=device,
-                precision=precision,
-                resize=resize,
-                progress=progress,
+
+def _score(
+    source: Path | list[Path] | None,
+    sets: list[Path],
+    other: Path | None,
+    scoring: Scoring,
+    preprocessing: tuple[Preprocessing | None, Preprocessing | None],
+    device: str,
+) -> list[Entry] | None:
+    """Return the entries, compared where asked; None on ranks that do not speak."""
+    from arcface_plus.cli.verify_scoring import compare, score_files, score_model
+
+    other_is_model = other is not None and other.suffix != ".npz"
+    if other_is_model and not sets:
+        raise ValueError("--compare with a model needs the pairs' images: give --pairs and --root.")
+    if isinstance(source, list) and not other_is_model:
+        entries = score_files(source, sets, scoring)
+        return entries if other is None else compare(entries, score_files([other], sets, scoring))
+    from arcface_plus.distributed import start_world
+
+    others: list[Entry] = []
+    with start_world(device) as world:
+        if isinstance(source, list):
+            entries = score_files(source, sets, scoring)
+        else:
+            assert source is not None
+            entries = score_model(
+                source, sets, scoring, preprocessing=preprocessing[0], device=world.device
             )
-        facts = {
-            "name": pair_set.name,
-            "pairs": str(source),
-            "fingerprint": pair_set.fingerprint(),
-            "model": str(path),
-            "flip": flip,
-            "precision": precision,
-        }
-        result = verify_distances(distances, pair_set.is_same, folds or pair_set.folds or 10)
-        entries.append(Entry(facts, distances, pair_set.is_same, result, pair_set))
-    return entries
+        if other is not None and other_is_model:
+            others = score_model(
+                other, sets, scoring, preprocessing=preprocessing[1], device=world.device
+            )
+    if not world.is_main:
+        return None
+    if other is not None and not other_is_model:
+        others = score_files([other], sets, scoring)
+    return compare(entries, others) if other is not None else entries
 
 
-def result_table(name: str, result: VerificationResult) -> Table:
-    """Lay out one result as a table of two columns."""
-    pairs = f"{result.genuine_pairs} genuine + {result.impostor_pairs} impostor pairs"
-    table = Table(title=f"{name}: {pairs}, {result.folds} folds", title_justify="left")
-    table.add_column("measure")
-    table.add_column("value")
-    low, high = result.confidence_interval
-    table.add_row("accuracy", f"{result.accuracy:.5f} ± {result.accuracy_std:.5f}")
-    table.add_row("95 % interval", f"{low:.5f} to {high:.5f} (t over folds)")
-    table.add_row("threshold", f"{result.threshold:.4f} squared L2 (mean of folds)")
-    table.add_row("AUC", f"{result.auc:.6f}")
-    table.add_row("EER", f"{result.eer:.5f}")
-    for far, tar in result.tar_at_far.items():
-        note = " (coarse: fewer than 10 false accepts)" if far in result.coarse_fars else ""
-        table.add_row(f"TAR@FAR={far:g}", f"{tar:.5f}{note}")
-    for far, needed in result.refused_fars.items():
-        table.add_row(f"TAR@FAR={far:g}", f"refused: needs {needed} impostor pairs")
-    table.add_row("folds", " ".join(f"{accuracy:.5f}" for accuracy in result.fold_accuracies))
-    return table
-
-
-def write_results(path: Path, entries: list[Entry]) -> None:
-    """Write ``{"results": [{name, pairs, …, accuracy, …}, …]}`` as JSON, beside and renamed."""
-    content = {"results": [{**entry.facts, **entry.result.to_dict()} for entry in entries]}
-    beside = path.with_name(f".{path.name}.tmp")
-    beside.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    beside.replace(path)
-
-
-def _write_report(path: Path, entries: list[Entry]) -> None:
-    from arcface_plus.evaluation.report import ReportSection, write_report
-    from arcface_plus.training.run_folder import environment
-
-    sections = [
-        ReportSection(e.facts["name"], e.pairs, e.distances, e.is_same, e.result) for e in entries
-    ]
-    facts = {f"{e.facts['name']}: {key}": value for e in entries for key, value in e.facts.items()}
-    write_report(
-        path,
-        sections,
-        title="Verification",
-        environment={**facts, **environment()},
-        command=shlex.join(sys.argv),
+def _show(
+    entries: list[Entry],
+    *,
+    style: str | None,
+    method: str | None,
+    json_path: Path | None,
+    report: Path | None,
+) -> None:
+    from arcface_plus.cli.verify_output import (
+        result_table,
+        table_rows,
+        write_report_page,
+        write_results,
     )
+
+    # Rows go alone to standard output, so that they can go into a file.
+    console = Console(stderr=style is not None)
+    if style is not None:
+        typer.echo(table_rows(entries, style=style, method=method), nl=False)
+    else:
+        for entry in entries:
+            console.print(result_table(entry))
+    if json_path is not None:
+        write_results(json_path, entries)
+        console.print(f"Wrote {json_path}")
+    if report is not None:
+        write_report_page(report, entries)
+        console.print(f"Wrote {report}")

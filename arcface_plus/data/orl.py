@@ -96,12 +96,12 @@ class OrlFaces:
 
 
 def orl_pairs(people: Iterable[int] = range(31, 41), size: int = 112) -> PairSet:
-    """Return the fixed pairs of ``people``: 45 genuine and 45 impostor pairs a person, in ten folds.
+    """Return the fixed pairs of ``people``: 45 genuine and 45 impostor a person, in ten folds.
 
-    Genuine: every two of a person's ten photographs i < j, in order. Impostor: each genuine pair has
-    a twin whose second photograph is number j of another person, the others taken in turn. Pairs
-    and twins are dealt to the folds in turn, so that every fold holds pairs of every person: with a
-    fold a person, the spread over folds would tell how much ten people differ.
+    Genuine: every two of a person's ten photographs i < j, in order. Impostor: each genuine pair
+    has a twin whose second photograph is number j of another person, the others taken in turn.
+    Pairs and twins are dealt to the folds in turn, so that every fold holds pairs of every person:
+    with a fold a person, the spread over folds would tell how much ten people differ.
 
     Raises ValueError for fewer than two people, and as ``OrlFaces``.
     """

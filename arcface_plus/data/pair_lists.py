@@ -55,6 +55,13 @@ class PairList:
             return None
         return [image.name for image in self.images]
 
+    def people(self) -> tuple[list[str], list[str]] | None:
+        """Return the person on either side of every pair, where the list names people."""
+        names = self.names
+        if names is None:
+            return None
+        return [names[i] for i in self.index_a], [names[i] for i in self.index_b]
+
 
 def read_pair_list(path: str | Path) -> PairList:
     """Read a list of pairs in one of the forms above.

@@ -75,6 +75,13 @@ class PairSet:
             f"images={len(self.images)}, folds={self.folds})"
         )
 
+    def people(self) -> tuple[list[str], list[str]] | None:
+        """Return the person on either side of every pair, or None where that is not known."""
+        if self.names is None:
+            return None
+        names = self.names
+        return [names[i] for i in self.index_a], [names[i] for i in self.index_b]
+
     def used_images(self) -> np.ndarray:
         """Return the rows of ``images`` that some pair needs, ascending, each once."""
         return np.unique(np.concatenate([self.index_a, self.index_b]))

@@ -289,7 +289,11 @@ def load_plain_pickle(data: bytes, *, where: str) -> Any:
     instruction data has no need of, an object array, a shape without the bytes for it, a cut file.
     """
     try:
-        value = _Machine(data).run()
+        machine = _Machine(data)
+        value = machine.run()
+        # Instructions refer to their machine: without this, the file's content and all that was
+        # read on the way would stay until the garbage collector comes by.
+        machine.instructions.clear()
         _check_is_data(value)
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise ValueError(

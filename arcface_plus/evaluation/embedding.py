@@ -164,10 +164,9 @@ def pair_distances(
     progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
     """Return the squared distance (N,) of every pair's unit embeddings; arguments as ``embed``."""
-    used = pairs.used_images()
     embeddings = embed(
         model,
-        _Selection(pairs.images, used),
+        SelectedImages(pairs.images, pairs.used_images()),
         flip=flip,
         batch_size=batch_size,
         device=device,
@@ -176,12 +175,18 @@ def pair_distances(
         group=group,
         progress=progress,
     )
+    return squared_distances(*both_sides(embeddings, pairs))
+
+
+def both_sides(embeddings: np.ndarray, pairs: PairSet) -> tuple[np.ndarray, np.ndarray]:
+    """Return the (N, D) embeddings of either side, from those of the images that pairs use."""
+    used = pairs.used_images()
     rows_a, rows_b = np.searchsorted(used, pairs.index_a), np.searchsorted(used, pairs.index_b)
-    return squared_distances(embeddings[rows_a], embeddings[rows_b])
+    return embeddings[rows_a], embeddings[rows_b]
 
 
-class _Selection:
-    """Some of a sequence's images."""
+class SelectedImages:
+    """Some of a sequence's images, by their rows."""
 
     def __init__(self, images: ImageSequence, rows: np.ndarray) -> None:
         self.images = images

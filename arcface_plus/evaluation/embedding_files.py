@@ -26,13 +26,19 @@ _UNREADABLE = (
 
 @dataclass(frozen=True)
 class EmbeddedPairs:
-    """Hold both sides of N pairs (N, D), their labels (N,) bool and the folds the source states."""
+    """Hold both sides of N pairs (N, D), their labels (N,) bool and the folds the source states.
+
+    ``people``: the N names of either side, where a list has them. ``photographs``: the (N,) rows of
+    either side's images, where that is known.
+    """
 
     embeddings_a: np.ndarray
     embeddings_b: np.ndarray
     is_same: np.ndarray
     folds: int | None
     name: str
+    people: tuple[list[str], list[str]] | None = None
+    photographs: tuple[np.ndarray, np.ndarray] | None = None
 
 
 def read_embedded_pairs(path: str | Path, pairs: str | Path | None = None) -> EmbeddedPairs:
@@ -79,6 +85,8 @@ def read_embedded_pairs(path: str | Path, pairs: str | Path | None = None) -> Em
         listed.is_same,
         listed.folds,
         path.stem,
+        people=listed.people(),
+        photographs=(listed.index_a, listed.index_b),
     )
 
 
@@ -95,7 +103,14 @@ def _pairs_of_file(path: Path) -> EmbeddedPairs:
             raise ValueError(f"{path}: index_a and index_b must be whole numbers, one a pair.")
         if len(index) and not 0 <= index.min() <= index.max() < len(embeddings):
             raise ValueError(f"{path}: its pairs refer to rows outside its {len(embeddings)} rows.")
-    return EmbeddedPairs(embeddings[index_a], embeddings[index_b], same, None, path.stem)
+    return EmbeddedPairs(
+        embeddings[index_a],
+        embeddings[index_b],
+        same,
+        None,
+        path.stem,
+        photographs=(index_a, index_b),
+    )
 
 
 def _match(listed: PairList, files: list[str], path: Path) -> np.ndarray:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from arcface_plus.data.pairs import PairSet
-from arcface_plus.evaluation.intervals import REPLICATES, bootstrap_intervals
+from arcface_plus.evaluation.dependence import Units, find_units
+from arcface_plus.evaluation.intervals import Intervals, score_intervals
 from arcface_plus.evaluation.report_charts import distance_chart, fold_chart, history_chart
 from arcface_plus.evaluation.report_curves import (
     MODEL,
@@ -44,10 +45,6 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 
-_FEWEST_REPLICATES = 200
-_MOST_WEIGHTS = 20_000_000  # pairs times replicates
-
-
 @dataclass(frozen=True)
 class ReportSection:
     """Hold what the report shows of one pair set.
@@ -58,6 +55,7 @@ class ReportSection:
     - ``baselines``: name → result on the same pairs (or what a log kept of it), shown beside the
       model.
     - ``history``: (step, accuracy) during training.
+    - ``units``: what is independent, where that is known better than from ``pairs``.
     """
 
     name: str
@@ -67,6 +65,7 @@ class ReportSection:
     result: VerificationResult
     baselines: Mapping[str, Baseline] = field(default_factory=dict)
     history: Sequence[tuple[int, float]] = ()
+    units: Units | None = None
 
 
 def write_report(
@@ -76,12 +75,10 @@ def write_report(
     title: str,
     environment: Mapping[str, Any],
     command: str,
-    replicates: int | None = None,
 ) -> None:
     """Write the report of ``sections`` to ``path``, beside it first and then renamed.
 
-    ``environment``: versions and machine, nested as it may be. ``replicates``: of the bootstrap;
-    None: 1 000, and fewer, down to 200, beyond 20 000 pairs, to take seconds.
+    ``environment``: versions and machine, nested as it may be.
 
     Raises ValueError for no sections, two of one name, or arrays that do not fit together.
     """
@@ -92,15 +89,16 @@ def write_report(
         )
     for section in sections:
         _check(section)
+    intervals = {section.name: section_intervals(section) for section in sections}
     page = _templates().get_template("report.html.j2")
     html = page.render(
         title=title,
-        lead=lead({section.name: section.result for section in sections}),
+        lead=lead({s.name: (s.result, intervals[s.name]) for s in sections}),
         sections=[
-            _section_context(section, f"set-{number}", replicates)
+            _section_context(section, f"set-{number}", intervals[section.name])
             for number, section in enumerate(sections, 1)
         ],
-        overview=overview({s.name: (s.result, s.baselines) for s in sections}),
+        overview=overview({s.name: (s.result, intervals[s.name], s.baselines) for s in sections}),
         model=MODEL,
         environment=list(flattened(environment)),
         command=command,
@@ -153,14 +151,21 @@ def _check(section: ReportSection) -> None:
         raise ValueError(f"{where}: is_same differs from that of its pairs; keep their order.")
 
 
-def _section_context(section: ReportSection, anchor: str, replicates: int | None) -> dict[str, Any]:
-    result, distances, is_same = section.result, section.distances, section.is_same
-    fars = curve_fars(result)
-    if replicates is None:
-        replicates = min(REPLICATES, max(_FEWEST_REPLICATES, _MOST_WEIGHTS // len(distances)))
-    bootstrap = bootstrap_intervals(
-        distances, is_same, result.folds, fars=fars, people=_people(section), replicates=replicates
+def section_intervals(section: ReportSection) -> Intervals:
+    """Return the intervals of a section's accuracy and of its curve."""
+    pairs = section.pairs
+    units = section.units or find_units(
+        section.is_same,
+        people=pairs.people() if pairs is not None else None,
+        photographs=(pairs.index_a, pairs.index_b) if pairs is not None else None,
     )
+    result = section.result
+    fars = curve_fars(result)
+    return score_intervals(section.distances, section.is_same, result.thresholds, units, fars=fars)
+
+
+def _section_context(section: ReportSection, anchor: str, intervals: Intervals) -> dict[str, Any]:
+    result, distances, is_same = section.result, section.distances, section.is_same
     sizes = np.diff(fold_bounds(len(distances), result.folds))
     limits = np.repeat(np.array(result.thresholds), sizes)
     right = (distances < limits) == is_same
@@ -169,7 +174,7 @@ def _section_context(section: ReportSection, anchor: str, replicates: int | None
         for name, each in section.baselines.items()
         if isinstance(each, VerificationResult)
     }
-    curve = Curve(curve_tars(distances, is_same, fars), bootstrap, result, curved)
+    curve = Curve(curve_tars(distances, is_same, intervals.fars), intervals, result, curved)
     charts = [
         distance_chart(distances, is_same, right, result),
         fold_chart(result),
@@ -186,10 +191,10 @@ def _section_context(section: ReportSection, anchor: str, replicates: int | None
         "pairs": whole(len(distances)),
         "genuine": whole(result.genuine_pairs),
         "impostor": whole(result.impostor_pairs),
-        "key_figures": key_figures(result),
+        "key_figures": key_figures(result, intervals),
         "columns": [*section.baselines, MODEL],
-        "measures": measures(result, section.baselines, bootstrap),
-        "notes": notes(result, bootstrap),
+        "measures": measures(result, section.baselines, intervals),
+        "notes": notes(result, intervals),
         "charts": charts,
         "errors": _errors(section, limits, right),
     }
@@ -213,11 +218,3 @@ def _errors(section: ReportSection, limits: np.ndarray, right: np.ndarray) -> li
         }
         for heading, kind, meaning, genuine in kinds
     ]
-
-
-def _people(section: ReportSection) -> tuple[list[str], list[str]] | None:
-    pairs = section.pairs
-    if pairs is None or pairs.names is None:
-        return None
-    names = pairs.names
-    return [names[i] for i in pairs.index_a], [names[i] for i in pairs.index_b]

@@ -1,4 +1,4 @@
-"""The report's ROC and DET charts: both show TAR at every FAR, with bootstrap intervals."""
+"""The report's ROC and DET charts: both show TAR at every FAR, with 95 % intervals."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from arcface_plus.evaluation import report_svg as svg
-from arcface_plus.evaluation.intervals import BootstrapIntervals, weighted_tars
+from arcface_plus.evaluation.dependence import PAIRS, PHOTOGRAPHS
+from arcface_plus.evaluation.intervals import Intervals
 from arcface_plus.evaluation.report_svg import BOTTOM, LEFT, RIGHT, TOP, Chart, Drawing, Scale
 from arcface_plus.evaluation.report_words import percent, rate_words, span, whole
-from arcface_plus.evaluation.roc import COARSE_BELOW
+from arcface_plus.evaluation.roc import COARSE_BELOW, tar_at_far
 from arcface_plus.evaluation.verification import VerificationResult
 
 _POINTS = 160
@@ -20,16 +21,16 @@ MODEL = "this model"
 
 @dataclass(frozen=True)
 class Curve:
-    """Hold a model's curve: TAR at ``bootstrap.fars``, and what is drawn beside it."""
+    """Hold a model's curve: TAR at ``intervals.fars``, and what is drawn beside it."""
 
     tar: np.ndarray
-    bootstrap: BootstrapIntervals
+    intervals: Intervals
     result: VerificationResult
     baselines: Mapping[str, VerificationResult]
 
     def at(self, target: float) -> int:
         """Return the place of a FAR target, which ``curve_fars`` holds."""
-        return int(np.flatnonzero(self.bootstrap.fars == target)[0])
+        return int(np.flatnonzero(self.intervals.fars == target)[0])
 
 
 def curve_fars(result: VerificationResult) -> np.ndarray:
@@ -39,24 +40,25 @@ def curve_fars(result: VerificationResult) -> np.ndarray:
 
 
 def curve_tars(distances: np.ndarray, is_same: np.ndarray, fars: np.ndarray) -> np.ndarray:
-    """Return TAR at each of ``fars``, every pair counting alike."""
-    return weighted_tars(distances, is_same, fars, np.ones((1, len(distances))))[0]
+    """Return TAR at each of ``fars``, none of which the pairs refuse."""
+    reached, _ = tar_at_far(distances[is_same], distances[~is_same], fars.tolist())
+    return np.array([point.tar for point in reached])
 
 
 def roc_chart(curve: Curve) -> Chart:
     """Draw TAR over FAR."""
-    result, bootstrap = curve.result, curve.bootstrap
+    result, intervals = curve.result, curve.intervals
     shown = [other.tar_at_far for other in curve.baselines.values()]
     lowest = min(
-        curve.tar.min(), bootstrap.tar.min(), *(t for tars in shown for t in tars.values())
+        curve.tar.min(), intervals.tar.min(), *(t for tars in shown for t in tars.values())
     )
     draw = Drawing(
-        _far_scale(bootstrap.fars),
+        _far_scale(intervals.fars),
         svg.percent_scale([100 * lowest, 100.0], BOTTOM, TOP),
     )
     y_ticks = [(value, f"{value:g}") for value in draw.y.ticks()]
     _axes(draw, result, "true accept rate, TAR (%)", y_ticks)
-    _band(draw, bootstrap.fars, 100 * curve.tar, 100 * bootstrap.tar)
+    _band(draw, intervals.fars, 100 * curve.tar, 100 * intervals.tar)
     for shape, tars in enumerate(shown, 1):
         _points(draw, shape, {far: 100 * tar for far, tar in tars.items()})
     _points(draw, 0, {far: 100 * tar for far, tar in result.tar_at_far.items()})
@@ -68,17 +70,16 @@ def roc_chart(curve: Curve) -> Chart:
         svg=draw.svg(f"ROC curve with 95 % intervals. TAR: {words or 'no FAR can be shown'}."),
         caption=(
             "Each threshold is a point of the curve: the share of genuine pairs it accepts, over "
-            "the share of impostor pairs it lets through. Up and left is better. The band holds "
-            f"95 % of {whole(bootstrap.replicates)} bootstrap replicates at each FAR "
-            f"({basis_words(bootstrap)}). In the shaded part fewer than {COARSE_BELOW} false "
-            "accepts decide."
+            "the share of impostor pairs it lets through. Up and left is better. The band is the "
+            f"95 % interval of TAR at each FAR ({basis_words(intervals)}). In the shaded part "
+            f"fewer than {COARSE_BELOW} false accepts decide."
         ),
         header=("FAR", "TAR (%)", "95 % interval", "Threshold"),
         rows=[
             (
                 rate_words(far),
                 percent(tar),
-                span(bootstrap.tar[curve.at(far)]),
+                span(intervals.tar[curve.at(far)]),
                 f"{result.tar_thresholds[far]:.3f}",
             )
             for far, tar in result.tar_at_far.items()
@@ -89,15 +90,15 @@ def roc_chart(curve: Curve) -> Chart:
 
 def det_chart(curve: Curve) -> Chart:
     """Draw both error rates on log axes, where good models can be told apart."""
-    result, bootstrap = curve.result, curve.bootstrap
+    result, intervals = curve.result, curve.intervals
     floor = min(0.1, 1 / result.genuine_pairs)
-    draw = Drawing(_far_scale(bootstrap.fars), Scale(floor, 1, BOTTOM, TOP, log=True))
+    draw = Drawing(_far_scale(intervals.fars), Scale(floor, 1, BOTTOM, TOP, log=True))
     y_ticks = [(frr, rate_words(frr)) for frr in draw.y.ticks()]
     _axes(draw, result, "false reject rate, FRR (log scale)", y_ticks)
     equal = np.array([max(floor, draw.x.low), 1.0])
     draw.add(svg.polyline(draw.x(equal), draw.y(equal), "equal"))
-    misses = 1 - bootstrap.tar[:, ::-1]
-    _band(draw, bootstrap.fars, 1 - curve.tar, misses)
+    misses = 1 - intervals.tar[:, ::-1]
+    _band(draw, intervals.fars, 1 - curve.tar, misses)
     for shape, other in enumerate(curve.baselines.values(), 1):
         _points(draw, shape, {far: 1 - tar for far, tar in other.tar_at_far.items()})
     if result.eer > equal[0]:
@@ -122,9 +123,13 @@ def det_chart(curve: Curve) -> Chart:
     )
 
 
-def basis_words(bootstrap: BootstrapIntervals) -> str:
-    """Say what was drawn."""
-    return f"{whole(bootstrap.units)} {bootstrap.basis} drawn with replacement"
+def basis_words(intervals: Intervals) -> str:
+    """Say what was left out in turn."""
+    units = whole(intervals.units)
+    if intervals.basis == PAIRS:
+        return f"jackknife over {units} pairs"
+    by = ", known by their photographs" if intervals.basis == PHOTOGRAPHS else ""
+    return f"jackknife over {units} people{by}"
 
 
 def _far_scale(fars: np.ndarray) -> Scale:

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from arcface_plus.evaluation.intervals import BootstrapIntervals
+from arcface_plus.evaluation.dependence import PAIRS, PHOTOGRAPHS
+from arcface_plus.evaluation.intervals import Intervals
 from arcface_plus.evaluation.report_curves import basis_words
 from arcface_plus.evaluation.report_words import percent, rate_words, span, whole
-from arcface_plus.evaluation.resampling import PAIRS
 from arcface_plus.evaluation.verification import VerificationResult
 
 NOTHING = "–"
@@ -49,27 +49,27 @@ class Row:
     cells: Sequence[str]
 
 
-def lead(results: Mapping[str, VerificationResult]) -> str:
+def lead(results: Mapping[str, tuple[VerificationResult, Intervals]]) -> str:
     """Return the finding in a sentence."""
     if len(results) > 1:
-        found = (f"{percent(each.accuracy)} % on {name}" for name, each in results.items())
+        found = (f"{percent(each.accuracy)} % on {name}" for name, (each, _) in results.items())
         return f"The model tells one person from two with an accuracy of {', '.join(found)}."
-    (result,) = results.values()
+    ((result, intervals),) = results.values()
     pairs = whole(result.genuine_pairs + result.impostor_pairs)
     return (
         f"The model decides {percent(result.accuracy)} % of {pairs} pairs of photographs rightly: "
-        f"one person, or two? The 95 % interval is {span(result.confidence_interval)} %."
+        f"one person, or two? The 95 % interval is {span(intervals.accuracy)} %."
     )
 
 
-def key_figures(result: VerificationResult) -> list[KeyFigure]:
+def key_figures(result: VerificationResult, intervals: Intervals) -> list[KeyFigure]:
     """Return accuracy, EER, AUC, and TAR at the smallest FAR that is not coarse."""
     figures = [
         KeyFigure(
             "Accuracy",
             percent(result.accuracy),
             "%",
-            f"95 % interval {span(result.confidence_interval)}",
+            f"95 % interval {span(intervals.accuracy)}",
         ),
         KeyFigure("Equal error rate", percent(result.eer), "%", "both errors alike"),
         KeyFigure("Area under ROC", f"{result.auc:.5f}", "", "1 is perfect, 0.5 is chance"),
@@ -84,15 +84,16 @@ def key_figures(result: VerificationResult) -> list[KeyFigure]:
 def measures(
     result: VerificationResult,
     baselines: Mapping[str, Baseline],
-    bootstrap: BootstrapIntervals,
+    intervals: Intervals,
 ) -> list[Row]:
     """Return every measure of the baselines, in their order, and of the model, last."""
     every: list[Baseline] = [*baselines.values(), result]
     missing = [NOTHING] * len(baselines)
     rows = [
         Row("Accuracy ± std over folds", [_with_spread(each) for each in every]),
-        Row("95 % interval, t over folds", [_interval(each) for each in every]),
-        Row("95 % interval, bootstrap", [*missing, span(bootstrap.accuracy)]),
+        Row("95 % interval", [*missing, span(intervals.accuracy)]),
+        Row("… as a bootstrap over pairs claims", [*missing, span(intervals.pairs_claim)]),
+        Row("… as t over folds claims", [_interval(each) for each in every]),
         Row("Area under ROC (AUC)", [f"{each.auc:.5f}" for each in every]),
         Row("Equal error rate (EER)", [percent(each.eer) for each in every]),
     ]
@@ -103,19 +104,19 @@ def measures(
     return rows
 
 
-def notes(result: VerificationResult, bootstrap: BootstrapIntervals) -> list[str]:
+def notes(result: VerificationResult, intervals: Intervals) -> list[str]:
     """Return what must be said under the table of measures."""
-    drawn = f"Bootstrap: {whole(bootstrap.replicates)} replicates, {basis_words(bootstrap)}; "
-    if bootstrap.basis == PAIRS:
-        drawn += "people are not named, so where they share photographs it is too narrow."
+    basis = f"95 % intervals: {basis_words(intervals)}; "
+    if intervals.basis == PAIRS:
+        basis += "people are not known, so they are too narrow where pairs share people."
+    elif intervals.units < _FEW_PEOPLE:
+        basis += "a rough guide, for these people are few."
     else:
-        few = bootstrap.units < _FEW_PEOPLE
-        drawn += (
-            "a rough guide, for these people are few."
-            if few
-            else "wide rather than narrow where people are in few pairs."
-        )
-    found = [drawn]
+        basis += "wide rather than narrow. The two claims under it are too narrow: one takes pairs "
+        basis += "for independent, the other folds."
+    if intervals.basis == PHOTOGRAPHS:
+        basis += " Those whose photographs no genuine pair joins count as different people."
+    found = [basis]
     if result.coarse_fars:
         found.append(f"{_COARSE} Fewer than ten false accepts decide: one pair moves it visibly.")
     if result.refused_fars:
@@ -131,16 +132,16 @@ def notes(result: VerificationResult, bootstrap: BootstrapIntervals) -> list[str
 
 
 def overview(
-    sections: Mapping[str, tuple[VerificationResult, Mapping[str, Baseline]]],
+    sections: Mapping[str, tuple[VerificationResult, Intervals, Mapping[str, Baseline]]],
 ) -> tuple[list[str], list[Row]]:
     """Return header and rows of the table of all pair sets."""
-    names = list(dict.fromkeys(name for _, others in sections.values() for name in others))
+    names = list(dict.fromkeys(name for *_, others in sections.values() for name in others))
     header = ["Accuracy (%)", "95 % interval", "AUC", "EER (%)", *(f"{name} (%)" for name in names)]
     rows = []
-    for section, (result, others) in sections.items():
+    for section, (result, intervals, others) in sections.items():
         cells = [
             _with_spread(result),
-            span(result.confidence_interval),
+            span(intervals.accuracy),
             f"{result.auc:.5f}",
             percent(result.eer),
             *(percent(others[name].accuracy) if name in others else NOTHING for name in names),

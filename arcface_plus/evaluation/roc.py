@@ -78,7 +78,7 @@ def tar_at_far(
     for target in targets:
         if not 0 < target <= 1:
             raise ValueError(f"A FAR target is a rate in (0, 1], but {target} was asked for.")
-        allowed = _allowed_false_accepts(target, len(ordered))
+        allowed = allowed_false_accepts(target, len(ordered))
         if allowed == 0:
             refused.append(RefusedFar(float(target), len(ordered), math.ceil(1 / target)))
             continue
@@ -97,7 +97,7 @@ def tar_at_far(
     return reached, refused
 
 
-def _allowed_false_accepts(target: float, impostors: int) -> int:
+def allowed_false_accepts(target: float, impostors: int) -> int:
     """Return the largest k with k / impostors <= target, as floats compare."""
     allowed = min(impostors, math.floor(target * impostors))
     # 0.29 * 100 is 28.999999999999996, though 29 / 100 is 0.29.

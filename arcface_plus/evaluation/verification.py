@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from arcface_plus.data.pair_labels import boolean_labels
 from arcface_plus.evaluation.roc import area_under_curve, equal_error_rate, tar_at_far
-from arcface_plus.evaluation.tenfold import evaluate_folds
+from arcface_plus.evaluation.tenfold import FoldResult, evaluate_folds
 
 FAR_TARGETS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 _SMALLEST_NORM = 1e-150  # squares below lose digits, then vanish
@@ -30,7 +30,7 @@ class VerificationResult:
     - ``fold_accuracies``, ``thresholds``: a number per fold; thresholds are squared L2 distances of
       unit vectors, 0 to 4 (cosine similarity = 1 - threshold / 2).
     - ``confidence_interval``: 95 % for the mean, Student's t with K - 1 degrees of freedom, cut to
-      [0, 1]. Folds that share people make it too narrow.
+      [0, 1]. Folds that share people make it too narrow; ``intervals`` knows a better one.
     - ``auc``, ``eer``: over all pairs.
     - ``tar_at_far``: FAR target → TAR at the largest threshold whose FAR is at most the target.
     - ``tar_thresholds``: FAR target → that threshold.
@@ -61,6 +61,11 @@ class VerificationResult:
         """Mean of the folds' thresholds: the one to take away (squared L2)."""
         return float(np.mean(self.thresholds))
 
+    @property
+    def cosine_thresholds(self) -> tuple[float, ...]:
+        """The folds' thresholds as cosine similarities of unit vectors: 1 - d / 2."""
+        return tuple(1 - threshold / 2 for threshold in self.thresholds)
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain types that JSON can hold; rates become text keys, infinity becomes None."""
 
@@ -75,6 +80,8 @@ class VerificationResult:
             "fold_accuracies": list(self.fold_accuracies),
             "thresholds": list(self.thresholds),
             "threshold": self.threshold,
+            "cosine_thresholds": list(self.cosine_thresholds),
+            "cosine_threshold": 1 - self.threshold / 2,
             "auc": self.auc,
             "eer": self.eer,
             "tar_at_far": {f"{far:g}": tar for far, tar in self.tar_at_far.items()},
@@ -103,13 +110,7 @@ def verify(
     Raises ValueError for shapes that do not match, fewer pairs than folds, labels of one kind only,
     and embeddings that are not finite or are zero.
     """
-    same = boolean_labels(is_same, where="is_same")
-    a, b = _matrix(embeddings_a, "embeddings_a"), _matrix(embeddings_b, "embeddings_b")
-    if a.shape != b.shape or len(a) != len(same):
-        raise ValueError(
-            f"Pairs need as many rows on both sides as labels: embeddings_a is {a.shape}, "
-            f"embeddings_b {b.shape}, is_same ({len(same)},)."
-        )
+    a, b, same = checked_pairs(embeddings_a, embeddings_b, is_same)
     return verify_distances(squared_distances(a, b), same, folds, fars=fars)
 
 
@@ -121,19 +122,48 @@ def verify_distances(
     fars: Sequence[float] = FAR_TARGETS,
 ) -> VerificationResult:
     """Score pairs by their (N,) squared distances; as ``verify`` otherwise."""
+    check_protocol(is_same, folds)
+    return summarize(distances, is_same, evaluate_folds(distances, is_same, folds=folds), fars=fars)
+
+
+def checked_pairs(
+    embeddings_a: ArrayLike, embeddings_b: ArrayLike, is_same: ArrayLike
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return both sides (N, D) and the labels (N,) bool; ValueError where they do not match."""
+    same = boolean_labels(is_same, where="is_same")
+    a, b = _matrix(embeddings_a, "embeddings_a"), _matrix(embeddings_b, "embeddings_b")
+    if a.shape != b.shape or len(a) != len(same):
+        raise ValueError(
+            f"Pairs need as many rows on both sides as labels: embeddings_a is {a.shape}, "
+            f"embeddings_b {b.shape}, is_same ({len(same)},)."
+        )
+    return a, b, same
+
+
+def check_protocol(is_same: np.ndarray, folds: int) -> None:
+    """Raise ValueError for fewer pairs than folds, and for pairs of one kind only."""
     if folds < 2 or len(is_same) < folds:
         raise ValueError(
             f"{len(is_same)} pairs cannot make {folds} folds: at least 2 folds with a pair in each "
             "are needed; lower folds or give more pairs."
         )
-    genuine, impostor = distances[is_same], distances[~is_same]
-    if not len(genuine) or not len(impostor):
-        kind = "genuine" if len(genuine) else "impostor"
+    if is_same.all() or not is_same.any():
+        kind = "genuine" if is_same.all() else "impostor"
         raise ValueError(
             f"All {len(is_same)} pairs are {kind} pairs; accuracy and rates need both kinds. Add "
             "pairs of the other kind."
         )
-    result = evaluate_folds(distances, is_same, folds=folds)
+
+
+def summarize(
+    distances: np.ndarray,
+    is_same: np.ndarray,
+    result: FoldResult,
+    *,
+    fars: Sequence[float] = FAR_TARGETS,
+) -> VerificationResult:
+    """Return all measures of (N,) squared distances whose folds were scored already."""
+    genuine, impostor = distances[is_same], distances[~is_same]
     reached, refused = tar_at_far(genuine, impostor, fars)
     return VerificationResult(
         accuracy=float(np.mean(result.accuracies)),
@@ -163,6 +193,11 @@ def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         difference = _unit(a[rows], "embeddings_a", start) - _unit(b[rows], "embeddings_b", start)
         distances[rows] = np.sum(np.square(difference), axis=1)
     return distances
+
+
+def unit_rows(embeddings: np.ndarray, name: str) -> np.ndarray:
+    """Return (N, D) rows normalised in float64; raises ValueError as ``squared_distances``."""
+    return _unit(embeddings, name, 0)
 
 
 def t_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -61,6 +62,133 @@ def test_report_and_own_exports(app, npz, tmp_path):
     assert result.exit_code == 2 and "outside its 80 rows" in result.output
 
 
+def results(path):
+    return json.loads(path.read_text())["results"]
+
+
+def test_far_list_advice_and_thresholds(app, npz, tmp_path):
+    out = tmp_path / "out.json"
+    result = run(app, "--embeddings", npz, "--folds", 5, "--far", "0.5 0.25", "--json", out,
+                 "--advise-far", 0.1)  # fmt: skip
+    assert result.exit_code == 0, result.output
+    (entry,) = results(out)
+    assert list(entry["tar_at_far"]) == ["0.5", "0.25"]
+    assert entry["cosine_thresholds"] == [1 - t / 2 for t in entry["thresholds"]]
+    advice = entry["advice"]
+    assert advice["far"] == 0.1 and advice["far_reached"] <= 0.1 and advice["coarse"]
+    assert advice["threshold_interval"][0] <= advice["threshold"]
+    assert f"accept below {advice['threshold']:.4f} squared L2" in result.output
+    assert f"above {advice['cosine_threshold']:.4f} cosine" in result.output
+    result = run(app, "--embeddings", npz, "--folds", 5, "--advise-far", 0.01)
+    assert result.exit_code == 2
+    assert "--advise-far, e: 20 impostor pairs cannot show a FAR of 0.01" in result.output
+
+
+def test_intervals_say_what_they_rest_on(app, npz, tmp_path):
+    out = tmp_path / "out.json"
+    result = run(app, "--embeddings", npz, "--folds", 5, "--json", out)
+    intervals = results(out)[0]["intervals"]
+    assert (intervals["basis"], intervals["units"]) == ("pairs", 40)
+    assert "40 pairs, taken for independent" in result.output
+    low, high = intervals["accuracy"]
+    assert low <= results(out)[0]["accuracy"] <= high
+    assert len(intervals["pairs_would_claim"]) == 2 and len(intervals["tar_at_far"]["0.1"]) == 2
+    assert "pairs would claim" in result.output and "folds would claim" in result.output
+
+
+@pytest.fixture
+def listed(tmp_path):
+    """Embeddings of six people's four photographs, and two lists of pairs of them."""
+    rng = np.random.default_rng(1)
+    people = rng.normal(size=(6, 8))
+    files = [f"p{p}/p{p}_{i:04d}.jpg" for p in range(6) for i in range(1, 5)]
+    emb = np.repeat(people, 4, axis=0) + 0.4 * rng.normal(size=(24, 8))
+    np.savez(tmp_path / "m.npz", files=files, emb=emb.astype(np.float32))
+    worse = emb + 1.5 * rng.normal(size=emb.shape)
+    np.savez(tmp_path / "worse.npz", files=files, emb=worse.astype(np.float32))
+    for name, shift in (("lfw", 1), ("agedb_30", 2)):
+        lines = ["2 12"]
+        for half in (range(3), range(3, 6)):
+            lines += [f"p{p} {i} {i % 4 + 1}" for p in half for i in range(1, 5)]
+            lines += [
+                f"p{p} {i} p{(p - half[0] + shift) % 3 + half[0]} {5 - i}"
+                for p in half
+                for i in range(1, 5)
+            ]
+        (tmp_path / f"{name}.txt").write_text("\n".join(lines))
+    return tmp_path
+
+
+def test_rows_of_a_paper_from_one_file_and_several_lists(app, listed):
+    words = ["--embeddings", listed / "m.npz", "--pairs", listed / "lfw.txt",
+             listed / "agedb_30.txt"]  # fmt: skip
+    result = run(app, *words, "--markdown", "--method", "Mine", "--json", listed / "o.json",
+                 "--compare", listed / "worse.npz")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    first, second = results(listed / "o.json")
+    assert (first["name"], second["name"]) == ("lfw", "agedb_30")
+    assert first["intervals"]["basis"] == "people" and first["intervals"]["units"] == 6
+    lines = result.stdout.splitlines()
+    assert lines[0] == "| Method | LFW | CFP-FP | AgeDB-30 |"
+    assert (
+        lines[2] == f"| Mine | {100 * first['accuracy']:.2f} | – | {100 * second['accuracy']:.2f} |"
+    )
+    other = first["comparison"]["other"]["accuracy"]
+    assert lines[3].startswith(f"| worse | {100 * other:.2f} |") and len(lines) == 4
+    assert "Wrote" in result.stderr, "so that rows alone can go into a file"
+    latex = run(app, *words, "--latex").stdout
+    assert latex.startswith(r"\begin{tabular}{lrrr}") and "m & " in latex
+
+
+def test_comparison_is_paired_and_says_which_model(app, listed):
+    words = ["--embeddings", listed / "m.npz", "--pairs", listed / "lfw.txt", "--json",
+             listed / "o.json", "--report", listed / "r.html"]  # fmt: skip
+    result = run(app, *words, "--compare", listed / "worse.npz")
+    assert result.exit_code == 0, result.output
+    (entry,) = results(listed / "o.json")
+    compared = entry["comparison"]
+    assert compared["other"]["embeddings"] == str(listed / "worse.npz")
+    assert compared["difference"] == pytest.approx(
+        entry["accuracy"] - compared["other"]["accuracy"]
+    )
+    assert compared["interval"][0] < compared["difference"] < compared["interval"][1]
+    assert compared["gained"] - compared["lost"] == round(48 * compared["difference"])
+    for part in ("worse.npz", "difference", "exact McNemar", "takes pairs for independent"):
+        assert part in result.output
+    assert "other: worse" in (listed / "r.html").read_text()
+
+
+def test_other_pairs_are_not_compared(app, npz, tmp_path):
+    with np.load(npz) as held:
+        np.savez(tmp_path / "f.npz", **{**held, "is_same": ~held["is_same"]})
+    result = run(app, "--embeddings", npz, "--compare", tmp_path / "f.npz", "--folds", 5)
+    assert result.exit_code == 2 and "do not hold the same pairs" in result.output
+
+
+def test_files_and_lists_go_in_turn(app, listed):
+    result = run(app, "--embeddings", listed / "m.npz", "--embeddings", listed / "worse.npz",
+                 "--pairs", listed / "lfw.txt", listed / "agedb_30.txt", "--json",
+                 listed / "o.json")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    first, second = results(listed / "o.json")
+    assert (first["name"], second["name"]) == ("m", "worse")
+    assert first["pairs"].endswith("lfw.txt") and second["pairs"].endswith("agedb_30.txt")
+
+
+def test_pca_is_said_and_changes_the_numbers(app, listed):
+    words = ["--embeddings", listed / "m.npz", "--pairs", listed / "lfw.txt", "--json",
+             listed / "o.json"]  # fmt: skip
+    run(app, *words)
+    (plain,) = results(listed / "o.json")
+    result = run(app, *words, "--pca", 2)
+    assert result.exit_code == 0, result.output
+    (projected,) = results(listed / "o.json")
+    assert projected["pca"] == 2 and "pca" not in plain
+    assert projected["thresholds"] != plain["thresholds"]
+    result = run(app, *words, "--pca", 9)
+    assert result.exit_code == 2 and "9 components needs 1 to 8" in result.output
+
+
 @pytest.fixture
 def pair_set(tmp_path):
     rng = np.random.default_rng(0)
@@ -92,13 +220,64 @@ def test_model_and_several_pair_sets(app, pair_set, tmp_path):
     assert json.loads(out.read_text())["results"][0]["flip"] is False
 
 
+@pytest.mark.slow
+def test_cache_gives_the_same_numbers_and_is_checked(app, pair_set, tmp_path, monkeypatch):
+    model = save_model(
+        build_model("mobilefacenet", embedding_dim=16).eval(), tmp_path / "m.safetensors"
+    )
+    kept, out = tmp_path / "kept", tmp_path / "o.json"
+    words = ["--model", model, "--pairs", pair_set, "--folds", 2, "--json", out, "--cache", kept]
+    assert run(app, *words).exit_code == 0
+    first = results(out)
+    (file,) = kept.iterdir()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("embedded again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("arcface_plus.evaluation.embedding.embed", refuse)
+        assert run(app, *words).exit_code == 0
+        assert results(out) == first
+        assert "embedded again" in run(app, *words, "--no-flip").output, "another setting"
+    assert run(app, *words, "--no-flip").exit_code == 0 and len(list(kept.iterdir())) == 2
+    assert results(out) != first
+    file.write_bytes(file.read_bytes()[:-100])
+    result = run(app, *words)
+    assert result.exit_code == 2 and file.name in result.output
+
+
+@pytest.mark.slow
+def test_two_models_are_compared(app, pair_set, tmp_path):
+    paths = [
+        save_model(
+            build_model("mobilefacenet", embedding_dim=dim).eval(), tmp_path / f"{dim}.safetensors"
+        )
+        for dim in (8, 16)
+    ]
+    out = tmp_path / "o.json"
+    result = run(app, "--model", paths[0], "--pairs", pair_set, "--compare", paths[1], "--folds", 2,
+                 "--json", out, "--markdown")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert results(out)[0]["comparison"]["other"]["model"] == str(paths[1])
+    assert [line.split()[1] for line in result.stdout.splitlines()[2:]] == ["8", "16"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
         ([], "either --model or --embeddings"),
         (["--model", "m", "--embeddings", "e"], "either --model or --embeddings"),
         (["--model", "m"], "at least one pair set"),
-        (["--embeddings", "e", "--pairs", "a.txt", "b.txt"], "one list of pairs, but 2"),
+        (
+            ["--embeddings", "e", "--embeddings", "f", "--pairs", "a.txt", "b.txt", "c.txt"],
+            "2 --embeddings and 3 lists",
+        ),
+        (["--embeddings", "e", "--pca", "2", "--advise-far", "0.1"], "one space for all pairs"),
+        (["--embeddings", "e", "--markdown", "--latex"], "either --markdown or --latex"),
+        (["--embeddings", "e", "--far", "0.1,x"], "--far '0.1,x'"),
+        (["--embeddings", "e", "--far", "1e-3,2"], "above 0 and up to 1"),
+        (["--embeddings", "e", "--far", ""], "above 0 and up to 1"),
+        (["--embeddings", "e", "--compare", "m.onnx"], "needs the pairs' images"),
         (["--embeddings", "none.npz"], "no file none.npz"),
         (["--model", "m", "--pairs", "none.bin"], "no file none.bin"),
     ],
@@ -159,6 +338,17 @@ def test_lfw_embeddings(app, shared_data):
     npz = shared_data / "embeddings" / "lfw_mobilefacenet_y1.npz"
     result = run(app, "--embeddings", npz, "--pairs", shared_data / "lfw" / "pairs.txt")
     assert "0.99450 ± 0.00466" in result.output and "0.999043" in result.output
+    assert "4281 people left out in turn" in result.output
+
+
+def test_intervals_of_six_thousand_pairs_take_less_than_three_seconds(shared_data):
+    from arcface_plus.cli.verify_scoring import Scoring, score_files
+
+    scoring = Scoring(None, None, (0.1, 0.01, 0.001), None, None, 64, "fp32", False, None)
+    npz = shared_data / "embeddings" / "lfw_mobilefacenet_y1.npz"
+    start = time.perf_counter()
+    (entry,) = score_files([npz], [shared_data / "lfw" / "pairs.txt"], scoring)
+    assert time.perf_counter() - start < 3 and entry.units.count == 4281
 
 
 def test_real_bin_of_one_kind_is_refused(app, shared_data):

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from arcface_plus.data.pairs import PairSet
-from arcface_plus.evaluation.report import ReportSection, write_report
+from arcface_plus.evaluation.report import ReportSection, section_intervals, write_report
 from arcface_plus.evaluation.report_tables import MainNumbers
+from arcface_plus.evaluation.report_words import span
 from arcface_plus.evaluation.verification import verify_distances
 
 HOSTILE = "<script>alert('x')</script>\"onload=\"a()&amp;{{ 7*7 }}\u202egpj\x00\ud800"
@@ -58,7 +59,7 @@ def section(name: str = "toy", images: Images | None = None, **more: Any) -> Rep
 
 def write(path: Path, *sections: ReportSection, **more: Any) -> str:
     arguments = {"title": "A title", "environment": {"torch": "2"}, "command": "verify", **more}
-    write_report(path / "report.html", sections, replicates=100, **arguments)
+    write_report(path / "report.html", sections, **arguments)
     return (path / "report.html").read_text(encoding="utf-8")
 
 
@@ -92,12 +93,15 @@ def test_numbers_are_those_of_the_result(tmp_path: Path) -> None:
     toy = section(images=Images(800))
     page = write(tmp_path, toy)
     result = toy.result
-    for rate in (result.accuracy, result.eer, *result.confidence_interval):
+    claims = section_intervals(toy)
+    ends = (*claims.accuracy, *claims.pairs_claim, *result.confidence_interval)
+    for rate in (result.accuracy, result.eer, *ends):
         assert f"{100 * rate:.2f}" in page
     assert f"{result.auc:.5f}" in page
     assert f"{100 * result.tar_at_far[0.01]:.2f}\u202f†" in page, "200 impostor pairs: coarse"
     assert "needed: 1\u202f000 for FAR 0.1\u00a0%" in page, "and below that refused"
-    assert "100 replicates, 50 people drawn with replacement" in page
+    assert "jackknife over 50 people" in page
+    assert f"95 % interval {span(claims.accuracy)}" in page, "the large figure's own"
     for k, accuracy in enumerate(result.fold_accuracies, 1):
         assert f"fold {k}: {100 * accuracy:.2f} %" in page
 
@@ -118,15 +122,16 @@ def test_baseline_from_a_log_has_its_main_numbers_alone(tmp_path: Path) -> None:
     rows = dict(re.findall(r'<tr><th scope="row">(.*?)</th><td>(.*?)</td><td class="model">', text))
     assert rows["Accuracy ± std over folds"] == "71.25 ± 3.10"
     assert rows["Area under ROC (AUC)"] == "0.77777"
-    assert rows["95 % interval, t over folds"] == rows["TAR at FAR 10\u00a0%"] == "–"
+    absent = ("95 % interval", "… as t over folds claims", "TAR at FAR 10\u00a0%")
+    assert [rows[label] for label in absent] == ["–"] * 3
 
 
 def test_embeddings_alone_make_a_report(tmp_path: Path) -> None:
     page = write(tmp_path, section())
     assert "embeddings alone" in page
     assert "<img" not in page
-    assert "400 pairs within folds drawn with replacement" in page
-    assert "it is too narrow" in page
+    assert "jackknife over 400 pairs" in page
+    assert "they are too narrow where pairs share people" in page
 
 
 def test_several_sets_get_an_overview_with_links(tmp_path: Path) -> None:

@@ -1,0 +1,148 @@
+"""``arcface-plus identify``: 1:N identification of exported embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from arcface_plus.evaluation.distractors import DistractorResult
+    from arcface_plus.evaluation.embedding_sets import EmbeddingSet
+    from arcface_plus.evaluation.identification import IdentificationResult
+
+RANKS = (1, 5, 10, 20)
+
+
+def identify_command(
+    probes: Annotated[Path, typer.Option(help="An .npz by arcface-plus embed: who is looked for.")],
+    gallery: Annotated[
+        Path | None,
+        typer.Option(
+            help="An .npz of known people. Without it, each probe looks for the others of "
+            "its person among the distractors, one at a time (MegaFace)."
+        ),
+    ] = None,
+    distractors: Annotated[
+        Path | None, typer.Option(help="An .npz of strangers; they are nobody's mate.")
+    ] = None,
+    identity: Annotated[
+        str,
+        typer.Option(
+            help="Who a row shows: folder (of PERSON/IMAGE.jpg), label (the stored number)"
+            " or prefix (of TinyFace's PERSON_IMAGE.jpg)."
+        ),
+    ] = "folder",
+    rank: Annotated[
+        list[int] | None, typer.Option(help="A k of rank-k; may be repeated (1, 5, 10 and 20).")
+    ] = None,
+    json_path: Annotated[
+        Path | None, typer.Option("--json", help="Write every number to this file.")
+    ] = None,
+) -> None:
+    """Search people: rank-k and TPIR@FPIR in a gallery, or rank-1 and TAR@FAR among distractors."""
+    from arcface_plus.cli.json_files import write_json
+    from arcface_plus.evaluation.embedding_sets import read_embedding_set
+
+    if gallery is None and distractors is None:
+        raise ValueError("Give --gallery, --distractors or both to search in.")
+    if gallery is None and rank:
+        raise ValueError("--rank is for a --gallery; among distractors alone rank-1 is stated.")
+    paths = {"probes": probes, "gallery": gallery, "distractors": distractors}
+    given = {name: path for name, path in paths.items() if path is not None}
+    sets = {name: read_embedding_set(path) for name, path in given.items()}
+    result: IdentificationResult | DistractorResult
+    if "gallery" in sets:
+        result = _search(
+            sets["probes"], sets["gallery"], sets.get("distractors"), identity, rank or RANKS
+        )
+        table = gallery_table(result)
+    else:
+        result = _search_strangers(sets["probes"], sets["distractors"], identity)
+        table = distractor_table(result)
+    console = Console()
+    console.print(table)
+    if json_path is not None:
+        facts = {name: str(path) for name, path in given.items()}
+        write_json(json_path, {"sets": facts, "identity": identity, **result.to_dict()})
+        console.print(f"Wrote {json_path}")
+
+
+def _search(
+    probes: EmbeddingSet,
+    gallery: EmbeddingSet,
+    distractors: EmbeddingSet | None,
+    identity: str,
+    ranks: Sequence[int],
+) -> IdentificationResult:
+    from arcface_plus.evaluation.identification import identify
+
+    return identify(
+        probes.embeddings,
+        probes.people(identity),
+        gallery.embeddings,
+        gallery.people(identity),
+        distractors=None if distractors is None else distractors.embeddings,
+        ranks=ranks,
+        describe_probe=probes.describe,
+        describe_gallery=gallery.describe,
+        describe_distractor=str if distractors is None else distractors.describe,
+    )
+
+
+def _search_strangers(
+    probes: EmbeddingSet, distractors: EmbeddingSet, identity: str
+) -> DistractorResult:
+    from arcface_plus.evaluation.distractors import identify_among_distractors
+
+    return identify_among_distractors(
+        probes.embeddings,
+        probes.people(identity),
+        distractors.embeddings,
+        describe_probe=probes.describe,
+        describe_distractor=distractors.describe,
+    )
+
+
+def gallery_table(result: IdentificationResult) -> Table:
+    """Lay out rank-k and TPIR@FPIR."""
+    strangers = f" + {result.distractors} distractors" if result.distractors else ""
+    table = Table(
+        title=f"1:N: {result.mated} mated, {result.non_mated} non-mated probes in a gallery of "
+        f"{result.gallery}{strangers}",
+        title_justify="left",
+    )
+    table.add_column("measure")
+    table.add_column("value")
+    for rank, rate in result.rank_rates.items():
+        table.add_row(f"rank-{rank}", f"{rate:.5f}")
+    for fpir, rate in result.tpir.items():
+        note = " (coarse: fewer than 10 false positives)" if fpir in result.coarse_fpirs else ""
+        table.add_row(f"TPIR@FPIR={fpir:g}", f"{rate:.5f}{note}")
+    for fpir, needed in result.refused_fpirs.items():
+        table.add_row(f"TPIR@FPIR={fpir:g}", f"refused: needs {needed} non-mated probes")
+    return table
+
+
+def distractor_table(result: DistractorResult) -> Table:
+    """Lay out rank-1 and TAR@FAR among distractors."""
+    table = Table(
+        title=f"{result.searches} searches of {result.people} people ({result.probes} probes) "
+        f"among {result.distractors} distractors",
+        title_justify="left",
+    )
+    table.add_column("measure")
+    table.add_column("value")
+    table.add_row("rank-1", f"{result.rank1:.5f}")
+    for far, tar in result.tar_at_far.items():
+        note = " (coarse: fewer than 10 false accepts)" if far in result.coarse_fars else ""
+        table.add_row(f"TAR@FAR={far:g}", f"{tar:.5f}{note}")
+    for far, needed in result.refused_fars.items():
+        table.add_row(f"TAR@FAR={far:g}", f"refused: needs {needed} impostor pairs")
+    if result.left_out:
+        table.add_row("left out", f"{result.left_out} probes alone of their person")
+    return table

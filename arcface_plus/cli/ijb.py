@@ -1,0 +1,251 @@
+"""``arcface-plus ijb``: template verification and identification on IJB-B and IJB-C."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from arcface_plus.data.ijb_meta import IjbFaces, TemplatePairs
+    from arcface_plus.evaluation.identification import IdentificationResult
+    from arcface_plus.evaluation.ijb import IjbIdentification, IjbSearches
+    from arcface_plus.evaluation.templates import TemplateResult, Templates
+
+PROTOCOLS = ("1:1", "1:N", "both")
+
+
+def ijb_command(
+    meta: Annotated[Path, typer.Option(help="Folder of the lists (meta).")],
+    target: Annotated[str, typer.Option(help="IJBB or IJBC.")],
+    model: Annotated[
+        Path | None, typer.Option(help="Run folder, .safetensors, .pt or .onnx file.")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of the images (loose_crop), to be aligned.")
+    ] = None,
+    embeddings: Annotated[
+        Path | None,
+        typer.Option(help="An .npz of key and embedding instead of a model and its images."),
+    ] = None,
+    protocol: Annotated[str, typer.Option(help="1:1, 1:N or both.")] = "1:1",
+    use_flip_test: Annotated[
+        bool | None, typer.Option(help="Sum f(x) + f(mirrored x); on unless said otherwise.")
+    ] = None,
+    use_norm_score: Annotated[
+        bool, typer.Option(help="Let an embedding's norm weigh in its template.")
+    ] = True,
+    use_detector_score: Annotated[
+        bool, typer.Option(help="Let the detector's score weigh in the template.")
+    ] = True,
+    json_path: Annotated[
+        Path | None, typer.Option("--json", help="Write every number to this file.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images embedded at once.")] = 64,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
+    preprocessing: Annotated[
+        str | None, typer.Option(help="For files that do not state it: insightface, or JSON.")
+    ] = None,
+) -> None:
+    """Pool faces into templates and state TAR@FAR (1:1), rank-k and TPIR@FPIR (1:N)."""
+    from arcface_plus.data.ijb_meta import read_faces
+
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"--protocol is {protocol!r}, but must be one of {', '.join(PROTOCOLS)}.")
+    _check_sources(model, images, embeddings, use_flip_test)
+    faces = read_faces(meta, target)
+    # All lists are read first: a wrong line should not show after an hour of embedding.
+    pairs, searches = _read_lists(meta, target, protocol, faces)
+    facts: dict[str, Any] = {
+        "target": target,
+        "images": len(faces),
+        "use_norm_score": use_norm_score,
+        "use_detector_score": use_detector_score,
+    }
+    if embeddings is not None:
+        from arcface_plus.evaluation.embedding_sets import read_embedding_set
+        from arcface_plus.evaluation.ijb import pool_embedded
+
+        facts["embeddings"] = str(embeddings)
+        templates = pool_embedded(
+            read_embedding_set(embeddings),
+            faces,
+            use_norm_score=use_norm_score,
+            use_detector_score=use_detector_score,
+        )
+    else:
+        assert model is not None and images is not None
+        facts |= {"model": str(model), "use_flip_test": use_flip_test is not False}
+        facts["precision"] = precision
+        pooled = _embed(
+            model,
+            faces,
+            images,
+            preprocessing=preprocessing,
+            device=device,
+            use_flip_test=use_flip_test is not False,
+            use_norm_score=use_norm_score,
+            use_detector_score=use_detector_score,
+            batch_size=batch_size,
+            precision=precision,
+        )
+        if pooled is None:
+            return
+        templates = pooled
+    _score(templates, pairs, searches, facts, json_path)
+
+
+def _check_sources(
+    model: Path | None, images: Path | None, embeddings: Path | None, use_flip_test: bool | None
+) -> None:
+    if (model is None) == (embeddings is None):
+        raise ValueError("Give either --model and --images, or --embeddings.")
+    if (model is None) != (images is None):
+        raise ValueError("--images is what --model embeds: give both, or --embeddings alone.")
+    if embeddings is not None and use_flip_test is not None:
+        raise ValueError(
+            "--use-flip-test is decided when embeddings are made; with --embeddings it has no say."
+        )
+
+
+def _embed(
+    model: Path,
+    faces: IjbFaces,
+    images: Path,
+    *,
+    preprocessing: str | None,
+    device: str,
+    use_flip_test: bool,
+    use_norm_score: bool,
+    use_detector_score: bool,
+    batch_size: int,
+    precision: str,
+) -> Templates | None:
+    """Return the templates on the main process, None on the others."""
+    from arcface_plus.cli.progress import counted
+    from arcface_plus.cli.verify import parse_preprocessing
+    from arcface_plus.distributed import start_world
+    from arcface_plus.evaluation.ijb import pool_faces
+    from arcface_plus.models import load_model
+
+    network = load_model(model, preprocessing=parse_preprocessing(preprocessing))
+    with start_world(device) as world, counted("images", enabled=world.is_main) as progress:
+        templates = pool_faces(
+            network,
+            faces,
+            images,
+            use_flip_test=use_flip_test,
+            use_norm_score=use_norm_score,
+            use_detector_score=use_detector_score,
+            batch_size=batch_size,
+            device=world.device,
+            precision=precision,
+            progress=progress,
+        )
+        return templates if world.is_main else None
+
+
+def _read_lists(
+    meta: Path, target: str, protocol: str, faces: IjbFaces
+) -> tuple[TemplatePairs | None, IjbSearches | None]:
+    import numpy as np
+
+    from arcface_plus.data.ijb_meta import read_template_pairs
+    from arcface_plus.evaluation.ijb import read_searches
+
+    known = np.unique(faces.templates)
+    return (
+        None if protocol == "1:N" else read_template_pairs(meta, target, known),
+        None if protocol == "1:1" else read_searches(meta, target, known),
+    )
+
+
+def _score(
+    templates: Templates,
+    pairs: TemplatePairs | None,
+    searches: IjbSearches | None,
+    facts: dict[str, Any],
+    json_path: Path | None,
+) -> None:
+    from arcface_plus.cli.json_files import write_json
+    from arcface_plus.evaluation.ijb import identify_ijb
+    from arcface_plus.evaluation.templates import verify_templates
+
+    console = Console()
+    content = dict(facts)
+    if pairs is not None:
+        verified = verify_templates(templates, pairs)
+        content["verification"] = verified.to_dict()
+        console.print(verification_table(facts["target"], verified))
+    if searches is not None:
+        identified = identify_ijb(templates, searches)
+        content["identification"] = identified.to_dict()
+        console.print(galleries_table(facts["target"], identified))
+    if json_path is not None:
+        write_json(json_path, content)
+        console.print(f"Wrote {json_path}")
+
+
+def verification_table(target: str, result: TemplateResult) -> Table:
+    """Lay out TAR at each FAR by both rules."""
+    pairs = f"{result.genuine_pairs} genuine + {result.impostor_pairs} impostor pairs"
+    table = Table(
+        title=f"{target} 1:1: {result.templates} templates, {pairs}", title_justify="left"
+    )
+    for heading in ("FAR", "TAR", "at FAR", "cosine >", "nearest TAR", "at FAR"):
+        table.add_column(heading)
+    for far, nearest in result.nearest_tar.items():
+        other = (f"{nearest:.5f}", f"{result.nearest_far[far]:.3g}")
+        if far in result.refused_fars:
+            table.add_row(f"{far:g}", "refused", "", "", *other)
+            continue
+        mark = "*" if far in result.coarse_fars else ""
+        reached, cosine = result.far_reached[far], result.tar_thresholds[far]
+        tar = f"{result.tar_at_far[far]:.5f}{mark}"
+        table.add_row(f"{far:g}", tar, f"{reached:.3g}", f"{cosine:.5f}", *other)
+    notes = ["nearest TAR: insightface's rule, the point of the curve nearest to the FAR"]
+    if result.coarse_fars:
+        notes.append("* coarse: fewer than 10 false accepts allowed")
+    if result.refused_fars:
+        needed = ", ".join(f"{n} for {far:g}" for far, n in result.refused_fars.items())
+        notes.append(f"refused: impostor pairs needed are {needed}")
+    table.caption = "\n".join(notes)
+    table.caption_justify = "left"
+    return table
+
+
+def galleries_table(target: str, result: IjbIdentification) -> Table:
+    """Lay out rank-k and TPIR of each gallery, their mean, and both as one."""
+    table = Table(title=f"{target} 1:N", title_justify="left")
+    named = {**result.galleries, "both as one": result.union}
+    ranks, tpirs = result.mean_rank_rates(), result.mean_tpir()
+    for heading in ("measure", *result.galleries, "mean", "both as one"):
+        table.add_column(heading)
+
+    def add(measure: str, mean: str, cells: list[str]) -> None:
+        table.add_row(measure, *cells[:-1], mean, cells[-1])
+
+    searches = [f"{each.mated} + {each.non_mated}" for each in named.values()]
+    add("mated + not", "", searches)
+    for k, rate in ranks.items():
+        add(f"rank-{k}", f"{rate:.5f}", [f"{each.rank_rates[k]:.5f}" for each in named.values()])
+    fpirs = {f for each in named.values() for f in [*each.tpir, *each.refused_fpirs]}
+    for fpir in sorted(fpirs):
+        mean = f"{tpirs[fpir]:.5f}" if fpir in tpirs else "–"
+        cells = [tpir_text(each, fpir) for each in named.values()]
+        add(f"TPIR@FPIR={fpir:g}", mean, cells)
+    if any(each.coarse_fpirs for each in named.values()):
+        table.caption = "* coarse: fewer than 10 false positives allowed"
+        table.caption_justify = "left"
+    return table
+
+
+def tpir_text(result: IdentificationResult, fpir: float) -> str:
+    """Return a TPIR as the tables show it: a rate, perhaps coarse, or what was missing."""
+    if fpir in result.refused_fpirs:
+        return "–" if not result.non_mated else f"needs {result.refused_fpirs[fpir]} non-mated"
+    return f"{result.tpir[fpir]:.5f}{'*' if fpir in result.coarse_fpirs else ''}"

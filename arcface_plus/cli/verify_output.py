@@ -1,0 +1,158 @@
+"""What ``arcface-plus verify`` shows and writes: tables, rows, JSON, the report."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from arcface_plus.cli.json_files import write_json
+
+if TYPE_CHECKING:
+    from arcface_plus.cli.verify_scoring import Comparison, Entry
+    from arcface_plus.evaluation.intervals import FarAdvice, Intervals
+
+_UNITS = {
+    "people": "people left out in turn",
+    "photographs": "people by photographs, left out in turn",
+    "pairs": "pairs, taken for independent",
+}
+
+
+def result_table(entry: Entry) -> Table:
+    """Lay out one result as a table of two columns."""
+    result, intervals = entry.result, entry.intervals
+    pairs = f"{result.genuine_pairs} genuine + {result.impostor_pairs} impostor pairs"
+    title = f"{entry.facts['name']}: {pairs}, {result.folds} folds"
+    table = Table(title=title, title_justify="left")
+    table.add_column("measure")
+    table.add_column("value")
+    table.add_row("accuracy", f"{result.accuracy:.5f} ± {result.accuracy_std:.5f}")
+    basis = f"{intervals.units} {_UNITS[intervals.basis]}"
+    table.add_row("95 % interval", f"{_span(intervals.accuracy)} ({basis})")
+    table.add_row("pairs would claim", f"{_span(intervals.pairs_claim)} (bootstrap over pairs)")
+    table.add_row("folds would claim", f"{_span(result.confidence_interval)} (t over folds)")
+    cosine = 1 - result.threshold / 2
+    threshold = f"{result.threshold:.4f} squared L2, {cosine:.4f} cosine (mean of folds)"
+    table.add_row("threshold", threshold)
+    table.add_row("AUC", f"{result.auc:.6f}")
+    table.add_row("EER", f"{result.eer:.5f}")
+    for (far, tar), ends in zip(result.tar_at_far.items(), intervals.tar, strict=True):
+        note = "; coarse: fewer than 10 false accepts" if far in result.coarse_fars else ""
+        table.add_row(f"TAR@FAR={far:g}", f"{tar:.5f} ({_span(ends)}{note})")
+    for far, needed in result.refused_fars.items():
+        table.add_row(f"TAR@FAR={far:g}", f"refused: needs {needed} impostor pairs")
+    table.add_row("folds", " ".join(f"{accuracy:.5f}" for accuracy in result.fold_accuracies))
+    table.add_row("fold thresholds", " ".join(f"{each:.2f}" for each in result.thresholds))
+    table.add_row("as cosine", " ".join(f"{each:.3f}" for each in result.cosine_thresholds))
+    if entry.advice is not None:
+        _add_advice(table, entry.advice, entry.intervals)
+    if entry.comparison is not None:
+        _add_comparison(table, entry.comparison)
+    return table
+
+
+def write_results(path: Path, entries: Sequence[Entry]) -> None:
+    """Write ``{"results": [{name, pairs, …, accuracy, …}, …]}`` as JSON, beside and renamed."""
+    write_json(path, {"results": [_plain(entry) for entry in entries]})
+
+
+def table_rows(entries: Sequence[Entry], *, style: str, method: str | None) -> str:
+    """Return accuracies as rows of a paper's table; a model compared to is a row below."""
+    from arcface_plus.evaluation.tables import result_rows
+
+    rows: dict[str, dict[str, Any]] = {}
+    for entry in entries:
+        rows.setdefault(method or entry.source.stem, {})[entry.facts["name"]] = entry.result
+    for entry in entries:
+        if entry.comparison is not None:
+            other = entry.comparison.other
+            name = other.source.stem
+            if name in rows and name == (method or entry.source.stem):
+                name = str(other.source)
+            rows.setdefault(name, {})[entry.facts["name"]] = other.result
+    return result_rows(rows, style=style)
+
+
+def write_report_page(path: Path, entries: Sequence[Entry]) -> None:
+    """Write the HTML report of ``entries``."""
+    from arcface_plus.evaluation.report import ReportSection, write_report
+    from arcface_plus.training.run_folder import environment
+
+    sections = [
+        ReportSection(
+            e.facts["name"],
+            e.pairs,
+            e.distances,
+            e.is_same,
+            e.result,
+            baselines={}
+            if e.comparison is None
+            else {f"other: {e.comparison.other.source.stem}": e.comparison.other.result},
+            units=e.units,
+        )
+        for e in entries
+    ]
+    facts = {f"{e.facts['name']}: {key}": value for e in entries for key, value in e.facts.items()}
+    write_report(
+        path,
+        sections,
+        title="Verification",
+        environment={**facts, **environment()},
+        command=shlex.join(sys.argv),
+    )
+
+
+def _add_advice(table: Table, advice: FarAdvice, intervals: Intervals) -> None:
+    low, high = advice.threshold_interval
+    notes = []
+    if advice.coarse:
+        notes.append("coarse: fewer than 10 false accepts decide")
+    if intervals.units < 20:
+        notes.append(f"a rough guide: {intervals.units} {intervals.basis} alone")
+    note = f" ({'; '.join(notes)})" if notes else ""
+    name = f"advice for FAR={advice.far:g}"
+    table.add_row(
+        name, f"accept below {advice.threshold:.4f} squared L2 ({low:.4f} to {high:.4f}){note}"
+    )
+    cosine = f"{1 - advice.threshold / 2:.4f} cosine ({1 - high / 2:.4f} to {1 - low / 2:.4f})"
+    table.add_row("", f"that is, above {cosine}")
+    table.add_row("", f"FAR there: {advice.far_reached:.2g} ({_short(advice.far_interval)})")
+
+
+def _add_comparison(table: Table, comparison: Comparison) -> None:
+    other, difference = comparison.other, comparison.difference
+    table.add_row("compared to", other.source.name)
+    table.add_row("its accuracy", f"{other.result.accuracy:.5f} ± {other.result.accuracy_std:.5f}")
+    ends = " to ".join(f"{end:+.5f}" for end in difference.interval)
+    table.add_row("difference", f"{difference.difference:+.5f} ({ends}, 95 %, paired)")
+    pairs = f"{difference.gained} pairs gained, {difference.lost} lost"
+    table.add_row("exact McNemar", f"p = {difference.mcnemar_p:.3g} ({pairs})")
+    table.add_row("", "takes pairs for independent")
+
+
+def _plain(entry: Entry) -> dict[str, Any]:
+    content = {**entry.facts, **entry.result.to_dict(), "intervals": entry.intervals.to_dict()}
+    if entry.advice is not None:
+        content["advice"] = entry.advice.to_dict()
+    if entry.comparison is not None:
+        other = entry.comparison.other
+        content["comparison"] = {
+            "other": {**other.facts, "accuracy": other.result.accuracy},
+            **entry.comparison.difference.to_dict(),
+        }
+    return content
+
+
+def _span(ends: Sequence[float]) -> str:
+    low, high = ends
+    return f"{low:.5f} to {high:.5f}"
+
+
+def _short(ends: Sequence[float]) -> str:
+    low, high = ends
+    return f"{low:.2g} to {high:.2g}"

@@ -1,0 +1,221 @@
+"""Make balanced verification pairs of people who are in one fold only.
+
+A pair set that models are compared on should have as many genuine as impostor pairs in every fold,
+nobody in two folds (a threshold chosen with the help of a person's photographs is easy on that
+person), and people who count alike. The same images and seed give the same pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from math import comb
+from pathlib import Path
+
+import numpy as np
+
+from arcface_plus.data.folder import ImageFolder
+
+_FEW = 4  # where the pairs wanted are more than one in so many, all are listed and drawn from
+Image = tuple[str, str]
+Pair = tuple[Image, Image]
+
+
+@dataclass(frozen=True)
+class BuiltPairs:
+    """Hold pairs of (person, file) images, fold after fold: first the genuine, then the impostor.
+
+    ``is_same`` (N,) bool, N = folds · 2 · pairs_per_fold.
+    """
+
+    pairs: list[Pair]
+    is_same: np.ndarray
+    folds: int
+    pairs_per_fold: int
+
+
+def build_pairs(
+    images: Mapping[str, Sequence[str]],
+    *,
+    folds: int = 10,
+    pairs_per_fold: int = 300,
+    seed: int = 0,
+) -> BuiltPairs:
+    """Return ``pairs_per_fold`` genuine and as many impostor pairs in each of ``folds`` folds.
+
+    ``images``: person → file names. Everybody is put into one fold, so that the folds can make
+    about as many genuine pairs each. Genuine pairs come round by round, one from every person who
+    has any left, so that many photographs do not weigh more than needed; impostor pairs take people
+    two by two from shuffled rounds, and a photograph of each at random. No pair is there twice.
+
+    Raises ValueError naming what is short: people, photographs, or what a fold can make.
+    """
+    if folds < 1 or pairs_per_fold < 1:
+        raise ValueError(f"folds={folds} and pairs_per_fold={pairs_per_fold} must be at least 1.")
+    files = {person: sorted(names) for person, names in sorted(images.items())}
+    for person, names in files.items():
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"{person!r} has no photograph, or one twice: {names[:3]}.")
+    _check_enough(files, folds, pairs_per_fold)
+    rng = np.random.default_rng(seed)
+    pairs: list[Pair] = []
+    for number, people in enumerate(_assign_folds(files, folds, pairs_per_fold, rng), start=1):
+        members = {person: files[person] for person in people}
+        _check_fold(members, number, pairs_per_fold)
+        pairs += _genuine_pairs(members, pairs_per_fold, rng)
+        pairs += _impostor_pairs(members, pairs_per_fold, rng)
+    is_same = np.tile(np.repeat([True, False], pairs_per_fold), folds)
+    return BuiltPairs(pairs, is_same, folds, pairs_per_fold)
+
+
+def folder_images(root: str | Path) -> dict[str, list[str]]:
+    """Return person → files of ``root/PERSON/IMAGE``; raises as ``ImageFolder``."""
+    folder = ImageFolder(root)
+    found: dict[str, list[str]] = {person: [] for person in folder.class_names}
+    for index in range(len(folder)):
+        person, file = folder.key(index).split("/", 1)
+        found[person].append(file)
+    return found
+
+
+def listed_images(path: str | Path, root: str | Path) -> dict[str, list[str]]:
+    """Return person → files of a list with a line ``PERSON/IMAGE`` for each image below ``root``.
+
+    Raises ValueError naming the line that has another form, is there twice or names no file.
+    """
+    found: dict[str, list[str]] = {}
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text, so it is no list of images.") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        person, slash, file = line.strip().partition("/")
+        where = f"{path}, line {number}: {line.strip()!r}"
+        if not slash or not file or "/" in file or ".." in (person, file):
+            raise ValueError(f"{where} is not PERSON/IMAGE.")
+        if file in found.get(person, []):
+            raise ValueError(f"{where} is there twice.")
+        if not (Path(root) / person / file).is_file():
+            raise ValueError(f"{where} is not a file in {root}; give the image folder (--root).")
+        found.setdefault(person, []).append(file)
+    if not found:
+        raise ValueError(f"{path} lists no images.")
+    return found
+
+
+def _check_enough(files: Mapping[str, Sequence[str]], folds: int, wanted: int) -> None:
+    if len(files) < 2 * folds:
+        raise ValueError(
+            f"{len(files)} people cannot fill {folds} folds: impostor pairs need two in each, so "
+            f"{2 * folds} in all. Add people, or lower the folds."
+        )
+    several = [person for person, names in files.items() if len(names) > 1]
+    if len(several) < folds:
+        raise ValueError(
+            f"{len(several)} people have two photographs or more, but each of {folds} folds needs "
+            "one for its genuine pairs. Add photographs, or lower the folds."
+        )
+    possible = sum(comb(len(names), 2) for names in files.values())
+    if possible < folds * wanted:
+        raise ValueError(
+            f"The photographs make {possible} genuine pairs, but {folds} folds of {wanted} need "
+            f"{folds * wanted}. Add photographs of the same people, or lower the pairs per fold."
+        )
+
+
+def _assign_folds(
+    files: Mapping[str, Sequence[str]], folds: int, wanted: int, rng: np.random.Generator
+) -> list[list[str]]:
+    """Return the people of each fold: the most able first, each to the fold that can least.
+
+    Of folds that can make what is wanted, the one with the fewest people comes next.
+    """
+    people = list(files)
+    people = [people[i] for i in rng.permutation(len(people))]
+    able = {person: min(wanted, comb(len(files[person]), 2)) for person in people}
+    people.sort(key=lambda person: -able[person])
+    members: list[list[str]] = [[] for _ in range(folds)]
+    can = [0] * folds
+    for person in people:
+        poorest = min(range(folds), key=lambda fold: (min(can[fold], wanted), len(members[fold])))
+        if able[person] == 0:  # of no use for genuine pairs: to where people are fewest
+            poorest = min(range(folds), key=lambda fold: len(members[fold]))
+        members[poorest].append(person)
+        can[poorest] += able[person]
+    return members
+
+
+def _check_fold(members: Mapping[str, Sequence[str]], number: int, wanted: int) -> None:
+    genuine = sum(comb(len(names), 2) for names in members.values())
+    photographs = sum(len(names) for names in members.values())
+    impostor = comb(photographs, 2) - genuine
+    for kind, possible in (("genuine", genuine), ("impostor", impostor)):
+        if possible < wanted:
+            raise ValueError(
+                f"Fold {number} has {photographs} photographs of {len(members)} people, who make "
+                f"{possible} {kind} pairs, but {wanted} are wanted. Add people or photographs, or "
+                "lower the pairs per fold or the folds."
+            )
+
+
+def _genuine_pairs(
+    members: Mapping[str, Sequence[str]], wanted: int, rng: np.random.Generator
+) -> list[Pair]:
+    left: dict[str, list[int]] = {}
+    for person, names in members.items():
+        if possible := comb(len(names), 2):
+            left[person] = rng.choice(possible, min(possible, wanted), replace=False).tolist()
+    pairs: list[Pair] = []
+    while True:
+        people = [person for person, numbers in left.items() if numbers]
+        for i in rng.permutation(len(people)):
+            person = people[i]
+            first, second = _unranked(left[person].pop(), len(members[person]))
+            names = members[person]
+            pairs.append(((person, names[first]), (person, names[second])))
+            if len(pairs) == wanted:
+                return pairs
+
+
+def _unranked(number: int, count: int) -> tuple[int, int]:
+    """Return the pair i < j of ``count`` things that comes ``number``-th in lexical order."""
+    first = 0
+    while number >= count - 1 - first:
+        number -= count - 1 - first
+        first += 1
+    return first, first + 1 + number
+
+
+def _impostor_pairs(
+    members: Mapping[str, Sequence[str]], wanted: int, rng: np.random.Generator
+) -> list[Pair]:
+    photographs = sum(len(names) for names in members.values())
+    possible = comb(photographs, 2) - sum(comb(len(names), 2) for names in members.values())
+    if possible < _FEW * wanted:
+        every = [
+            ((a, x), (b, y))
+            for a, b in combinations(members, 2)
+            for x in members[a]
+            for y in members[b]
+        ]
+        return [every[i] for i in rng.choice(len(every), wanted, replace=False)]
+    people = list(members)
+    pairs: list[Pair] = []
+    taken: set[Pair] = set()
+    while True:
+        order = rng.permutation(len(people)).tolist()
+        for i, j in zip(order[0::2], order[1::2], strict=False):
+            a, b = sorted((people[i], people[j]))
+            pair = ((a, _one_of(members[a], rng)), (b, _one_of(members[b], rng)))
+            if pair not in taken:
+                taken.add(pair)
+                pairs.append(pair)
+                if len(pairs) == wanted:
+                    return pairs
+
+
+def _one_of(names: Sequence[str], rng: np.random.Generator) -> str:
+    return names[int(rng.integers(len(names)))]
