@@ -227,26 +227,28 @@ def finish(
 
 def results_table(evaluation: PairEvaluation) -> Table:
     """Return the results beside what needs no training, a row a set and method."""
-    table = Table(title="Verification on people never seen in training", title_justify="left")
+    table = Table(title="Verification", title_justify="left")
     table.add_column("pairs")
     table.add_column("embedding")
     for heading in ("accuracy", "± std", "95 % interval", "AUC", "EER"):
         table.add_column(heading, justify="right")
+    intervals = evaluation.intervals()
     for name in evaluation.sets:
         if name in evaluation.raw_pixels:
             table.add_row(name, "raw pixels", *_cells(evaluation.raw_pixels[name].to_dict()))
         if name in evaluation.untrained():
             table.add_row(name, "untrained net", *_cells(evaluation.untrained()[name]))
-        table.add_row(name, "this model", *_cells(evaluation.last[name].result.to_dict()))
+        low, high = intervals[name].accuracy
+        cells = _cells(evaluation.last[name].result.to_dict(), f"{low:.3f}–{high:.3f}")
+        table.add_row(name, "this model", *cells)
     return table
 
 
-def _cells(numbers: dict[str, Any]) -> list[str]:
-    interval = numbers.get("confidence_interval")
+def _cells(numbers: dict[str, Any], interval: str = "") -> list[str]:
     return [
         f"{numbers['accuracy']:.4f}",
         f"{numbers['accuracy_std']:.4f}",
-        "" if interval is None else f"{interval[0]:.3f}–{interval[1]:.3f}",
+        interval,
         f"{numbers['auc']:.4f}",
         f"{numbers['eer']:.4f}",
     ]

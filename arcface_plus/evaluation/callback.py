@@ -16,7 +16,8 @@ from arcface_plus.data.pairs import PairSet, load_pairs
 from arcface_plus.distributed import Group
 from arcface_plus.evaluation.baselines import raw_pixel_embeddings
 from arcface_plus.evaluation.embedding import pair_distances
-from arcface_plus.evaluation.report import ReportSection
+from arcface_plus.evaluation.intervals import Intervals
+from arcface_plus.evaluation.report import ReportSection, section_intervals
 from arcface_plus.evaluation.report_tables import Baseline, MainNumbers
 from arcface_plus.evaluation.verification import VerificationResult, verify, verify_distances
 
@@ -109,14 +110,22 @@ class PairEvaluation:
         """Return the history's entries of step 0 by set, where the untrained net was scored."""
         return {entry["set"]: entry for entry in self.history if entry["step"] == 0}
 
+    def intervals(self) -> dict[str, Intervals]:
+        """Return the 95 % intervals of each set's newest result."""
+        return {section.name: section_intervals(section) for section in self.report_sections()}
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything measured, JSON-able."""
+        intervals = self.intervals()
         return {
             "protocol": {
                 "flip": self.config.flip,
                 "pairs": {name: repr(pairs) for name, pairs in self.sets.items()},
             },
-            "results": {name: scored.result.to_dict() for name, scored in self.last.items()},
+            "results": {
+                name: {**scored.result.to_dict(), "intervals": intervals[name].to_dict()}
+                for name, scored in self.last.items()
+            },
             "untrained_net": self.untrained(),
             "raw_pixels": {name: result.to_dict() for name, result in self.raw_pixels.items()},
             "history": self.history,

@@ -13,7 +13,7 @@ from arcface_plus.data.pair_lists import PairList, read_pair_list
 
 _SHOWN = 5
 # What damaged archives raise: cut members, wrong checksums, odd compression, absurd shapes.
-_UNREADABLE = (
+UNREADABLE = (
     ValueError,
     EOFError,
     OSError,
@@ -148,7 +148,7 @@ def _arrays(path: Path, *choices: tuple[str, ...]) -> list[np.ndarray]:
             absent = [name for name in choices[0] if name not in archive.files]
             held = ", ".join(archive.files) or "nothing"
             raise ValueError(f"it lacks {', '.join(absent)} and holds {held}")
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise ValueError(
             f"{path}: not readable as embeddings: {error}. It should be an .npz of files and emb "
             "(with a list of pairs), or of embeddings_a, embeddings_b and is_same (without)."

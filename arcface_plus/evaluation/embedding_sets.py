@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from arcface_plus.evaluation.embedding_files import UNREADABLE
+
 IDENTITIES = ("folder", "label", "prefix")
 _LAYOUTS = (("key", "embedding"), ("files", "emb"))
 _SHOWN = 3
-# What damaged archives raise: cut members, wrong checksums, odd compression, absurd shapes.
-_UNREADABLE = (
-    ValueError,
-    EOFError,
-    OSError,
-    RuntimeError,
-    MemoryError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 @dataclass(frozen=True)
@@ -108,7 +99,7 @@ def read_embedding_set(path: str | Path) -> EmbeddingSet:
                 raise ValueError(f"it holds {', '.join(sorted(held)) or 'nothing'}")
             keys, embeddings = (archive[name] for name in layout)
             labels = archive["label"] if "label" in held else None
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise ValueError(
             f"{path}: not readable as embeddings: {error}. It should be an .npz of key and "
             "embedding, as arcface-plus embed writes it, or of files and emb."
