@@ -74,6 +74,9 @@ def start_world(device: str = "auto", timeout_minutes: float = 30.0) -> Iterator
     try:
         control = dist.new_group(backend="gloo")
         assert isinstance(control, dist.ProcessGroup)  # this process is in it
+        # A rank that finds bad input and leaves at once would break connections that the others
+        # are still making, and hide its message behind theirs.
+        dist.barrier(group=control)
         yield World(rank_, size, torch_device, control=control)
     finally:
         dist.destroy_process_group()
