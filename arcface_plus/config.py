@@ -275,7 +275,7 @@ class RunConfig(Section):
         if self.schedule.warmup_steps >= self.train.steps:
             raise ValueError(
                 f"schedule.warmup_steps ({self.schedule.warmup_steps}) must be fewer than "
-                f"train.steps ({self.train.steps})"
+                f"train.steps ({self.train.steps}); set --schedule.warmup_steps 0, or train longer"
             )
         return self
 

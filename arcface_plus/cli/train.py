@@ -101,6 +101,9 @@ def _train(
             evaluate=evaluation if evaluation.sets else None,
         )
         monitor.say(describe(config, source, model, head, trainer.precision, world))
+        late = [m for m in config.schedule.milestones if m >= config.train.steps]
+        if late:
+            monitor.say(f"warning: milestones {late} come after the last step; the rate stays")
         for warning in source.warnings:
             monitor.say(f"warning: {warning}")
         if start is not None:

@@ -113,6 +113,9 @@ def verify_command(
     from arcface_plus.cli.verify_scoring import Scoring
 
     sets = [*(pairs or []), *(more_pairs or [])]
+    for output in (json_path, report):
+        if output is not None and not output.parent.is_dir():
+            raise FileNotFoundError(f"the folder {output.parent} of {output.name} does not exist.")
     _check_use(model, embeddings, sets, advise_far, pca, markdown and latex)
     scoring = Scoring(
         root=root,

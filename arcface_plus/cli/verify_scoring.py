@@ -196,15 +196,20 @@ def _entry(
         verify_distances,
     )
 
-    if scoring.pca is None:
-        a, b, is_same = checked_pairs(*sides, is_same)
-        distances = squared_distances(a, b)
-        result = verify_distances(distances, is_same, folds, fars=scoring.fars)
-    else:
-        from arcface_plus.evaluation.pca import verify_with_pca
+    try:
+        if scoring.pca is None:
+            a, b, is_same = checked_pairs(*sides, is_same)
+            distances = squared_distances(a, b)
+            result = verify_distances(distances, is_same, folds, fars=scoring.fars)
+        else:
+            from arcface_plus.evaluation.pca import verify_with_pca
 
-        facts["pca"] = scoring.pca
-        result, distances = verify_with_pca(*sides, is_same, scoring.pca, folds, fars=scoring.fars)
+            facts["pca"] = scoring.pca
+            result, distances = verify_with_pca(
+                *sides, is_same, scoring.pca, folds, fars=scoring.fars
+            )
+    except ValueError as error:  # of several sets, say which
+        raise ValueError(f"{facts['name']}: {error}") from error
     intervals = score_intervals(
         distances, is_same, result.thresholds, units, fars=list(result.tar_at_far)
     )

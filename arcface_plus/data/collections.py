@@ -80,7 +80,7 @@ def open_collection(path: str | Path, root: str | Path | None = None) -> Collect
 
 def _folder(root: Path) -> Collection:
     found: list[str] = []
-    for parent, folders, files in os.walk(root):
+    for parent, folders, files in os.walk(root, followlinks=True):
         folders.sort()
         inside = Path(parent).relative_to(root)
         found += [

@@ -73,13 +73,13 @@ def write_pair_bin(
 
 
 def _lfw_lines(built: BuiltPairs) -> list[str] | None:
-    """Return lines of LFW's form, or None where some name has no number."""
+    """Return lines of LFW's form, or None where some name is not NAME_0001."""
     numbers: dict[Image, int] = {}
     for person, file in {image for pair in built.pairs for image in pair}:
         stem = file.rpartition(".")[0]
         digits = stem.removeprefix(f"{person}_")
-        if not (digits.isascii() and digits.isdigit()):
-            return None
+        if not (digits.isascii() and digits.isdigit()) or stem != f"{person}_{int(digits):04d}":
+            return None  # other evaluators would look for NAME_0001 and find nothing
         numbers[person, file] = int(digits)
     lines = [f"{built.folds}\t{built.pairs_per_fold}"]
     for a, b in built.pairs:

@@ -291,7 +291,8 @@ def _checked_image(images: ImageSequence, index: int, size: int, resize: bool) -
     if not resize:
         raise ValueError(
             f"{describe_image(images, index)} is {width} x {height} pixels, but the model takes "
-            f"{size} x {size}; align the faces to that size, or ask for resizing (resize=True)."
+            f"{size} x {size}; align the faces to that size, or have them scaled "
+            "(--resize, resize=True)."
         )
     method = cv2.INTER_AREA if height * width > size * size else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(image, (size, size), interpolation=method))

@@ -86,7 +86,9 @@ def export_embeddings(
         failure = str(error)
     told = [f for f in gather_objects(failure, world.control) if f is not None]
     if told:
-        raise ValueError(told[0])
+        raise ValueError(
+            f"{told[0]} (--skip-bad goes on without unreadable images; --resume keeps what is done)"
+        )
     skipped = _sorted_union(gather_objects(getattr(images, "skipped", {}), world.control))
     if world.is_main:
         work.join(output, model_hash(model), skipped)

@@ -93,8 +93,8 @@ def _stored_preprocessing(session: Any) -> Preprocessing:
     stored = session.get_modelmeta().custom_metadata_map.get(PREPROCESSING_KEY)
     if stored is None:
         raise ValueError(
-            "it does not say how images must be normalised; fix: give preprocessing "
-            "(insightface's files: mean 127.5, std 127.5, channels rgb, size 112)"
+            "it does not say how images must be normalised; fix: give --preprocessing "
+            "insightface (127.5, 127.5, rgb, size 112), or preprocessing= in Python"
         )
     return Preprocessing.from_json(stored)
 
