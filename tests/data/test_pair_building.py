@@ -124,7 +124,7 @@ def make_folder(root: Path, names: dict[str, list[str]], *, size: int = 16) -> P
     ("template", "form"),
     [
         ("{person}_{number:04d}.jpg", "lfw"),
-        ("{number}.jpg", "lfw"),
+        ("{number}.jpg", "path"),  # others would look for NAME_0001
         ("img-{number}.jpg", "path"),
         ("{person}_{number}.jpg", "path"),
     ],

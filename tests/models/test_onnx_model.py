@@ -58,7 +58,7 @@ def test_stored_preprocessing_is_read_and_can_be_replaced(tmp_path: Path) -> Non
 
 def test_foreign_files_need_a_preprocessing(tmp_path: Path) -> None:
     path = write_flatten(tmp_path / "net.onnx", input_shape=INPUT)
-    with pytest.raises(ValueError, match=r"net.onnx: .*fix: give preprocessing"):
+    with pytest.raises(ValueError, match=r"net.onnx: .*fix: give --preprocessing"):
         load_model(path)
 
 
