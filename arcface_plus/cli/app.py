@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from arcface_plus.cli import data, embed, identify, ijb, verify
+from arcface_plus.cli import data, embed, identify, ijb, study, verify
 from arcface_plus.cli.errors import exit_code_for
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data.app, name="data")
+app.add_typer(study.app, name="study")
 app.command("verify")(verify.verify_command)
 app.command("embed")(embed.embed_command)
 app.command("ijb")(ijb.ijb_command)
