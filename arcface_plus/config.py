@@ -56,6 +56,9 @@ def _first_to_last(people: tuple[int, int]) -> tuple[int, int]:
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
+RegularizerKind = Literal[
+    "mma", "cosine", "riesz", "log", "mhe", "orthogonal", "regularface", "smooth_mma"
+]
 People = Annotated[tuple[int, int], AfterValidator(_first_to_last)]
 
 
@@ -124,7 +127,9 @@ class ModelConfig(Section):
     """The embedding net."""
 
     name: str = "iresnet50"
-    embedding_dim: Positive = 512
+    embedding_dim: Positive | None = Field(
+        None, description="numbers of an embedding; None is the net's own (512 for face nets)"
+    )
     dropout: float | None = Field(None, ge=0, lt=1, description="before the last layer")
     width: int | None = Field(None, ge=1, description="channels of the first stage")
     init: str | None = Field(None, description="initial weights; None is the net's own")
@@ -180,6 +185,43 @@ class OptimConfig(Section):
         "mxnet", description="which parameters decay: weights and gains; all; weights only"
     )
     clip_norm: float | None = Field(None, gt=0, description="largest gradient norm, all parameters")
+    nesterov: bool = Field(False, description="Nesterov's momentum")
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> OptimConfig:
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs a momentum; set optim.momentum above 0")
+        return self
+
+
+class RegularizerConfig(Section):
+    """An angular penalty on the weights of the layers, eq. (13) of the MMA paper."""
+
+    kind: RegularizerKind = "mma"
+    weight: float = Field(0.0, ge=0, description="λ; 0 is no penalty")
+    layers: str | tuple[str, ...] = Field(
+        "all",
+        description="hidden (the net), output (the class weights), all, or patterns of layer names",
+    )
+    exclude: tuple[str, ...] = Field((), description="patterns of layer names to leave out")
+    s: float | None = Field(None, ge=0, description="riesz, mhe: exponent; None is 2")
+    fraction: float | None = Field(
+        None, gt=0, le=1, description="mhe: share of the rows drawn a step; None is all"
+    )
+    half_space: bool = Field(False, description="mhe: lines instead of directions")
+    temperature: float | None = Field(
+        None, gt=0, description="smooth_mma: width of the minimum, radians; None is 0.1"
+    )
+
+    @property
+    def on_output(self) -> bool:
+        """Whether the class weights are penalised."""
+        return self.weight > 0 and self.layers in ("output", "all")
+
+    @property
+    def on_net(self) -> bool:
+        """Whether layers of the net are penalised."""
+        return self.weight > 0 and self.layers != "output"
 
 
 class ScheduleConfig(Section):
@@ -241,8 +283,14 @@ def _pair_set(value: Any) -> Any:
 
 
 class EvaluationConfig(Section):
-    """Verification during and after training."""
+    """Verification, or accuracy on the data's test images, during and after training."""
 
+    accuracy: bool = Field(
+        False, description="top-1 and top-5 accuracy on the test images of the data"
+    )
+    average_last: Positive = Field(
+        5, description="accuracy: report also the mean over that many last evaluations"
+    )
     sets: dict[str, Annotated[PairSetConfig, BeforeValidator(_pair_set)]] = {}
     every: int = Field(0, ge=0, description="steps between verifications; 0 is only at the end")
     at_start: bool = Field(False, description="also score the untrained net")
@@ -261,6 +309,7 @@ class RunConfig(Section):
     data: DataConfig
     model: ModelConfig = ModelConfig()
     head: HeadConfig = HeadConfig()
+    regularizer: RegularizerConfig = RegularizerConfig()
     optim: OptimConfig = OptimConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     train: TrainConfig = TrainConfig()
@@ -276,6 +325,17 @@ class RunConfig(Section):
             raise ValueError(
                 f"schedule.warmup_steps ({self.schedule.warmup_steps}) must be fewer than "
                 f"train.steps ({self.train.steps}); set --schedule.warmup_steps 0, or train longer"
+            )
+        if self.regularizer.on_output and self.head.mma_weight > 0:
+            raise ValueError(
+                f"regularizer.layers {self.regularizer.layers} and head.mma_weight "
+                f"({self.head.mma_weight}) both penalise the class weights; set head.mma_weight "
+                "to 0, or regularizer.layers to hidden"
+            )
+        if self.optim.nesterov and self.head.sample_rate < 1 and not self.head.sample_dense:
+            raise ValueError(
+                "optim.nesterov does not go with head.sample_rate below 1, whose rows are updated "
+                "one by one; set optim.nesterov to false, or head.sample_dense to true"
             )
         return self
 

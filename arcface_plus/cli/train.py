@@ -98,7 +98,7 @@ def _train(
             loader=loader,
             monitor=monitor,
             checkpoints=checkpoints,
-            evaluate=evaluation if evaluation.sets else None,
+            evaluations={"verification": evaluation} if evaluation.sets else {},
         )
         monitor.say(describe(config, source, model, head, trainer.precision, world))
         late = [m for m in config.schedule.milestones if m >= config.train.steps]
@@ -159,7 +159,7 @@ def build(
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     head = ClassifierHead(
         config.data.num_classes or num_classes,
-        wanted.embedding_dim,
+        model.embedding_dim,
         Margin(**config.head.margin.model_dump()) if config.head.logits == "cosine" else None,
         mma_weight=config.head.mma_weight,
         mma_rows=config.head.mma_rows,

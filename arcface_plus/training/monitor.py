@@ -21,6 +21,7 @@ from rich.progress import (
 _SHOWN = (
     ("loss", "loss", "{:.4f}"),
     ("mma", "MMA", "{:.4f}"),
+    ("regularizer", "penalty", "{:.4f}"),
     ("nearest_angle", "nearest class", "{:.1f}°"),
     ("target_angle", "own class", "{:.1f}°"),
     ("lr", "lr", "{:.2g}"),

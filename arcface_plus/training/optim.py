@@ -62,6 +62,7 @@ def build_optimizers(
             lr=config.lr,
             momentum=config.momentum,
             weight_decay=config.weight_decay,
+            nesterov=config.nesterov,
             fused=True,
         )
     ]

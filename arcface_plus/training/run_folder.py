@@ -19,6 +19,7 @@ from arcface_plus.config import RunConfig
 from arcface_plus.distributed import World
 
 FINISHED = "model.safetensors"
+CLASSIFIER, ACCURACY = "classifier.safetensors", "accuracy.json"
 _PACKAGES = ("torch", "torchvision", "numpy", "opencv-python", "scikit-learn", "safetensors")
 
 
@@ -165,6 +166,7 @@ _README = """# Run {name}
 | `model.safetensors` | the trained net, with its architecture and preprocessing: `arcface_plus.load_model("…/{name}")` |
 | `verification.json` | accuracy on the held-out pairs, next to what needs no training |
 | `report.html` | the same with curves and the hardest pairs; open it in a browser |
+| `accuracy.json`, `classifier.safetensors` | of runs scored on test images: top-1 and top-5, smallest angle of every layer; the last layer's weights |
 | `metrics.jsonl` | a line a log step: loss, MMA, angles, learning rate, speed |
 | `tensorboard/` | the same numbers: `tensorboard --logdir <this folder>` |
 | `checkpoints/` | whole states of the run; `--resume auto` continues from the newest. Trust them like code |

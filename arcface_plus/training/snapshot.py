@@ -25,6 +25,7 @@ _FREE: dict[str, set[str]] = {
     "data": {"path", "workers", "on_bad_image", "quarantine_limit"},
     "model": {"weights", "checkpoint_gradients"},
     "head": {"class_chunk"},
+    "regularizer": set(),
     "train": {
         "steps", "device", "log_every", "checkpoint_every", "keep_checkpoints", "on_nonfinite",
         "nonfinite_limit", "channels_last",
@@ -117,7 +118,7 @@ def check_resumable(path: Path, config: RunConfig) -> None:
         free["train"].discard("steps")  # the rate of every step depends on how many there are
     changed = [f"seed: {saved['seed']} → {now['seed']}"] if saved["seed"] != now["seed"] else []
     for section, keys in free.items():
-        for key, value in saved[section].items():
+        for key, value in saved.get(section, {}).items():
             if key not in keys and now[section].get(key) != value:
                 changed.append(f"{section}.{key}: {value!r} → {now[section].get(key)!r}")
     if changed:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -32,14 +32,17 @@ from arcface_plus.training.schedule import lr_at
 
 # (model in eval mode, finished steps) -> numbers to log; called on all ranks together.
 Evaluate = Callable[[EmbeddingModel, int], dict[str, float]]
+# (step) -> a penalty () to add to the loss; the same on all ranks.
+Penalty = Callable[[int], Tensor]
 
 
 class Trainer:
     """Trains ``model`` and ``head`` on ``loader``; receives built objects, builds only DDP around
     them.
 
-    ``evaluate`` is called every ``config.evaluation.every`` steps with the model in eval mode and
-    running statistics averaged over ranks.
+    ``evaluations``, by the kind of their lines in metrics.jsonl, are called every
+    ``config.evaluation.every`` steps with the model in eval mode and running statistics averaged
+    over ranks. ``regularizer`` is called once an optimizer step.
     """
 
     def __init__(
@@ -52,11 +55,14 @@ class Trainer:
         loader: TrainLoader,
         monitor: Monitor,
         checkpoints: Checkpoints,
-        evaluate: Evaluate | None = None,
+        evaluations: Mapping[str, Evaluate] | None = None,
+        regularizer: Penalty | None = None,
     ) -> None:
         self.config, self.world = config, world
         self.model, self.head, self.loader = model, head, loader
-        self.monitor, self.checkpoints, self.evaluate = monitor, checkpoints, evaluate
+        self.monitor, self.checkpoints = monitor, checkpoints
+        self.evaluations: Mapping[str, Evaluate] = evaluations or {}
+        self.regularizer = regularizer
         train = config.train
         self.precision = resolve_precision(train.precision, world.device)
         self.optimizers = build_optimizers(model, head, config.optim)
@@ -109,18 +115,30 @@ class Trainer:
         if self.restorer is not None:
             self.restorer.remember()
         plan = self.head.plan_step(labels, self.step, sizes=[hi - lo for lo, hi in self.parts])
+        # Once a step, whatever the micro-batches: its gradient joins that of the last one.
+        penalty = None if self.regularizer is None else self.regularizer(self.step)
         outputs = [
-            self._forward_backward(images, labels, part, accumulate, plan)
+            self._forward_backward(
+                images, labels, part, accumulate, plan, penalty if part == accumulate - 1 else None
+            )
             for part in range(accumulate)
         ]
         loss = torch.stack([o.loss.detach() for o in outputs]).sum()
+        if penalty is not None:
+            loss = loss + penalty.detach()
         skip = self._update(loss)
         if self.restorer is not None:
             self.restorer.restore_if(skip)
-        self.window.add(outputs, loss, skip, learning_rate)
+        self.window.add(outputs, loss, penalty, skip, learning_rate)
 
     def _forward_backward(
-        self, images: Tensor, labels: Tensor, part: int, parts: int, plan: Any
+        self,
+        images: Tensor,
+        labels: Tensor,
+        part: int,
+        parts: int,
+        plan: Any,
+        penalty: Tensor | None,
     ) -> HeadOutput:
         lo, hi = contiguous_part(len(labels), part, parts)
         per_rank = (contiguous_part(stop - start, part, parts) for start, stop in self.parts)
@@ -137,7 +155,9 @@ class Trainer:
                 inputs = self.model.preprocessing.apply(images[lo:hi])
                 embeddings = self.ddp(inputs)
             output = self.head(embeddings, labels[lo:hi], plan=plan, sizes=sizes, with_mma=last)
-            self.scaler.scale(output.loss).backward()
+            # Equal on all ranks, so that DDP's average of its gradient is that gradient.
+            loss = output.loss if penalty is None else output.loss + penalty
+            self.scaler.scale(loss).backward()
         return output
 
     def _update(self, loss: Tensor) -> Tensor:
@@ -182,16 +202,17 @@ class Trainer:
 
     def _run_evaluation(self) -> None:
         self.evaluated_at = self.step
-        if self.evaluate is None:
+        if not self.evaluations:
             return
         self._check_finite()
         average_batch_norm_buffers(self.model)
         self.model.eval()
         began = time.perf_counter()
-        results = self.evaluate(self.model, self.step)
+        results = {kind: call(self.model, self.step) for kind, call in self.evaluations.items()}
         self._set_mode()
         self.window.skip_time(time.perf_counter() - began)
-        self.monitor.write(self.step, results, prefix="verification")
+        for kind, numbers in results.items():
+            self.monitor.write(self.step, numbers, prefix=kind)
 
     def _check_finite(self) -> None:
         """Never score or save a state that a policy would refuse."""
@@ -254,7 +275,7 @@ class _Window:
         self._reset()
 
     def _reset(self) -> None:
-        self.sums = torch.zeros(5, device=self.device, dtype=torch.float64)
+        self.sums = torch.zeros(6, device=self.device, dtype=torch.float64)
         self.steps, self.waited, self.learning_rate = 0, 0.0, 0.0
         self.began = time.perf_counter()
 
@@ -263,22 +284,32 @@ class _Window:
         self.began += seconds
 
     def add(
-        self, outputs: list[HeadOutput], loss: Tensor, skip: Tensor, learning_rate: float
+        self,
+        outputs: list[HeadOutput],
+        loss: Tensor,
+        penalty: Tensor | None,
+        skip: Tensor,
+        learning_rate: float,
     ) -> None:
         classification = torch.stack([o.classification.detach() for o in outputs]).sum()
         mma = outputs[-1].mma
         angle = torch.cat([o.target_cosine for o in outputs]).clamp(-1, 1).acos().mean()
-        numbers = torch.stack(
-            [loss, classification, torch.zeros_like(loss) if mma is None else mma.detach(), angle]
-        ).double()
+        absent = torch.zeros_like(loss)
+        numbers = torch.stack([
+            loss,
+            classification,
+            absent if mma is None else mma.detach(),
+            absent if penalty is None else penalty.detach(),
+            angle,
+        ]).double()  # fmt: skip
         kept = torch.where(skip.bool(), torch.zeros_like(numbers), numbers)
         self.sums += torch.cat([kept, (1 - skip.double()).reshape(1)])
-        self.has_mma = mma is not None
+        self.has_mma, self.has_penalty = mma is not None, penalty is not None
         self.steps += 1
         self.learning_rate = learning_rate
 
     def close(self, global_batch: int) -> dict[str, Any]:
-        loss, classification, mma, angle, count = self.sums.tolist()
+        loss, classification, mma, penalty, angle, count = self.sums.tolist()
         seconds = max(1e-9, time.perf_counter() - self.began)
         values: dict[str, Any] = {}
         if count:  # otherwise every step was skipped: there is no mean to tell
@@ -286,6 +317,8 @@ class _Window:
             values["classification"] = classification / count
             if self.has_mma:
                 values["mma"] = mma / count
+            if self.has_penalty:
+                values["regularizer"] = penalty / count
             values["target_angle"] = math.degrees(angle / count)
         values["lr"] = self.learning_rate
         values["images_per_second"] = self.steps * global_batch / seconds
