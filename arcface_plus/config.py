@@ -65,7 +65,13 @@ People = Annotated[tuple[int, int], AfterValidator(_first_to_last)]
 class AugmentConfig(Section):
     """How a training image may change. Every draw depends on (seed, epoch, sample) alone."""
 
+    pad_crop: int = Field(
+        0, ge=0, description="add that many black pixels on each side, then crop at random"
+    )
     flip: Probability = Field(0.5, description="probability of a horizontal flip")
+    auto_augment: Literal["none", "cifar10", "imagenet"] = Field(
+        "none", description="AutoAugment's policy learned on that data; CIFAR-100 takes cifar10"
+    )
     affine: Probability = Field(0.0, description="probability of the affine change below")
     rotate: float = Field(0.0, ge=0, le=180, description="largest rotation, degrees either way")
     scale: float = Field(0.0, ge=0, lt=1, description="largest relative change of size")
@@ -99,8 +105,13 @@ class AugmentConfig(Section):
 class DataConfig(Section):
     """Where training images come from."""
 
-    source: Literal["records", "folder", "orl", "synthetic"]
-    path: Path | None = Field(None, description="train.rec, or a folder with a folder a person")
+    source: Literal[
+        "records", "folder", "orl", "synthetic", "cifar10", "cifar100", "tiny_imagenet", "digits"
+    ]
+    path: Path | None = Field(None, description="train.rec, or a folder (digits, orl: none)")
+    holdout: float = Field(
+        0.0, ge=0, lt=1, description="folder: share of each class kept for testing"
+    )
     people: People | None = Field(None, description="orl: first and last person")
     num_classes: int | None = Field(None, ge=2, description="checked against the data where given")
     images_per_class: Positive = Field(8, description="synthetic: images of a class")
@@ -114,8 +125,17 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _needs(self) -> DataConfig:
-        if self.source in ("records", "folder") and self.path is None:
+        if self.source not in ("orl", "synthetic", "digits") and self.path is None:
             raise ValueError(f"source: {self.source} needs a path")
+        if self.source == "digits" and self.path is not None:
+            raise ValueError("source: digits comes with scikit-learn; remove path")
+        if self.holdout and self.source != "folder":
+            raise ValueError(f"holdout is for source: folder, not {self.source}; remove it")
+        if self.augment.pad_crop >= self.size:
+            raise ValueError(
+                f"augment.pad_crop is {self.augment.pad_crop}, but must be below size "
+                f"({self.size}): a crop could miss the image"
+            )
         if self.source == "synthetic" and self.num_classes is None:
             raise ValueError("source: synthetic needs num_classes")
         if self.source == "orl" and self.people is None:
@@ -157,8 +177,9 @@ class HeadConfig(Section):
     """The classifier on top of the embeddings, sharded over ranks by class."""
 
     logits: Literal["cosine", "linear"] = Field(
-        "cosine", description="linear: plain softmax of w·x, without margin, scale or bias"
+        "cosine", description="linear: plain softmax of w·x, without margin or scale"
     )
+    bias: bool = Field(False, description="linear logits only: add a learned number a class")
     margin: MarginConfig = MarginConfig()
     mma_weight: float = Field(0.03, ge=0, description="λ of the MMA penalty; 0 is no penalty")
     mma_rows: int | None = Field(None, ge=1, description="estimate MMA from this many random rows")
@@ -173,6 +194,16 @@ class HeadConfig(Section):
     class_chunk: int | None = Field(
         None, ge=1, description="recompute logits in chunks of this many classes; saves memory"
     )
+
+    @model_validator(mode="after")
+    def _bias_fits(self) -> HeadConfig:
+        if self.bias and self.logits != "linear":
+            raise ValueError("bias is for linear logits; set logits to linear, or bias to false")
+        if self.bias and self.sample_rate < 1:
+            raise ValueError(
+                "bias needs every class in every step; set sample_rate to 1, or bias to false"
+            )
+        return self
 
 
 class OptimConfig(Section):
