@@ -161,6 +161,7 @@ def build(
         config.data.num_classes or num_classes,
         model.embedding_dim,
         Margin(**config.head.margin.model_dump()) if config.head.logits == "cosine" else None,
+        bias=config.head.bias,
         mma_weight=config.head.mma_weight,
         mma_rows=config.head.mma_rows,
         mma_refresh_every=config.head.mma_refresh_every,

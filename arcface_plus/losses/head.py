@@ -67,7 +67,8 @@ class ClassifierHead(nn.Module):
     unscaled, and the embeddings' gradient is W times theirs, so that DDP's averaging leaves the
     exact gradient in the backbone. Keep the head itself out of DDP.
 
-    ``margin``: a :class:`Margin`, or None for a plain softmax of w·x. ``mma_weight``: λ.
+    ``margin``: a :class:`Margin`, or None for a plain softmax of w·x, to which ``bias`` adds a
+    number a class (from 0, sharded like the weights, no part of MMA). ``mma_weight``: λ.
     ``mma_rows``: estimate MMA from that many random rows. ``sample_rate``: share of classes that
     take part in a step besides the positives; ``weight.grad`` is then a sparse tensor of those
     rows, unless ``dense_gradient`` (arcface_torch's way: rows out of the sample decay and coast on
@@ -82,6 +83,7 @@ class ClassifierHead(nn.Module):
         embedding_dim: int,
         margin: Margin | None,
         *,
+        bias: bool = False,
         mma_weight: float = 0.03,
         mma_rows: int | None = None,
         mma_refresh_every: int = 1,
@@ -99,6 +101,13 @@ class ClassifierHead(nn.Module):
             raise ValueError(f"sample_rate is {sample_rate}, but must lie in (0, 1].")
         if mma_weight < 0:
             raise ValueError(f"mma_weight is {mma_weight}, but must not be negative.")
+        if bias and margin is not None:
+            raise ValueError("bias is for linear logits, w·x + b: use it with margin=None.")
+        if bias and sample_rate < 1:
+            raise ValueError(
+                "bias needs every class in every step, but sample_rate is "
+                f"{sample_rate}; set sample_rate to 1 or bias to False."
+            )
         self.num_classes, self.embedding_dim, self.margin = num_classes, embedding_dim, margin
         self.mma_weight, self.sample_rate = mma_weight, sample_rate
         self.dense_gradient, self.class_chunk, self.seed = dense_gradient, class_chunk, seed
@@ -106,6 +115,7 @@ class ClassifierHead(nn.Module):
         self.group = group
         self.lo, self.hi = shard_bounds(num_classes, world_size(group))[rank(group)]
         self.weight = nn.Parameter(initial_class_weights(seed, self.lo, self.hi, embedding_dim))
+        self.bias = nn.Parameter(torch.zeros(self.hi - self.lo)) if bias else None
         self.mma = ClassMMA(
             num_classes, rows=mma_rows, refresh_every=mma_refresh_every, seed=seed, group=group
         )
@@ -115,6 +125,11 @@ class ClassifierHead(nn.Module):
             f"classes {self.lo}–{self.hi} of {self.num_classes}, dim={self.embedding_dim}, "
             f"margin={self.margin}, mma_weight={self.mma_weight}, sample_rate={self.sample_rate}"
         )
+
+    def sharded_parameters(self) -> dict[str, nn.Parameter]:
+        """Return the parameters whose rows are this rank's classes, by name."""
+        named = {"weight": self.weight}
+        return named if self.bias is None else named | {"bias": self.bias}
 
     def plan_step(
         self, labels: Tensor, step: int | None = None, *, sizes: Sequence[int] | None = None
@@ -220,21 +235,30 @@ class ClassifierHead(nn.Module):
         weight, mine = weight.to(x.dtype), row >= 0
         zero = x.new_zeros(len(x))
         if self.margin is None:
-            logit, others = shard_scores(
-                x, weight, row, OtherLogits(unit=False), chunk=self.class_chunk
-            )
-            if not len(weight):
-                return logit, others, zero
-            with torch.no_grad():
-                own = torch.linalg.vector_norm(weight[row.clamp_min(0)], dim=1)
-                lengths = own * torch.linalg.vector_norm(x, dim=1)
-                return logit, others, logit / lengths.clamp_min(1e-12)
+            return self._linear_scores(x, weight, row)
         form = OtherLogits(
             scale=self.margin.s, relu=self.margin.wc_relu, limit=self.filter_threshold
         )
         unit = F.normalize(x, dim=1)
         cosine, others = shard_scores(unit, weight, row, form, chunk=self.class_chunk)
         return torch.where(mine, target_logit(cosine, self.margin), zero), others, cosine
+
+    def _linear_scores(
+        self, x: Tensor, weight: Tensor, row: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        logit, others = shard_scores(
+            x, weight, row, OtherLogits(unit=False), bias=bias, chunk=self.class_chunk
+        )
+        if not len(weight):
+            return logit, others, x.new_zeros(len(x))
+        with torch.no_grad():
+            own = torch.linalg.vector_norm(weight[row.clamp_min(0)], dim=1)
+            lengths = own * torch.linalg.vector_norm(x, dim=1)
+            cosine = logit / lengths.clamp_min(1e-12)
+        if bias is not None:
+            logit = logit + torch.where(row >= 0, bias[row.clamp_min(0)], 0)
+        return logit, others, cosine
 
     def _check_labels(self, labels: Tensor) -> None:
         if labels.dtype != torch.int64:

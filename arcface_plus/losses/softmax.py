@@ -52,13 +52,20 @@ class OtherLogits(NamedTuple):
 
 
 def shard_scores(
-    x: Tensor, w: Tensor, target: Tensor, form: OtherLogits, *, chunk: int | None = None
+    x: Tensor,
+    w: Tensor,
+    target: Tensor,
+    form: OtherLogits,
+    *,
+    bias: Tensor | None = None,
+    chunk: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return each sample's product with its own class and log Σ exp of its others, (B,) each.
 
     ``x`` (B, D), ``w`` (C_r, D) this shard's class weights; ``target`` (B,) is each sample's row in
-    ``w``, or negative where its class is in another shard: its product is then 0. The log-sum-exp
-    is −∞ where the shard holds no other class.
+    ``w``, or negative where its class is in another shard: its product is then 0. ``bias`` (C_r,)
+    is added to the logits of the others; own products are without it. The log-sum-exp is −∞ where
+    the shard holds no other class.
 
     The products (B, C_r) are kept for backward; with ``chunk`` they are made that many classes at a
     time and made again instead, for about a third more arithmetic. Nothing else of size C_r × D is
@@ -66,14 +73,16 @@ def shard_scores(
     """
     if w.shape[0] == 0:
         nothing = 0 * x.sum(dim=1) + 0 * w.sum()
+        if bias is not None:
+            nothing = nothing + 0 * bias.sum()
         return nothing, nothing - torch.inf
-    own, others = _ShardScores.apply(x, w, target, form, chunk)
+    own, others = _ShardScores.apply(x, w, bias, target, form, chunk)
     return own, others
 
 
 class _ShardScores(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, w, target, form, chunk):  # type: ignore[no-untyped-def]
+    def forward(ctx, x, w, bias, target, form, chunk):  # type: ignore[no-untyped-def]
         inverse = None
         if form.unit:
             inverse = torch.linalg.vector_norm(w, dim=1).clamp_min_(1e-12).reciprocal_()
@@ -86,34 +95,37 @@ class _ShardScores(torch.autograd.Function):
             products = _products(x, w, inverse, lo, block, kept)
             column, inside = _locate(target - lo, products.shape[1])
             own = torch.where(inside, products.gather(1, column).squeeze(1), own)
-            logits = _without_own(form.bend(products), column, inside)
+            logits = _without_own(_logits(products, form, bias, lo), column, inside)
             others = torch.logaddexp(others, logits.logsumexp(dim=1))
-        ctx.save_for_backward(x, w, target, others, inverse, kept)
+        ctx.save_for_backward(x, w, bias, target, others, inverse, kept)
         ctx.form, ctx.block = form, block
         return own, others
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_own, grad_others):  # type: ignore[no-untyped-def]
-        x, w, target, others, inverse, kept = ctx.saved_tensors
+        x, w, bias, target, others, inverse, kept = ctx.saved_tensors
         form, block = ctx.form, ctx.block
         # A shard that holds only the sample's own class has no others: nothing to pass on.
         finite = others.masked_fill(torch.isinf(others), 0)
         pull = (grad_others * form.scale)[:, None]
         grad_x, grad_w = torch.zeros_like(x), torch.empty_like(w)
+        grad_bias = None if bias is None else torch.empty_like(bias)
         for lo in range(0, w.shape[0], block):
+            part = slice(lo, lo + block)
             if kept is None:
                 products = _products(x, w, inverse, lo, block)
             else:
                 products = _piece(kept, x.shape[0], lo, min(lo + block, w.shape[0]))
             column, inside = _locate(target - lo, products.shape[1])
-            logits = _without_own(form.bend(products), column, inside)
+            logits = _without_own(_logits(products, form, bias, lo), column, inside)
             grads = logits.sub_(finite[:, None]).exp_().mul_(pull)  # ∂loss/∂products (B, c)
+            if grad_bias is not None:
+                grad_bias[part] = grads.sum(dim=0) / form.scale
             passes = form.passes(products)
             if passes is not None:
                 grads *= passes
             grads.scatter_add_(1, column, (grad_own * inside)[:, None])
-            part = slice(lo, lo + block)
             torch.mm(grads.t(), x, out=grad_w[part])
             if inverse is not None:
                 # Through w/‖w‖: take away what lies along the row, then divide by its norm.
@@ -122,7 +134,7 @@ class _ShardScores(torch.autograd.Function):
                 grad_w[part].mul_(inverse[part, None])
                 grads *= inverse[part]
             grad_x.addmm_(grads, w[part])
-        return grad_x, grad_w, None, None, None
+        return grad_x, grad_w, grad_bias, None, None, None
 
 
 def _products(
@@ -133,6 +145,12 @@ def _products(
     out = None if kept is None else _piece(kept, x.shape[0], lo, hi)
     products = torch.mm(x, w[lo:hi].t(), out=out)
     return products if inverse is None else products.mul_(inverse[lo:hi])
+
+
+def _logits(products: Tensor, form: OtherLogits, bias: Tensor | None, lo: int) -> Tensor:
+    """Return the logits (B, c) of the block of classes that begins at ``lo``, as a new tensor."""
+    logits = form.bend(products)
+    return logits if bias is None else logits.add_(bias[lo : lo + logits.shape[1]])
 
 
 def _piece(kept: Tensor, samples: int, lo: int, hi: int) -> Tensor:

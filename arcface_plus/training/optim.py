@@ -30,9 +30,9 @@ def decays(module: nn.Module, name: str, rule: str) -> bool:
 
 
 def parameter_groups(model: nn.Module, head: ClassifierHead, rule: str) -> list[dict[str, Any]]:
-    """Return the groups ``[decaying, not decaying]`` of the net and the head's class weights.
+    """Return the groups ``[decaying, not decaying]`` of the net and the head.
 
-    Class weights decay under every rule. Parameters that need no gradient are left out.
+    Class weights decay under every rule, biases of classes as biases do. Parameters that need no gradient are left out.
     """
     decaying: list[Tensor] = []
     others: list[Tensor] = []
@@ -42,6 +42,8 @@ def parameter_groups(model: nn.Module, head: ClassifierHead, rule: str) -> list[
                 (decaying if decays(module, name, rule) else others).append(parameter)
     if not sparse_updates(head):
         decaying.append(head.weight)
+    if head.bias is not None:
+        (decaying if decays(head, "bias", rule) else others).append(head.bias)
     return [{"params": decaying}, {"params": others, "weight_decay": 0.0}]
 
 
@@ -137,16 +139,22 @@ def gradient_values(parameter: Tensor) -> Tensor | None:
     return gradient.values()
 
 
+def _shard_gradients(head: ClassifierHead) -> list[Tensor]:
+    """Return the numbers of the gradients of what is cut among ranks by class."""
+    found = [gradient_values(p) for p in head.sharded_parameters().values()]
+    return [values for values in found if values is not None]
+
+
 def squared_gradient_norm(model: nn.Module, head: ClassifierHead, group: Group = None) -> Tensor:
     """Return the squared norm () of the whole gradient: the net's, and each class shard's once.
 
     The net's gradients must already be averaged over ranks, so that they are equal everywhere.
     """
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    shard = gradient_values(head.weight)
     total = torch.zeros((), device=head.weight.device, dtype=head.weight.dtype)
-    if shard is not None and shard.numel():
-        total += torch.linalg.vector_norm(shard).square()
+    for shard in _shard_gradients(head):
+        if shard.numel():
+            total += torch.linalg.vector_norm(shard).square()
     all_reduce_sum(total, group)
     if gradients:
         total += torch.stack(torch._foreach_norm(gradients)).square().sum()
@@ -156,8 +164,6 @@ def squared_gradient_norm(model: nn.Module, head: ClassifierHead, group: Group =
 def scale_gradients(model: nn.Module, head: ClassifierHead, factor: Tensor) -> None:
     """Multiply every gradient in place by ``factor`` ()."""
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    shard = gradient_values(head.weight)
-    if shard is not None:
-        gradients.append(shard)
+    gradients += _shard_gradients(head)
     if gradients:
         torch._foreach_mul_(gradients, factor)

@@ -1,7 +1,7 @@
 """What a checkpoint of a run holds, and how a run is put back into that state.
 
-Tensors go to DCP under plain names; class weights and their momenta as parts of whole (C, D)
-matrices, so that any number of ranks can load them. Everything else is JSON.
+Tensors go to DCP under plain names; class weights and their momenta as parts of whole (C, …)
+tensors, so that any number of ranks can load them. Everything else is JSON.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ def tensors(trainer: Trainer) -> dict[str, Tensor]:
     for name, parameter in trainer.model.named_parameters():
         if parameter.requires_grad:
             named[f"momentum.model.{name}"] = _momentum(trainer, parameter)
-    named["head.weight"] = class_shard(head.weight.data, head.num_classes, mesh)
-    named["momentum.head.weight"] = class_shard(
-        _momentum(trainer, head.weight), head.num_classes, mesh
-    )
+    for name, parameter in head.sharded_parameters().items():
+        momentum = _momentum(trainer, parameter)
+        named[f"head.{name}"] = class_shard(parameter.data, head.num_classes, mesh)
+        named[f"momentum.head.{name}"] = class_shard(momentum, head.num_classes, mesh)
     for name, value in head.mma.state_tensors(head.weight.device).items():
         named[f"head.mma.{name}"] = class_shard(value, head.num_classes, mesh)
     return named | _random_state(trainer)

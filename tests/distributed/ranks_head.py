@@ -36,6 +36,10 @@ def make_batch(step: int, total: int, classes: int, dtype: torch.dtype):
     return x.to(dtype), y
 
 
+def make_margin(case: dict):
+    return None if case.get("linear") else Margin(s=case.get("s", 16.0))
+
+
 def local_part(total: int, rank: int, world: int, shares: list[int] | None):
     """Equal parts, or parts in proportion to ``shares`` (cycled over ranks)."""
     if shares is None:
@@ -55,7 +59,8 @@ def train_rank(rank: int, case: dict) -> dict:
     head = ClassifierHead(
         case["classes"],
         case["dim"],
-        Margin(s=case.get("s", 16.0)),
+        make_margin(case),
+        bias=case.get("bias", False),
         mma_weight=case.get("mma_weight", 0.03),
         mma_rows=case.get("mma_rows"),
         sample_rate=case.get("rate", 1.0),
@@ -93,12 +98,16 @@ def train_rank(rank: int, case: dict) -> dict:
             out["backbone_grads"] = [p.grad.clone() for p in backbone.parameters()]
             grad = head.weight.grad
             out["weight_grad"] = (grad.to_dense() if grad.is_sparse else grad).clone()
+            if head.bias is not None:
+                out["bias_grad"] = head.bias.grad.clone()
             out["norm"] = math.sqrt(squared_gradient_norm(backbone, head).item())
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
     out["backbone"] = [p.detach().clone() for p in backbone.parameters()]
     out["weight"] = head.weight.detach().clone()
+    if head.bias is not None:
+        out["bias"] = head.bias.detach().clone()
     return out
 
 
@@ -115,8 +124,11 @@ def dense_reference(case: dict) -> dict:
     # Begin from the float32 numbers where the case does, so that only the arithmetic differs.
     backbone = make_backbone(case["dim"], getattr(torch, case["dtype"])).to(dtype)
     weight = initial_class_weights(SEED, 0, classes, case["dim"]).to(dtype).requires_grad_()
-    margin, rate = Margin(s=case.get("s", 16.0)), case.get("rate", 1.0)
+    margin, rate = make_margin(case), case.get("rate", 1.0)
     parameters = [*backbone.parameters()]
+    bias = torch.zeros(classes, dtype=dtype, requires_grad=True)
+    if case.get("bias"):
+        parameters.append(bias)
     momenta = [torch.zeros_like(p) for p in [*parameters, weight]]
     out: dict = {"losses": [], "mma": []}
     for step in range(case["steps"]):
@@ -128,8 +140,11 @@ def dense_reference(case: dict) -> dict:
         if rate < 1:
             active = class_draws(SEED, step, 0, classes, torch.device("cpu")) < rate
             active[y] = True
-        cosine = F.normalize(embeddings, dim=1) @ F.normalize(weight, dim=1).t()
-        logits = margin_logits(cosine, y, margin).masked_fill(~active, -torch.inf)
+        if margin is None:
+            logits = embeddings @ weight.t() + bias
+        else:
+            cosine = F.normalize(embeddings, dim=1) @ F.normalize(weight, dim=1).t()
+            logits = margin_logits(cosine, y, margin).masked_fill(~active, -torch.inf)
         mma = dense_mma(weight)
         loss = F.cross_entropy(logits, y) + case.get("mma_weight", 0.03) * mma
         loss.backward()
@@ -139,7 +154,8 @@ def dense_reference(case: dict) -> dict:
         out["mma"].append(mma.item())
         if step == 0:
             out["embedding_grad"] = embeddings.grad.clone()
-            out["backbone_grads"] = [p.grad.clone() for p in parameters]
+            out["backbone_grads"] = [p.grad.clone() for p in backbone.parameters()]
+            out["bias_grad"] = bias.grad
             out["weight_grad"] = weight.grad.clone()
             out["norm"] = math.sqrt(
                 sum(p.grad.square().sum().item() for p in [*parameters, weight])
@@ -150,8 +166,8 @@ def dense_reference(case: dict) -> dict:
                 buffer[rows] = MOMENTUM * buffer[rows] + p.grad[rows] + DECAY * p[rows]
                 p[rows] -= LR * buffer[rows]
                 p.grad = None
-    out["backbone"] = [p.detach() for p in parameters]
-    out["weight"] = weight.detach()
+    out["backbone"] = [p.detach() for p in backbone.parameters()]
+    out["weight"], out["bias"] = weight.detach(), bias.detach()
     return out
 
 

@@ -16,6 +16,9 @@ CASES = {
     "sampled classes, accumulation": {"rate": 0.1, "accumulate": 2, "shares": [1, 2]},
     "recomputed logits": {"chunk": 64},
     "no penalty": {"mma_weight": 0.0},
+    "linear": {"linear": True},
+    "linear with bias": {"linear": True, "bias": True, "chunk": 64, "shares": [2, 1]},
+    "bias, fewer classes than ranks": {"linear": True, "bias": True, "classes": 3, "batch": 8},
 }
 
 
@@ -35,10 +38,10 @@ def check(case: dict, results: list[dict], tolerance: float) -> None:
         for got, expected in zip(result["backbone"], want["backbone"], strict=True):
             assert relative(got, expected) <= tolerance
     assert [r["lo"] for r in results[1:]] == [r["hi"] for r in results[:-1]]
-    assert (
-        relative(torch.cat([r["weight_grad"] for r in results]), want["weight_grad"]) <= tolerance
-    )
-    assert relative(torch.cat([r["weight"] for r in results]), want["weight"]) <= tolerance
+    for sharded in ("weight_grad", "weight", "bias_grad", "bias"):
+        if sharded in results[0]:
+            whole = torch.cat([r[sharded] for r in results])
+            assert relative(whole, want[sharded]) <= tolerance, sharded
     if "embedding_grad" in results[0]:
         gathered = torch.cat([r["embedding_grad"] for r in results]) / world
         assert relative(gathered, want["embedding_grad"]) <= tolerance

@@ -29,6 +29,32 @@ def test_plain_softmax_is_torchs(batch) -> None:
     torch.testing.assert_close(output.target_cosine, cosine)
 
 
+@pytest.mark.parametrize("chunk", [None, 7])
+def test_linear_with_bias_is_torchs(batch, chunk) -> None:
+    embeddings, labels = batch
+    head = ClassifierHead(20, 8, None, bias=True, mma_weight=0.0, class_chunk=chunk)
+    assert head.bias.shape == (20,) and (head.bias == 0).all()
+    linear = torch.nn.Linear(8, 20)
+    with torch.no_grad():
+        head.bias.copy_(torch.linspace(-1, 1, 20))
+        linear.weight.copy_(head.weight)
+        linear.bias.copy_(head.bias)
+    output, want = head(embeddings, labels), F.cross_entropy(linear(embeddings), labels)
+    torch.testing.assert_close(output.loss, want)
+    output.loss.backward()
+    want.backward()
+    torch.testing.assert_close(head.bias.grad, linear.bias.grad)
+    torch.testing.assert_close(head.weight.grad, linear.weight.grad)
+    cosine = F.cosine_similarity(embeddings, head.weight[labels])
+    torch.testing.assert_close(output.target_cosine, cosine.detach())
+
+
+def test_mma_leaves_the_bias_alone(batch) -> None:
+    head = ClassifierHead(20, 8, None, bias=True, mma_weight=1.0)
+    head(*batch).mma.backward()
+    assert head.bias.grad is None and head.weight.grad is not None
+
+
 def test_penalty_is_added_with_its_weight(batch) -> None:
     embeddings, labels = batch
     head = ClassifierHead(20, 8, Margin(s=8), mma_weight=0.5)
@@ -120,6 +146,8 @@ def test_refuses_labels(batch, labels, message) -> None:
         ({"sample_rate": 0.0}, "sample_rate"),
         ({"sample_rate": 1.5}, "sample_rate"),
         ({"mma_weight": -0.1}, "mma_weight"),
+        ({"bias": True}, "margin=None"),
+        ({"bias": True, "margin": None, "sample_rate": 0.5}, "sample_rate"),
     ],
 )
 def test_refuses_arguments(arguments, message) -> None:

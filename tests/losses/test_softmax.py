@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from arcface_plus.losses.softmax import OtherLogits, cross_entropy_of, shard_scores
 
 
-def reference(x, w, target, form):
+def reference(x, w, target, form, bias=None):
     """One sample at a time."""
     own, others = [], []
     w = F.normalize(w, dim=1) if form.unit else w
@@ -20,6 +20,8 @@ def reference(x, w, target, form):
             logits = logits.clamp_min(0)
         if form.limit is not None:
             logits = torch.where(products > form.limit, torch.zeros_like(logits), logits)
+        if bias is not None:
+            logits = logits + bias
         keep = [j for j in range(len(w)) if j != target[i]]
         others.append(torch.logsumexp(logits[keep], 0))
     return torch.stack(own), torch.stack(others)
@@ -58,6 +60,23 @@ def test_equals_a_loop_forward_and_backward(problem, chunk, form) -> None:
     sum((part * weight).sum() for part, weight in zip(want, weights, strict=True)).backward()
     torch.testing.assert_close(a.grad, c.grad, rtol=1e-11, atol=1e-12)
     torch.testing.assert_close(b.grad, d.grad, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("chunk", [None, 4])
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_bias_of_the_others(problem, chunk, form) -> None:
+    x, w, target = problem
+    bias = torch.linspace(-1, 1, 11, dtype=torch.float64)
+    mine, theirs = ([t.clone().requires_grad_() for t in (x, w, bias)] for _ in range(2))
+    got = shard_scores(mine[0], mine[1], target, form, bias=mine[2], chunk=chunk)
+    want = reference(theirs[0], theirs[1], target, form, theirs[2])
+    weights = torch.linspace(-1, 2, 14, dtype=torch.float64).split(7)
+    for scores in (got, want):
+        sum((s * c).sum() for s, c in zip(scores, weights, strict=True)).backward()
+    for a, b in zip(
+        [*got, *(t.grad for t in mine)], [*want, *(t.grad for t in theirs)], strict=True
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-12)
 
 
 def test_many_blocks_are_one(problem, monkeypatch) -> None:

@@ -53,6 +53,24 @@ def test_which_parameters_decay(model, rule, decaying, others) -> None:
     assert no["weight_decay"] == 0
 
 
+@pytest.mark.parametrize("rule", ["mxnet", "weights", "all"])
+def test_class_biases_decay_as_biases_do(rule) -> None:
+    classifier = ClassifierHead(9, 8, None, bias=True)
+    yes, no = parameter_groups(nn.Linear(3, 8), classifier, rule)
+    assert any(p is classifier.bias for p in (yes if rule == "all" else no)["params"])
+    assert any(p is classifier.weight for p in yes["params"])
+
+
+def test_class_biases_are_in_the_norm_and_scaled() -> None:
+    net, classifier = nn.Linear(4, 8), ClassifierHead(9, 8, None, bias=True, mma_weight=0)
+    classifier(net(torch.randn(6, 4)), torch.arange(6)).loss.backward()
+    parts = [net.weight.grad, net.bias.grad, classifier.weight.grad, classifier.bias.grad]
+    want = sum(g.double().square().sum() for g in parts).item()
+    assert squared_gradient_norm(net, classifier).item() == pytest.approx(want, rel=1e-6)
+    scale_gradients(net, classifier, torch.tensor(0.5))
+    assert squared_gradient_norm(net, classifier).item() == pytest.approx(want / 4, rel=1e-6)
+
+
 def test_first_step_that_is_skipped_leaves_no_garbage(model) -> None:
     """Fused SGD makes momenta in its first step, uninitialised where it is skipped."""
     (optimizer,) = build_optimizers(model, head(), OptimConfig())
