@@ -32,7 +32,8 @@ def decays(module: nn.Module, name: str, rule: str) -> bool:
 def parameter_groups(model: nn.Module, head: ClassifierHead, rule: str) -> list[dict[str, Any]]:
     """Return the groups ``[decaying, not decaying]`` of the net and the head.
 
-    Class weights decay under every rule, biases of classes as biases do. Parameters that need no gradient are left out.
+    Class weights decay under every rule, biases of classes as biases do. Parameters that need no
+    gradient are left out.
     """
     decaying: list[Tensor] = []
     others: list[Tensor] = []
