@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import typer
 
+from arcface_plus.cli import study_accuracy, study_filters
+
 app = typer.Typer(
     help="Reproduce a table or figure of the papers into a folder.", no_args_is_help=True
 )
+study_accuracy.register(app)
+study_filters.register(app)

@@ -115,30 +115,21 @@ class Trainer:
         if self.restorer is not None:
             self.restorer.remember()
         plan = self.head.plan_step(labels, self.step, sizes=[hi - lo for lo, hi in self.parts])
-        # Once a step, whatever the micro-batches: its gradient joins that of the last one.
-        penalty = None if self.regularizer is None else self.regularizer(self.step)
         outputs = [
-            self._forward_backward(
-                images, labels, part, accumulate, plan, penalty if part == accumulate - 1 else None
-            )
+            self._forward_backward(images, labels, part, accumulate, plan)
             for part in range(accumulate)
         ]
         loss = torch.stack([o.loss.detach() for o in outputs]).sum()
+        penalty = self._add_penalty()
         if penalty is not None:
-            loss = loss + penalty.detach()
+            loss = loss + penalty
         skip = self._update(loss)
         if self.restorer is not None:
             self.restorer.restore_if(skip)
         self.window.add(outputs, loss, penalty, skip, learning_rate)
 
     def _forward_backward(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        part: int,
-        parts: int,
-        plan: Any,
-        penalty: Tensor | None,
+        self, images: Tensor, labels: Tensor, part: int, parts: int, plan: Any
     ) -> HeadOutput:
         lo, hi = contiguous_part(len(labels), part, parts)
         per_rank = (contiguous_part(stop - start, part, parts) for start, stop in self.parts)
@@ -155,10 +146,21 @@ class Trainer:
                 inputs = self.model.preprocessing.apply(images[lo:hi])
                 embeddings = self.ddp(inputs)
             output = self.head(embeddings, labels[lo:hi], plan=plan, sizes=sizes, with_mma=last)
-            # Equal on all ranks, so that DDP's average of its gradient is that gradient.
-            loss = output.loss if penalty is None else output.loss + penalty
-            self.scaler.scale(loss).backward()
+            self.scaler.scale(output.loss).backward()
         return output
+
+    def _add_penalty(self) -> Tensor | None:
+        """Add the regularizer's gradient, once a step whatever the micro-batches; return its value.
+
+        After the loss's backward: activations are gone, so it adds nothing to the peak of memory,
+        and DDP has averaged, so what is equal on all ranks is added as it is.
+        """
+        if self.regularizer is None:
+            return None
+        penalty = self.regularizer(self.step)
+        if penalty.requires_grad:  # otherwise every layer it covers is frozen
+            self.scaler.scale(penalty).backward()
+        return penalty.detach()
 
     def _update(self, loss: Tensor) -> Tensor:
         """Clip, step unless something is not finite; return 1.0 () where the step was skipped."""
@@ -299,7 +301,7 @@ class _Window:
             loss,
             classification,
             absent if mma is None else mma.detach(),
-            absent if penalty is None else penalty.detach(),
+            absent if penalty is None else penalty,
             angle,
         ]).double()  # fmt: skip
         kept = torch.where(skip.bool(), torch.zeros_like(numbers), numbers)

@@ -1,0 +1,84 @@
+"""``arcface-plus study fig1, fig2, table3-cost``: filters, gradients and the cost of penalties."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from arcface_plus.cli.progress import counted
+
+Output = Annotated[Path, typer.Option(help="Folder for the table and figures.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module to ``app``."""
+    app.command("fig1")(fig1_command)
+    app.command("fig2")(fig2_command)
+    app.command("table3-cost")(cost_command)
+
+
+def fig1_command(
+    models: Annotated[list[Path], typer.Argument(help="Runs or weights, one a method.")],
+    output: Output,
+) -> None:
+    """Figure 1 of the MMA paper: cosines between first-layer filters, and the count above 0.2."""
+    from arcface_plus.models import load_model
+    from arcface_plus.studies.filters import CLOSE, draw_cosines, first_filters, pair_cosines
+
+    cosines = {path.name: pair_cosines(first_filters(load_model(path))) for path in models}
+    if len(cosines) < len(models):
+        raise ValueError("two of the models have the same name; rename one, or give it once.")
+    for name, values in cosines.items():
+        above = int((values > CLOSE).sum())
+        typer.echo(f"{name}: {above} of {len(values)} pairs above {CLOSE}")
+    _say(draw_cosines(cosines, output))
+
+
+def fig2_command(output: Output) -> None:
+    """Figure 2 of the MMA paper: gradient norms against the angle, closed forms and autograd."""
+    from arcface_plus.studies.filters import draw_gradient_norms
+
+    _say(draw_gradient_norms(output))
+
+
+def cost_command(
+    output: Output,
+    model: Annotated[str, typer.Option(help="A net for 32×32 images.")] = "vgg19_bn",
+    width: Annotated[int | None, typer.Option(help="Channels, where the net takes them.")] = None,
+    batch: Annotated[int, typer.Option(min=2, help="Images a step.")] = 128,
+    rounds: Annotated[int, typer.Option(min=1, help="Measured steps of each method.")] = 5,
+    methods: Annotated[str, typer.Option(help="Names separated by ';', baseline first.")] = "",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Table 3 of the MMA paper: time and peak memory that each penalty adds, in one run."""
+    from arcface_plus.distributed import start_world
+    from arcface_plus.studies import penalty_cost
+    from arcface_plus.studies.accuracy_tables import write_csv
+
+    names = [n.strip() for n in methods.split(";")] if methods else list(penalty_cost.METHODS)
+    if unknown := [name for name in names if name not in penalty_cost.METHODS]:
+        raise ValueError(f"unknown methods {unknown}; known are {'; '.join(penalty_cost.METHODS)}.")
+    with start_world(device) as world, counted("rounds") as count:
+        costs = penalty_cost.measure(
+            names,
+            model=model,
+            width=width,
+            batch=batch,
+            rounds=rounds,
+            device=world.device,
+            progress=count,
+        )
+    rows = penalty_cost.rows_of(costs)
+    output.mkdir(parents=True, exist_ok=True)
+    write_csv(rows, output / "table3_cost.csv")
+    text = penalty_cost.markdown(rows)
+    (output / "table3_cost.md").write_text(text, encoding="utf-8")
+    typer.echo(text)
+    typer.echo(f"{model}, batch {batch}, medians of {rounds} steps, {world.device.type}: {output}")
+
+
+def _say(paths: list[Path]) -> None:
+    for path in paths:
+        typer.echo(str(path))

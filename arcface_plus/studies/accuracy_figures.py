@@ -1,0 +1,63 @@
+"""Figures of the classification experiments: accuracy against λ (Figs 3 and 4 of the MMA paper) and
+the smallest angle of every layer (its supplement D)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from arcface_plus.studies.figure import COLORS, STYLES, new_figure, save_figure
+
+_MARKERS = "osD^vP*X"
+
+
+def draw_sweep(
+    values: Sequence[float], rows: Sequence[dict[str, Any]], folder: Path, name: str, title: str
+) -> list[Path]:
+    """Draw top-1 accuracy in percent against λ, with 95 % intervals; leave out rows without runs.
+
+    ``rows`` as ``table_rows``, one for each λ of ``values``. Raises ValueError where none has runs.
+    """
+    points = [(v, r) for v, r in zip(values, rows, strict=True) if r["runs"]]
+    if not points:
+        raise ValueError(f"{name}: no run of the sweep is finished; train them with --train.")
+    with new_figure() as figure:
+        axes = figure.subplots()
+        positions = range(len(points))
+        means = [row["top1"] for _, row in points]
+        half = [
+            0.0 if math.isnan(row["top1_interval"]) else row["top1_interval"] for _, row in points
+        ]
+        axes.errorbar(positions, means, yerr=half, marker="o", capsize=3, color=COLORS[0])
+        # λ = 0 has no place on a logarithmic axis: the values stand side by side.
+        axes.set_xticks(positions, [f"{value:g}" for value, _ in points])
+        axes.set_xlabel("MMA coefficient λ (side by side, not to scale)")
+        axes.set_ylabel("top-1 accuracy (%)")
+        axes.set_title(f"{title}, mean and 95 % interval over seeds")
+        return save_figure(figure, folder, name)
+
+
+def draw_angles(rows: Sequence[dict[str, Any]], folder: Path, name: str = "angles") -> list[Path]:
+    """Draw the smallest angle in degrees of every layer, a line a method; ``rows`` of
+    ``angle_rows``."""
+    names = [key for key in rows[0] if key != "layer"]
+    with new_figure(width=max(5.0, 0.22 * len(rows) + 3), height=4.2) as figure:
+        axes = figure.subplots()
+        for i, method in enumerate(names):
+            points = [(at, row[method]) for at, row in enumerate(rows) if row[method] is not None]
+            axes.plot(
+                *zip(*points, strict=True),
+                label=method,
+                color=COLORS[i % len(COLORS)],
+                linestyle=STYLES[i % len(STYLES)],
+                marker=_MARKERS[i % len(_MARKERS)],
+                markersize=3,
+            )
+        axes.set_xticks(range(len(rows)), [r["layer"] for r in rows], rotation=90, fontsize=6)
+        axes.set_ylim(bottom=0)
+        axes.set_ylabel("smallest angle between two filters (°)")
+        axes.set_xlabel("layer, from input to output")
+        axes.legend(fontsize=7)
+        return save_figure(figure, folder, name)

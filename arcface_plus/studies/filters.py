@@ -1,0 +1,120 @@
+"""How a layer's filters stand to each other, and how strongly penalties pull at an angle.
+
+Figures 1 and 2 of the MMA paper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from arcface_plus.regularizers import gradient_norms
+from arcface_plus.studies.figure import COLORS, STYLES, new_figure, save_figure
+
+CLOSE = 0.2  # the paper counts the pairs of filters whose cosine exceeds this
+
+
+def first_filters(model: nn.Module) -> Tensor:
+    """Return the filters (n, d) of the first convolution; ValueError where there is none."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            return module.weight.detach().flatten(1)
+    raise ValueError(f"{type(model).__name__} has no 2-D convolution, so no filters to compare.")
+
+
+def pair_cosines(rows: Tensor) -> np.ndarray:
+    """Return the cosines (n(n−1)/2,) of all unordered pairs of ``rows`` (n, d)."""
+    unit = F.normalize(rows.double(), dim=1)
+    upper = torch.triu_indices(len(unit), len(unit), offset=1)
+    return (unit @ unit.t())[upper[0], upper[1]].numpy()
+
+
+def draw_cosines(cosines: Mapping[str, np.ndarray], folder: Path) -> list[Path]:
+    """Draw a histogram of pair cosines a method (Fig 1), with the count above 0.2 in the legend."""
+    bins = np.linspace(-1, 1, 81)
+    with new_figure() as figure:
+        axes = figure.subplots()
+        for i, (name, values) in enumerate(cosines.items()):
+            axes.hist(
+                values,
+                bins=bins,
+                histtype="step",
+                linewidth=1.4,
+                color=COLORS[i % len(COLORS)],
+                linestyle=STYLES[i % len(STYLES)],
+                label=f"{name}: {int((values > CLOSE).sum())} of {len(values)} above {CLOSE}",
+            )
+        axes.axvline(CLOSE, color="0.5", linewidth=0.8)
+        axes.set_xlabel("cosine between two filters of the first layer")
+        axes.set_ylabel("pairs of filters")
+        axes.legend(fontsize=7)
+        return save_figure(figure, folder, "fig1")
+
+
+# -- Fig 2 -----------------------------------------------------------------------------------------
+
+# Name, closed form of (angle, ‖w‖), and the term of one pair that it is the gradient norm of.
+_CURVES = ("cosine, eq. (7)", "MMA, eq. (8)", "Riesz-Fisher s = 1, eq. (10)", "log, eq. (12)")
+
+
+def closed_form(name: str, angle: Tensor, norm: float = 1.0) -> Tensor:
+    """Return ‖∂term/∂w_i‖ (k,) by the paper's formula at ``angle`` (k,) radians."""
+    if name == _CURVES[0]:
+        return gradient_norms.cosine_gradient_norm(angle, norm)
+    if name == _CURVES[1]:
+        return gradient_norms.mma_gradient_norm(angle, norm)
+    if name == _CURVES[2]:
+        return gradient_norms.riesz_gradient_norm(angle, norm, s=1.0)
+    return gradient_norms.log_gradient_norm(angle, norm)
+
+
+def pair_term(name: str, w: Tensor, other: Tensor) -> Tensor:
+    """Return the term () of one pair of rows (d,) that eqs. (7) to (12) differentiate."""
+    a, b = F.normalize(w, dim=0), F.normalize(other, dim=0)
+    if name == _CURVES[0]:
+        return a @ b
+    if name == _CURVES[1]:
+        return 2 * torch.asin(torch.linalg.vector_norm(a - b) / 2)
+    if name == _CURVES[2]:
+        return torch.linalg.vector_norm(a - b).reciprocal()
+    return torch.linalg.vector_norm(a - b).log()
+
+
+def measured_norm(name: str, angle: float, norm: float = 1.0) -> float:
+    """Return the same norm by autograd, for a row of length ``norm`` at ``angle`` radians."""
+    w = torch.tensor([norm, 0.0, 0.0], dtype=torch.float64, requires_grad=True)
+    other = torch.tensor([np.cos(angle), np.sin(angle), 0.0], dtype=torch.float64)
+    (gradient,) = torch.autograd.grad(pair_term(name, w, other), w)
+    return float(torch.linalg.vector_norm(gradient))
+
+
+def draw_gradient_norms(folder: Path, *, points: Sequence[float] | None = None) -> list[Path]:
+    """Draw Fig 2: closed forms as lines, autograd of the same terms as markers; also a CSV."""
+    lines = np.linspace(0.5, 179.5, 359)
+    marks = np.arange(10, 180, 10) if points is None else np.asarray(points)
+    table = ["angle_deg," + ",".join(f'"{name}"' for name in _CURVES)]
+    measured = {
+        name: [measured_norm(name, angle) for angle in np.deg2rad(marks)] for name in _CURVES
+    }
+    for at, angle in enumerate(marks):
+        table.append(",".join([f"{angle:g}", *(f"{measured[n][at]:.8g}" for n in _CURVES)]))
+    with new_figure() as figure:
+        axes = figure.subplots()
+        for i, name in enumerate(_CURVES):
+            values = closed_form(name, torch.from_numpy(np.deg2rad(lines)))
+            axes.plot(lines, values, color=COLORS[i], linestyle=STYLES[i], label=name)
+            axes.plot(marks, measured[name], ".", color=COLORS[i])
+        axes.set_ylim(0, 3)
+        axes.set_xlim(0, 180)
+        axes.set_xlabel("angle between the pair (°)")
+        axes.set_ylabel("norm of the gradient, ‖w‖ = 1")
+        axes.legend(title="lines: closed form; dots: autograd", fontsize=8)
+        paths = save_figure(figure, folder, "fig2")
+    data = folder / "fig2.csv"
+    data.write_text("\n".join(table) + "\n", encoding="utf-8")
+    return [*paths, data]
