@@ -11,6 +11,7 @@ Angles are in radians.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -52,8 +53,8 @@ def nearest_class_moments(classes: int, dim: int) -> NearestAngle:
     check_classes(classes)
     check_dim(dim)
     others = classes - 1
-    low = _last_angle(lambda t: log_cap_fraction(t, dim) < math.log(1e-18 / others))
-    high = _last_angle(lambda t: others * log_cap_fraction(math.pi - t, dim) > -45.0)
+    low = _last_angle(lambda t: float(log_cap_fraction(t, dim)) < math.log(1e-18 / others))
+    high = _last_angle(lambda t: others * float(log_cap_fraction(math.pi - t, dim)) > -45.0)
     nodes, weights = gauss_legendre(low, high, panels=64)
     survival = np.exp(others * log_cap_fraction(math.pi - nodes, dim)) * weights
     # Moments about ``low``, as the variance is a small difference about 0.
@@ -61,7 +62,7 @@ def nearest_class_moments(classes: int, dim: int) -> NearestAngle:
     return NearestAngle(float(low + first), math.sqrt(max(0.0, second - first * first)))
 
 
-def _last_angle(holds) -> float:  # type: ignore[no-untyped-def]
+def _last_angle(holds: Callable[[float], bool]) -> float:
     """Return the largest angle at which the falling predicate still holds, by bisection."""
     low, high = 0.0, math.pi
     for _ in range(100):
