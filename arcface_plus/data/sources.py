@@ -8,12 +8,16 @@ import cv2
 import numpy as np
 
 from arcface_plus.config import DataConfig
+from arcface_plus.data.cifar import CifarImages
+from arcface_plus.data.digits import DigitImages
 from arcface_plus.data.folder import ImageFolder
+from arcface_plus.data.holdout import split_by_class
 from arcface_plus.data.images import decode_image
 from arcface_plus.data.orl import OrlFaces
 from arcface_plus.data.record_check import check_records
 from arcface_plus.data.records import RecordReader
 from arcface_plus.data.synthetic import SyntheticFaces
+from arcface_plus.data.tiny_imagenet import open_tiny_imagenet
 
 
 class ImageSource(Protocol):
@@ -64,27 +68,18 @@ def open_source(config: DataConfig, seed: int = 0) -> ImageSource:
     """
     source: ImageSource
     if config.source == "records":
-        assert config.path is not None
-        if config.path.is_dir():
-            raise ValueError(
-                f"data.path {config.path} is a folder; name the record file in it, "
-                f"such as {config.path / 'train.rec'}, or set data.source to folder."
-            )
-        reader = RecordReader(config.path)
-        warnings = check_records(reader, num_classes=config.num_classes)
-        source = RecordSource(reader, tuple(str(warning) for warning in warnings))
-    elif config.source == "folder":
-        assert config.path is not None
-        source = ImageFolder(config.path)
+        source = _open_records(config)
     elif config.source == "orl":
         assert config.people is not None
         first, last = config.people
         source = OrlFaces(range(first, last + 1), size=config.size)
-    else:
+    elif config.source == "synthetic":
         assert config.num_classes is not None
         source = SyntheticFaces(
             config.num_classes, config.images_per_class, size=config.size, seed=seed
         )
+    else:
+        source = _open_part(config, train=True)
     if config.num_classes is not None and source.num_classes > config.num_classes:
         raise ValueError(
             f"data.num_classes is {config.num_classes}, but the data holds {source.num_classes} "
@@ -96,6 +91,55 @@ def open_source(config: DataConfig, seed: int = 0) -> ImageSource:
             "classes: the others are never trained on, only pushed away.",
         )
     return source
+
+
+def open_test_source(config: DataConfig) -> ImageSource:
+    """Open the test images of what ``config`` names: other images of the same classes.
+
+    cifar10, cifar100, digits: their test images; tiny_imagenet: its validation images; folder: the
+    share ``holdout`` of each class, which ``open_source`` leaves out.
+    Raises ValueError for data without test images, and as ``open_source``.
+    """
+    if config.source in ("records", "orl", "synthetic"):
+        raise ValueError(
+            f"data.source {config.source} has no test images. Set evaluation.accuracy to false, or "
+            "train on a folder with data.holdout above 0."
+        )
+    if config.source == "folder" and not config.holdout:
+        raise ValueError(
+            "data.source folder has no test images while data.holdout is 0. Set it to the share of "
+            "each class to keep for testing, such as --data.holdout 0.1."
+        )
+    return _open_part(config, train=False)
+
+
+def _open_part(config: DataConfig, *, train: bool) -> ImageSource:
+    """Open the training or the test images of a source that has both."""
+    if config.source == "digits":
+        return DigitImages(train=train)
+    assert config.path is not None
+    if config.source in ("cifar10", "cifar100"):
+        return CifarImages(config.path, config.source, train=train)
+    if config.source == "tiny_imagenet":
+        return open_tiny_imagenet(config.path, train=train)
+    assert config.source == "folder"
+    folder = ImageFolder(config.path)
+    if not config.holdout:
+        return folder
+    parts = split_by_class(folder.labels, folder.class_names, config.holdout)
+    return folder.select(parts[0] if train else parts[1])
+
+
+def _open_records(config: DataConfig) -> RecordSource:
+    assert config.path is not None
+    if config.path.is_dir():
+        raise ValueError(
+            f"data.path {config.path} is a folder; name the record file in it, "
+            f"such as {config.path / 'train.rec'}, or set data.source to folder."
+        )
+    reader = RecordReader(config.path)
+    warnings = check_records(reader, num_classes=config.num_classes)
+    return RecordSource(reader, tuple(str(warning) for warning in warnings))
 
 
 def fit_square(image: np.ndarray, size: int, *, where: str) -> np.ndarray:
