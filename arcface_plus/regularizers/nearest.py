@@ -22,7 +22,12 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from arcface_plus.regularizers.nearest_rank import Search, nearest_from_table, squared_chord
+from arcface_plus.regularizers.nearest_rank import (
+    Search,
+    nearest_at_once,
+    nearest_from_table,
+    squared_chord,
+)
 from arcface_plus.regularizers.nearest_tables import (
     GroupMaxima,
     cross_maxima,
@@ -36,6 +41,7 @@ _NORM_TOLERANCE, _HALF_NORM_TOLERANCE = 1e-5, 1e-2
 _FEWEST_ROWS_FOR_BF16 = 2048
 _FEWEST_ENTRIES_FOR_BF16 = 64
 _PROBED_ROWS = 128
+_MOST_ROWS_AT_ONCE = 512  # a product of 1 MiB; more rows are cheaper by blocks and groups
 
 
 class Nearest(NamedTuple):
@@ -100,6 +106,8 @@ def search_self(unit: UnitRows, *, precision: Precision = "auto") -> Tensor:
     if _has_kernel(unit):
         return _kernel_search(unit, unit, own=True)[0]
     bf16 = _takes_bf16(unit, len(unit), precision) and _bf16_pays(unit, unit, own=True)
+    if not bf16 and len(unit) <= _MOST_ROWS_AT_ONCE:
+        return nearest_at_once(unit)
     table = self_maxima(unit, bf16=bf16)
     own = torch.arange(len(unit), device=unit.device)
     return nearest_from_table(table, Search(unit, unit, own, table.group))

@@ -190,16 +190,47 @@ def _settle(
         if listed > _MOST_TIES * len(queries):
             best.column[queries] = _rank_in_float64(search.part(queries + low))
             return
-    tied_rows, tied_columns = torch.cat(tied), torch.cat(columns)
+    best.column[queries] = _nearest_listed(
+        search, torch.cat(tied) + low, torch.cat(columns), queries + low
+    )
+
+
+def _nearest_listed(search: Search, rows: Tensor, columns: Tensor, queries: Tensor) -> Tensor:
+    """Return for each of ``queries`` (q,), ascending, the nearest of the columns listed for it.
+
+    ``rows`` and ``columns`` (k,) are the list; each query is in ``rows``.
+    """
+    at = torch.searchsorted(queries, rows)
     key = torch.cat([
-        squared_chord(search.queries.take(r + low), search.columns.take(c))
-        for r, c in zip(tied_rows.split(1024), tied_columns.split(1024), strict=True)
+        squared_chord(search.queries.take(r), search.columns.take(c))
+        for r, c in zip(rows.split(1024), columns.split(1024), strict=True)
     ]).div_(TIE_UNIT).round_()  # fmt: skip
-    least = torch.full_like(best.cosine, math.inf, dtype=torch.float64)
-    least.scatter_reduce_(0, tied_rows, key, "amin")
-    won = (key == least[tied_rows]).nonzero().flatten()
-    best.column[queries] = len(search.columns)
-    best.column.scatter_reduce_(0, tied_rows[won], tied_columns[won], "amin")
+    least = key.new_full(queries.shape, math.inf).scatter_reduce_(0, at, key, "amin")
+    won = (key == least[at]).nonzero().flatten()
+    nearest = torch.full_like(queries, len(search.columns))
+    return nearest.scatter_reduce_(0, at[won], columns[won], "amin")
+
+
+def nearest_at_once(unit: UnitRows) -> Tensor:
+    """Return the nearest other row (n,) of few rows, from one n × n product.
+
+    The answer is that of the tables, which pay only where there are many rows.
+    """
+    whole = unit.whole
+    assert whole is not None
+    cosine = torch.mm(whole, whole.t()).fill_diagonal_(-math.inf)
+    best, index = cosine.max(1)
+    within = full_slack(unit.dtype, unit.shape[1])
+    second = cosine.scatter(1, index[:, None], -math.inf).amax(1)
+    tied = (second >= best - within).nonzero().flatten()
+    if len(tied):
+        rows, columns = (cosine[tied] >= (best[tied] - within)[:, None]).nonzero().unbind(1)
+        search = Search(unit, unit, torch.arange(len(unit), device=tied.device), len(unit))
+        if len(rows) > _MOST_TIES * len(tied):
+            index[tied] = _rank_in_float64(search.part(tied))
+        else:
+            index[tied] = _nearest_listed(search, tied[rows], columns, tied)
+    return index
 
 
 def squared_chord(a: Tensor, b: Tensor) -> Tensor:

@@ -88,6 +88,23 @@ def test_bf16_table_gives_the_neighbours_of_the_fp32_table(kind: str) -> None:
     assert torch.equal(*found)
 
 
+@pytest.mark.parametrize("most_ties", [0, 48])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("n", "d", "dtype"), [
+    (2, 5, torch.float32), (67, 3, torch.float32), (512, 40, torch.float64), (400, 600, torch.float32)
+])  # fmt: skip
+def test_one_product_gives_the_neighbours_of_the_tables(
+    kind: str, n: int, d: int, dtype: torch.dtype, most_ties: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few rows take one product; listed and crowded near-ties are settled as the tables do."""
+    monkeypatch.setattr(nearest_rank, "_MOST_TIES", most_ties)
+    rows = make(kind, n, d).to(dtype)
+    unit = UnitRows.of_unit(rows)
+    table = nearest_tables.self_maxima(unit, bf16=False)
+    expected = nearest_from_table(table, Search(unit, unit, torch.arange(n), table.group))
+    assert torch.equal(nearest_rank.nearest_at_once(unit), expected)
+
+
 @pytest.mark.parametrize("kind", ["random", "clusters", "cone", "sparse"])
 def test_bf16_error_stays_within_its_bound(kind: str) -> None:
     unit = UnitRows.of_unit(make(kind, 600, 96))
