@@ -15,9 +15,9 @@ from arcface_plus.models.preprocessing import Preprocessing
 def build_model(
     name: str,
     *,
-    embedding_dim: int = 512,
+    embedding_dim: int | None = None,
     dropout: float | None = None,
-    size: int = 112,
+    size: int | None = None,
     width: int | None = None,
     preprocessing: Preprocessing | None = None,
     init: str | None = None,
@@ -26,21 +26,25 @@ def build_model(
 ) -> EmbeddingModel:
     """Build the network ``name`` (a key of ``MODELS``) with new weights, in training mode.
 
-    None leaves an option at the network's own default. ``init`` is "normal" or "xavier"; weights
-    are drawn from torch's global generator. See ``IResNet`` and ``MobileFaceNet`` for the options.
+    None leaves an option at the network's own default: 512 numbers of a 112 × 112 face, or what the
+    last pooling of a classification net gives of its 32 × 32 image (``.embedding_dim`` tells).
+    ``init`` is "normal" or "xavier" for face nets; weights are drawn from torch's global generator.
+    ``fix_last_gain=True`` and ``checkpoint_gradients=False`` ask nothing of a net that has no such
+    gain or blocks. See the classes for the options.
     Raises ValueError for an unknown name, an option out of range, or one the network lacks.
     """
-    chosen = {"dropout": dropout, "width": width, "init": init}
+    asked = {
+        "embedding_dim": embedding_dim,
+        "dropout": dropout,
+        "size": size,
+        "width": width,
+        "preprocessing": preprocessing,
+        "init": init,
+        "fix_last_gain": None if fix_last_gain is True else fix_last_gain,
+        "checkpoint_gradients": None if checkpoint_gradients is False else checkpoint_gradients,
+    }
     return build_from_options(
-        name,
-        {
-            "embedding_dim": embedding_dim,
-            "size": size,
-            "preprocessing": preprocessing,
-            "fix_last_gain": fix_last_gain,
-            "checkpoint_gradients": checkpoint_gradients,
-            **{option: value for option, value in chosen.items() if value is not None},
-        },
+        name, {option: value for option, value in asked.items() if value is not None}
     )
 
 
