@@ -18,10 +18,12 @@ import torch
 from torch import Tensor
 
 from arcface_plus.regularizers.angles import pair_angles, pair_terms, project_rows
+from arcface_plus.regularizers.closed_form import attach_closed_form
 from arcface_plus.regularizers.nearest import Precision, search_few, search_self
 from arcface_plus.regularizers.neighbour_cache import NeighbourCache
 from arcface_plus.regularizers.sphere import (
     UnitRows,
+    bad_row_message,
     first_bad_row,
     full_precision,
     matrix_rows,
@@ -83,38 +85,7 @@ def attach_gradient(weight: Tensor, terms: MMATerms) -> Tensor:
     """Return ``terms.value`` with ``terms.gradient`` as its gradient with respect to ``weight``."""
     if terms.gradient is None:
         return terms.value
-    return _Attach.apply(weight, terms.value, terms.gradient, terms.touched)
-
-
-class _Attach(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, weight, value, gradient, touched):  # type: ignore[no-untyped-def]
-        ctx.save_for_backward(weight, gradient, touched)
-        return value.clone()
-
-    @staticmethod
-    def backward(ctx, scale):  # type: ignore[no-untyped-def]
-        weight, gradient, touched = ctx.saved_tensors
-        with torch.no_grad():
-            scaled = (gradient * scale).to(weight.dtype)
-            if touched is not None:
-                scaled = torch.zeros_like(weight).index_copy_(0, touched, scaled)
-        if torch.is_grad_enabled():  # create_graph: a second derivative must fail, not be zero
-            scaled = _NotTwice.apply(scaled, weight)
-        return scaled, None, None, None
-
-
-class _NotTwice(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, gradient, weight):  # type: ignore[no-untyped-def]
-        return gradient.view_as(gradient)
-
-    @staticmethod
-    def backward(ctx, grad):  # type: ignore[no-untyped-def]
-        raise RuntimeError(
-            "The gradient of MMA cannot be differentiated again: it is computed in closed form, "
-            "without a graph. Leave MMA out of the loss whose gradient you differentiate."
-        )
+    return attach_closed_form(weight, terms.value, terms.gradient, terms.touched)
 
 
 def mma_value_and_gradient(
@@ -186,13 +157,6 @@ def check_arguments(total: int, rows: int | None, neighbours: NeighbourCache | N
         raise ValueError(f"rows is {rows}, but must be at least 1, or None for all rows.")
     if rows is not None and neighbours is not None:
         raise ValueError("rows and neighbours exclude each other: sampled rows change every step.")
-
-
-def bad_row_message(row: int) -> str:
-    return (
-        f"row {row} of the weight is zero or not finite, so it has no direction; "
-        "initialise it, or look for the step that made it so."
-    )
 
 
 def nan_terms(weight: Tensor, matrix: Tensor, *, need_gradient: bool) -> MMATerms:

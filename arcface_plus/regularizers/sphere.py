@@ -52,6 +52,13 @@ def first_bad_row(norms: Tensor) -> int:
     return int(bad.int().argmax()) if bool(bad.any()) else -1
 
 
+def bad_row_message(row: int) -> str:
+    return (
+        f"row {row} of the weight is zero or not finite, so it has no direction; "
+        "initialise it, or look for the step that made it so."
+    )
+
+
 class UnitRows:
     """Give the unit rows of a matrix (n, d) whole, by block or by index.
 

@@ -1,0 +1,97 @@
+"""Losses of a weight's directions whose value and gradient are computed together, in forward.
+
+Backward then only scales, and nothing of size n × n outlives forward. What a loss has to give is
+its value at the unit rows and its gradient there; scaling by the rows' norms and taking out what
+points along the rows is done here, for all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from arcface_plus.regularizers.angles import project_rows
+from arcface_plus.regularizers.sphere import (
+    bad_row_message,
+    first_bad_row,
+    full_precision,
+    matrix_rows,
+    row_norms,
+)
+
+# Unit rows (n, d) and whether a gradient is wanted -> value () and gradient (n, d) or None.
+AtUnitRows = Callable[[Tensor, bool], tuple[Tensor, Tensor | None]]
+
+
+def closed_form_loss(
+    weight: Tensor, name: str, at_unit_rows: AtUnitRows, *, picked: Tensor | None = None
+) -> Tensor:
+    """Return ``at_unit_rows`` of the directions of ``weight`` (n, …) as a differentiable scalar.
+
+    Computed in float32, in float64 for a float64 weight, whatever autocast says. ``picked`` (r,)
+    takes those rows alone, all different. ``name`` is what messages call the loss.
+
+    Raises ValueError for fewer than two rows and, on the CPU, for a row that is zero or not finite,
+    naming it; on a GPU the loss is then NaN. The gradient cannot be differentiated again.
+    """
+    rows = matrix_rows(weight if picked is None else weight.detach()[picked])
+    if rows.shape[0] < 2:
+        raise ValueError(
+            f"{name} needs at least two rows, but the weight has {rows.shape[0]}; leave it out."
+        )
+    need_gradient = torch.is_grad_enabled() and weight.requires_grad
+    with full_precision(weight.device):
+        norms = row_norms(rows)
+        if not rows.is_cuda and (bad := first_bad_row(norms)) >= 0:
+            raise ValueError(bad_row_message(bad if picked is None else int(picked[bad])))
+        unit = rows / norms[:, None]
+        value, gradient = at_unit_rows(unit, need_gradient)
+        if gradient is None:
+            return value
+        project_rows(gradient, unit, norms, 1.0)
+    shaped = gradient.view(gradient.shape[0], *weight.shape[1:])
+    return attach_closed_form(weight, value, shaped, picked)
+
+
+def attach_closed_form(
+    weight: Tensor, value: Tensor, gradient: Tensor, touched: Tensor | None = None
+) -> Tensor:
+    """Return ``value`` () with ``gradient`` as its gradient with respect to ``weight`` (n, …).
+
+    ``gradient`` is (n, …), or (t, …) of the rows ``touched`` (t,) where that is given.
+    """
+    return _Attach.apply(weight, value, gradient, touched)
+
+
+class _Attach(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, weight, value, gradient, touched):  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(weight, gradient, touched)
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx, scale):  # type: ignore[no-untyped-def]
+        weight, gradient, touched = ctx.saved_tensors
+        with torch.no_grad():
+            scaled = (gradient * scale).to(weight.dtype)
+            if touched is not None:
+                scaled = torch.zeros_like(weight).index_copy_(0, touched, scaled)
+        if torch.is_grad_enabled():  # create_graph: a second derivative must fail, not be zero
+            scaled = _NotTwice.apply(scaled, weight)
+        return scaled, None, None, None
+
+
+class _NotTwice(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, gradient, weight):  # type: ignore[no-untyped-def]
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        raise RuntimeError(
+            "The gradient of an angular penalty cannot be differentiated again: it is computed in "
+            "closed form, without a graph. Leave MMA and its kin out of the loss whose gradient "
+            "you differentiate."
+        )
