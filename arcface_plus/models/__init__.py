@@ -1,4 +1,4 @@
-"""Face-embedding networks: build one by name, load one from a file, save one.
+"""Face-embedding and classification networks: build one by name, load one from a file, save one.
 
 Importing this package does not import torch: the functions arrive at first use.
 """
@@ -24,6 +24,16 @@ MODELS: dict[str, tuple[str, str]] = {
     "iresnet200": ("arcface_plus.models.iresnet", "IResNet"),
     "mobilefacenet": ("arcface_plus.models.mobilefacenet", "MobileFaceNet"),
     "mobilefacenet_large": ("arcface_plus.models.mobilefacenet", "MobileFaceNet"),
+    "resnet20": ("arcface_plus.models.resnet_cifar", "ResNet"),
+    "resnet32": ("arcface_plus.models.resnet_cifar", "ResNet"),
+    "resnet44": ("arcface_plus.models.resnet_cifar", "ResNet"),
+    "resnet56": ("arcface_plus.models.resnet_cifar", "ResNet"),
+    "resnet110": ("arcface_plus.models.resnet_cifar", "ResNet"),
+    "vgg16_bn": ("arcface_plus.models.vgg_cifar", "Vgg"),
+    "vgg19_bn": ("arcface_plus.models.vgg_cifar", "Vgg"),
+    "wrn_16_8": ("arcface_plus.models.wide_resnet", "WideResNet"),
+    "wrn_28_10": ("arcface_plus.models.wide_resnet", "WideResNet"),
+    "densenet_40_12": ("arcface_plus.models.densenet", "DenseNet"),
 }
 
 _HOMES = {
