@@ -10,20 +10,28 @@ import cv2
 import numpy as np
 
 from arcface_plus.config import AugmentConfig
+from arcface_plus.data import auto_augment
 
-_DRAWS = 24
+_DRAWS = 24  # the noise is drawn after these: with more of them it would be another
 
 
 def augment(image: np.ndarray, config: AugmentConfig, generator: np.random.Generator) -> np.ndarray:
     """Return a changed copy of ``image`` (S, S, 3) uint8; itself where nothing changes.
 
-    Geometry first, then light, then what a camera adds, then erasing.
+    Geometry first, then AutoAugment, then light, then what a camera adds, then erasing.
     """
     u = generator.random(_DRAWS)
+    if config.pad_crop:
+        image = _pad_and_crop(image, config.pad_crop, u[20:22])
     if u[0] < config.flip:
         image = image[:, ::-1]
     if u[1] < config.affine:
         image = _affine(image, config, signed=2 * u[2:7] - 1)
+    if config.auto_augment != "none":
+        own = np.random.Generator(np.random.Philox(key=int(u[22] * 2**53)))
+        image = auto_augment.auto_augment(
+            image, config.auto_augment, own.random(auto_augment.DRAWS)
+        )
     image = _light(image, config, signed=2 * u[7:10] - 1)
     if u[10] < config.blur:
         image = cv2.GaussianBlur(image, (0, 0), sigmaX=0.5 + u[11])
@@ -35,6 +43,15 @@ def augment(image: np.ndarray, config: AugmentConfig, generator: np.random.Gener
     if u[15] < config.erase:
         image = _erase(image, config.erase_area, u[16:20])
     return np.ascontiguousarray(image)
+
+
+def _pad_and_crop(image: np.ndarray, pad: int, u: np.ndarray) -> np.ndarray:
+    """Shift the image by up to ``pad`` pixels either way; what comes in from outside is black."""
+    # Black, as the usual recipe pads the image itself: He et al. pad after subtracting the mean.
+    side = image.shape[0]
+    padded = cv2.copyMakeBorder(image, pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=0)
+    top, left = (u * (2 * pad + 1)).astype(int)
+    return padded[top : top + side, left : left + side]
 
 
 def _affine(image: np.ndarray, config: AugmentConfig, signed: np.ndarray) -> np.ndarray:
