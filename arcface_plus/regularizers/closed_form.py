@@ -7,7 +7,7 @@ points along the rows is done here, for all of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -23,6 +23,10 @@ from arcface_plus.regularizers.sphere import (
 
 # Unit rows (n, d) and whether a gradient is wanted -> value () and gradient (n, d) or None.
 AtUnitRows = Callable[[Tensor, bool], tuple[Tensor, Tensor | None]]
+
+# Squared distances below this are taken from the rows' difference: 2 − 2cos has lost their digits.
+CANCELLED_BELOW = {torch.float32: 0.012, torch.float64: 1e-6}
+_PAIR_ENTRIES_AT_ONCE = 1 << 20
 
 
 def closed_form_loss(
@@ -53,6 +57,12 @@ def closed_form_loss(
         project_rows(gradient, unit, norms, 1.0)
     shaped = gradient.view(gradient.shape[0], *weight.shape[1:])
     return attach_closed_form(weight, value, shaped, picked)
+
+
+def pair_blocks(i: Tensor, j: Tensor, width: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the pairs (i, j) (k,) of rows of ``width`` entries in blocks of bounded scratch."""
+    at_once = max(512, _PAIR_ENTRIES_AT_ONCE // width)
+    yield from zip(i.split(at_once), j.split(at_once), strict=True)
 
 
 def attach_closed_form(

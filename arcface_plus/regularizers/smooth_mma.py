@@ -1,0 +1,80 @@
+"""MMA with a smooth minimum: every angle takes part, the smallest most. Ours, not of a paper.
+
+    loss = (1/n) Σ_i τ log Σ_{j≠i} exp(−θ_ij/τ)
+
+MMA moves a row by its nearest neighbour alone and jumps where another comes nearer; here the pull
+is shared among near neighbours, at the cost of a pass over all pairs.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from arcface_plus.regularizers.angles import pair_angles, pair_terms
+from arcface_plus.regularizers.closed_form import (
+    CANCELLED_BELOW,
+    closed_form_loss,
+    pair_blocks,
+)
+
+_ENTRIES_AT_ONCE = 1 << 22
+
+
+def smooth_mma_loss(weight: Tensor, *, temperature: float = 0.1) -> Tensor:
+    """Return minus the mean soft minimum of each row's angles to the others, in radians.
+
+    ``weight`` (n, …) of any floating dtype, n ≥ 2; ``temperature`` τ > 0 in radians. The value lies
+    between ``mma_loss`` and ``mma_loss`` + τ log(n − 1), so it tends to MMA as τ → 0. Both rows of
+    a pair get gradient, 1/‖w‖ times the pair's share, at any angle: rows that coincide part as in
+    ``mma_loss``. Cost 3·n²·d multiply-adds in blocks. Errors as ``mma_loss``; on a GPU, looking for
+    close rows makes the host wait.
+    """
+    check_temperature(temperature)
+
+    def at_unit_rows(unit: Tensor, need_gradient: bool) -> tuple[Tensor, Tensor | None]:
+        return _terms(unit, temperature, need_gradient)
+
+    return closed_form_loss(weight, "smooth MMA", at_unit_rows)
+
+
+def check_temperature(temperature: float) -> None:
+    """Raise ValueError unless ``temperature`` is a positive number."""
+    if not (math.isfinite(temperature) and temperature > 0):
+        raise ValueError(
+            f"temperature is {temperature}, but must be above 0 radians; small ones come near MMA."
+        )
+
+
+def _terms(unit: Tensor, temperature: float, need_gradient: bool) -> tuple[Tensor, Tensor | None]:
+    n = len(unit)
+    total = torch.zeros((), dtype=torch.float64, device=unit.device)
+    gradient = torch.zeros_like(unit) if need_gradient else None
+    at_once = max(1, _ENTRIES_AT_ONCE // n)
+    for low in range(0, n, at_once):
+        rows = unit[low : low + at_once]
+        cosine = torch.mm(rows, unit.t())
+        odd = cosine.abs() > 1 - CANCELLED_BELOW[unit.dtype] / 2
+        i, j = odd.nonzero().unbind(1)
+        other = (i + low != j).nonzero().flatten()
+        angle = torch.acos(cosine.clamp(-1, 1)).masked_fill_(odd, math.inf)  # a row and itself too
+        i, j = i[other], j[other]
+        for a, b in pair_blocks(i, j, unit.shape[1]):
+            angle[a, b] = pair_angles(unit[a + low], unit[b])
+        logits = angle.div_(-temperature)
+        total += torch.logsumexp(logits, 1).sum(dtype=torch.float64)
+        if gradient is None:
+            continue
+        share = torch.softmax(logits, 1).div_(n)  # minus the loss's slope by the angle
+        slope = share / cosine.square_().neg_().add_(1).sqrt_()  # dθ/dcos = −1/sin θ
+        slope.masked_fill_(odd, 0.0)
+        gradient[low : low + at_once].addmm_(slope, unit)
+        gradient.addmm_(slope.t(), rows)
+        for a, b in pair_blocks(i, j, unit.shape[1]):
+            pairs = pair_terms(unit[a + low], unit[b], a + low, b)
+            pull = -share[a, b][:, None]
+            gradient.index_add_(0, a + low, pairs.pull_a * pull)
+            gradient.index_add_(0, b, pairs.pull_b * pull)
+    return (total * (temperature / n)).to(unit.dtype), gradient
