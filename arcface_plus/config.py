@@ -235,13 +235,11 @@ class RegularizerConfig(Section):
         description="hidden (the net), output (the class weights), all, or patterns of layer names",
     )
     exclude: tuple[str, ...] = Field((), description="patterns of layer names to leave out")
-    s: float | None = Field(None, ge=0, description="riesz, mhe: exponent; None is 2")
-    fraction: float | None = Field(
-        None, gt=0, le=1, description="mhe: share of the rows drawn a step; None is all"
-    )
+    s: float = Field(2.0, ge=0, description="riesz, mhe: exponent")
+    fraction: float = Field(1.0, gt=0, le=1, description="mhe: share of the rows drawn a step")
     half_space: bool = Field(False, description="mhe: lines instead of directions")
-    temperature: float | None = Field(
-        None, gt=0, description="smooth_mma: width of the minimum, radians; None is 0.1"
+    temperature: float = Field(
+        0.1, gt=0, description="smooth_mma: width of the minimum, radians"
     )
 
     @property

@@ -117,7 +117,7 @@ class _DifferenceEnergy:
     def __init__(self, net: nn.Module, head: ClassifierHead, config: RegularizerConfig) -> None:
         self.weights = [m.weight for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
         self.weights.append(head.weight)
-        self.s, self.fraction, self.weight = config.s or 0.0, config.fraction or 1.0, config.weight
+        self.s, self.fraction, self.weight = config.s, config.fraction, config.weight
 
     def __call__(self, step: int) -> Tensor:
         generator = torch.Generator().manual_seed(step)
