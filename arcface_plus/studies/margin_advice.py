@@ -1,0 +1,170 @@
+"""Propose margins from the number of classes alone.
+
+The appendix observes that the best m0, m2 and m3 of its searches end training at about half the
+angle between neighbouring classes, and hopes that this will replace the search. Here that hope is
+a formula: the margin whose termination angle is half the predicted nearest-class angle. The paper
+gives no threshold for the termination angle (ours is a gradient of 2, [R]) and no proof; take the
+proposal as where to start a search.
+
+Angles are in radians.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from arcface_plus.losses.margins import Margin
+from arcface_plus.losses.uniform_law import WeightForm, negative_weight_spread
+from arcface_plus.losses.uniform_prediction import (
+    TERMINATION_GRADIENT,
+    collapse_warning,
+    nearest_class_moments,
+    pole_loss,
+    termination_angle,
+)
+
+Kind = Literal["amp", "sphere", "arc", "cos"]
+KINDS: tuple[Kind, ...] = ("amp", "sphere", "arc", "cos")
+# Parameter, value without effect, and the end of its range in the direction of more margin.
+_RANGES: dict[Kind, tuple[str, float, float]] = {
+    "amp": ("m0", 1.0, 0.05),
+    "sphere": ("m1", 1.0, 4.0),
+    "arc": ("m2", 0.0, 1.5),
+    "cos": ("m3", 0.0, 1.5),
+}
+_STEPS = 40
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Hold what proposals aim at, for C classes in d dimensions at scale s.
+
+    ``target_angle`` is half of ``nearest_angle``. ``weight_spread`` is the relative standard
+    deviation of the sum over the wrong classes: above 1, Prop. 3 is no guide to a single run.
+    """
+
+    classes: int
+    dim: int
+    scale: float
+    nearest_angle: float
+    nearest_std: float
+    target_angle: float
+    weight_spread: float
+
+
+@dataclass(frozen=True)
+class Advice:
+    """Hold one proposal: the margin, where it stops pulling, and whether it can collapse.
+
+    ``margin`` is extended past π as a run should be (``hard`` for m1 = 1, else ``piecewise``), and
+    m0 comes with WC-ReLU, as the paper trained it. ``pole_loss`` is the loss of the polar collapse
+    with that, ``plain_pole_loss`` with the raw cosine and without WC-ReLU, both [R]; the warnings
+    say what follows, "" for nothing. ``note`` says why the target was not met, "" if it was.
+    """
+
+    kind: Kind
+    parameter: str
+    value: float
+    margin: Margin
+    termination_angle: float
+    pole_loss: float
+    plain_pole_loss: float
+    warning: str
+    plain_warning: str
+    note: str
+
+
+def predict(classes: int, dim: int, scale: float) -> Prediction:
+    """Return the angles that uniformly spread classes lead one to expect."""
+    nearest = nearest_class_moments(classes, dim)
+    spread = negative_weight_spread(classes, dim, scale)
+    half = nearest.mean / 2
+    return Prediction(classes, dim, scale, nearest.mean, nearest.std, half, spread)
+
+
+def advise(
+    kind: Kind,
+    prediction: Prediction,
+    *,
+    gradient: float = TERMINATION_GRADIENT,
+    form: WeightForm = "exact",
+) -> Advice:
+    """Return the least margin of ``kind`` whose termination angle is ``prediction.target_angle``.
+
+    Where the plain softmax already ends below the target, no margin is proposed; where no margin in
+    range gets there, the one that comes nearest is. ``note`` says so in both cases.
+
+    Raises ValueError for an unknown kind, or where the gradient never reaches ``gradient``.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind is {kind!r}; use one of {', '.join(KINDS)}.")
+    parameter, weakest, strongest = _RANGES[kind]
+    classes, dim = prediction.classes, prediction.dim
+
+    def ends_at(value: float) -> float:
+        margin = margin_of(kind, value, prediction.scale)
+        return termination_angle(margin, classes, dim, gradient=gradient, form=form)
+
+    value, note = _least_margin(ends_at, weakest, strongest, prediction.target_angle)
+    margin = margin_of(kind, value, prediction.scale)
+    plain = replace(margin, extension="raw", wc_relu=False)
+    return Advice(
+        kind,
+        parameter,
+        value,
+        margin,
+        ends_at(value),
+        pole_loss(margin, classes),
+        pole_loss(plain, classes),
+        collapse_warning(margin, classes) or "",
+        collapse_warning(plain, classes) or "",
+        note,
+    )
+
+
+def margin_of(kind: Kind, value: float, scale: float) -> Margin:
+    """Return the margin of one parameter as a run should have it; see :class:`Advice`."""
+    if kind == "amp":
+        return Margin(m0=value, m2=0.0, s=scale, wc_relu=True)
+    if kind == "sphere":
+        return Margin(m1=value, m2=0.0, s=scale, extension="piecewise")
+    if kind == "arc":
+        return Margin(m2=value, s=scale)
+    return Margin(m2=0.0, m3=value, s=scale)
+
+
+def _least_margin(
+    ends_at: Callable[[float], float], weakest: float, strongest: float, target: float
+) -> tuple[float, str]:
+    """Return the first value from ``weakest`` on that ends at ``target``, and a note.
+
+    A scan, then bisection: a tiny m0 takes the pull itself away and ends training late again.
+    """
+    values = np.linspace(weakest, strongest, _STEPS + 1)
+    before, end_before = float(values[0]), ends_at(float(values[0]))
+    if end_before <= target:
+        return before, "no margin needed: without one, training ends below the target"
+    nearest, end_nearest = before, end_before
+    for value in values[1:]:
+        try:
+            end = ends_at(float(value))
+        except ValueError:  # the pull never reaches the threshold from here on
+            break
+        if end <= target:
+            return _bisect(ends_at, before, float(value), target), ""
+        before = float(value)
+        if end < end_nearest:
+            nearest, end_nearest = before, end
+    return nearest, "no value ends as low as the target; this one comes nearest"
+
+
+def _bisect(ends_at: Callable[[float], float], high: float, low: float, target: float) -> float:
+    """Return where ``ends_at`` falls to ``target`` between a value above it and one below."""
+    for _ in range(40):
+        middle = (high + low) / 2
+        high, low = (high, middle) if ends_at(middle) <= target else (middle, low)
+    return low
