@@ -13,12 +13,14 @@ from rich.table import Table
 from torch import nn
 
 from arcface_plus.checkpoint import Checkpoints
+from arcface_plus.cli.train_accuracy import save_accuracy
 from arcface_plus.config import RunConfig, load_config
 from arcface_plus.data.loader import TrainLoader
 from arcface_plus.data.order import OrderedSteps
-from arcface_plus.data.sources import ImageSource, open_source
+from arcface_plus.data.sources import ImageSource, open_source, open_test_source
 from arcface_plus.distributed import World, barrier, start_world
 from arcface_plus.evaluation.callback import PairEvaluation, open_pair_sets
+from arcface_plus.evaluation.classification import AccuracyEvaluation
 from arcface_plus.evaluation.report import write_report
 from arcface_plus.losses.head import ClassifierHead
 from arcface_plus.losses.margins import Margin
@@ -26,7 +28,8 @@ from arcface_plus.models import Preprocessing, build_model, load_model, save_mod
 from arcface_plus.models.embedding_model import EmbeddingModel
 from arcface_plus.training import run_folder, snapshot
 from arcface_plus.training.monitor import Monitor
-from arcface_plus.training.trainer import Trainer
+from arcface_plus.training.regularization import RunRegularizer, head_mma_weight
+from arcface_plus.training.trainer import Evaluate, Trainer
 
 
 def train(
@@ -43,16 +46,18 @@ def train(
     """
     config = load_config(config_path, overrides)
     source = open_source(config.data, seed=config.seed)
+    tests = open_test_source(config.data) if config.evaluation.accuracy else None
     sets = open_pair_sets(config.evaluation, size=config.data.size)
     with start_world(config.train.device) as world:
         return _train(
-            config, source, PairEvaluation(sets, config.evaluation), world, resume, overwrite
+            config, source, tests, PairEvaluation(sets, config.evaluation), world, resume, overwrite
         )
 
 
 def _train(
     config: RunConfig,
     source: ImageSource,
+    tests: ImageSource | None,
     evaluation: PairEvaluation,
     world: World,
     resume: str,
@@ -60,6 +65,12 @@ def _train(
 ) -> Path:
     check_batch(config, world.size)
     model, head = build(config, source.num_classes, world)
+    regularizer = RunRegularizer(config.regularizer, model, head, seed=config.seed)
+    accuracy = None
+    if tests is not None:
+        accuracy = AccuracyEvaluation(
+            tests, head, size=config.data.size, batch_size=config.evaluation.batch_size
+        )
     checkpoints = Checkpoints(
         config.folder / "checkpoints", world, keep=config.train.keep_checkpoints
     )
@@ -98,9 +109,12 @@ def _train(
             loader=loader,
             monitor=monitor,
             checkpoints=checkpoints,
-            evaluations={"verification": evaluation} if evaluation.sets else {},
+            evaluations=_evaluations(evaluation, accuracy),
+            regularizer=regularizer if regularizer else None,
         )
         monitor.say(describe(config, source, model, head, trainer.precision, world))
+        if config.regularizer.weight > 0:
+            monitor.say(f"penalty: {regularizer.describe()}")
         late = [m for m in config.schedule.milestones if m >= config.train.steps]
         if late:
             monitor.say(f"warning: milestones {late} come after the last step; the rate stays")
@@ -108,15 +122,30 @@ def _train(
             monitor.say(f"warning: {warning}")
         if start is not None:
             trainer.resume(start)
-            evaluation.recall(config.folder / "metrics.jsonl")
+            for hook in (evaluation, accuracy):
+                if hook is not None:
+                    hook.recall(config.folder / "metrics.jsonl")
             monitor.say(f"continuing from {checkpoints.path(start)}")
         trainer.train()
+        if accuracy is not None:
+            save_accuracy(config, world, model, accuracy, monitor)
         if world.is_main:
             finish(config, model, evaluation, monitor)
     finally:
         monitor.close()
     barrier(world.control)
     return config.folder
+
+
+def _evaluations(
+    pairs: PairEvaluation, accuracy: AccuracyEvaluation | None
+) -> dict[str, Evaluate]:
+    chosen: dict[str, Evaluate] = {}
+    if accuracy is not None:
+        chosen["accuracy"] = accuracy
+    if pairs.sets:
+        chosen["verification"] = pairs
+    return chosen
 
 
 def check_batch(config: RunConfig, ranks: int) -> None:
@@ -162,7 +191,7 @@ def build(
         model.embedding_dim,
         Margin(**config.head.margin.model_dump()) if config.head.logits == "cosine" else None,
         bias=config.head.bias,
-        mma_weight=config.head.mma_weight,
+        mma_weight=head_mma_weight(config.regularizer, config.head.mma_weight),
         mma_rows=config.head.mma_rows,
         mma_refresh_every=config.head.mma_refresh_every,
         sample_rate=config.head.sample_rate,

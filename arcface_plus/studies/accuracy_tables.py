@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from arcface_plus.studies.accuracy_rows import Row
 
 ACCURACY = "accuracy.json"
+_NEEDED = {"final", "mean_of_last", "minimum_angles"}
 _SEED = re.compile(r"-seed(\d+)$")
 
 
@@ -58,7 +59,13 @@ def read_result(folder: Path) -> dict[str, Any]:
             f"{folder} has no {ACCURACY}: it is not a finished run with evaluation.accuracy. "
             "Train it, or continue it with --resume auto."
         )
-    return dict(json.loads(path.read_text(encoding="utf-8")))
+    result = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(result, dict) or not _NEEDED <= result.keys():
+        raise ValueError(
+            f"{path} lacks {', '.join(sorted(_NEEDED))}: it is damaged, or another program's. "
+            "Train the run again with --overwrite."
+        )
+    return result
 
 
 def groups_of_rows(rows: Iterable[Row], runs: Path, seeds: Sequence[int]) -> list[Group]:
