@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AngularRegularizer": "arcface_plus.regularizers.angular",
     "ClassifierHead": "arcface_plus.losses.head",
     "HeadOutput": "arcface_plus.losses.head",
     "Margin": "arcface_plus.losses.margins",
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from arcface_plus.losses.margins import margin_logits as margin_logits
     from arcface_plus.models import build_model as build_model
     from arcface_plus.models import load_model as load_model
+    from arcface_plus.regularizers.angular import AngularRegularizer as AngularRegularizer
     from arcface_plus.regularizers.mma import mma_loss as mma_loss
     from arcface_plus.regularizers.nearest import nearest_neighbors as nearest_neighbors
 

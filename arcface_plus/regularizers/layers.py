@@ -1,0 +1,213 @@
+"""The layers of a model that have rows to compare, and their weights as sets of rows.
+
+A row is what one output reads with: a neuron of a linear layer, a filter of a convolution; or it is
+an entry of an embedding table. Filters of different groups of a grouped convolution see different
+inputs, so each group is a set of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrize
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_TABLES = (nn.Embedding, nn.EmbeddingBag)
+_KNOWN = (nn.Linear, *_CONVOLUTIONS, *_TRANSPOSED, *_TABLES)
+_STACKED = (nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
+# Parts of a name that come from a wrapper around a module, not from the model.
+_WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+
+
+@dataclass(eq=False)
+class Layer:
+    """A module whose weight has rows to compare; ``names`` are all that lead to that weight."""
+
+    names: list[str]
+    module: nn.Module
+
+    @property
+    def name(self) -> str:
+        return self.names[0]
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether no parameter behind the weight is trained."""
+        return not any(p.requires_grad for p in weight_parameters(self.module))
+
+    @property
+    def device(self) -> torch.device:
+        return weight_parameters(self.module)[0].device
+
+    def row_sets(self) -> list[Tensor]:
+        """Return the weight as it is now, with its graph: the rows (n, …), or those of each group.
+
+        Raises ValueError for a weight that is sharded across ranks.
+        """
+        weight = current_weight(self.module)
+        if _is_sharded(weight):
+            raise ValueError("its weight is sharded across ranks; no rank sees all of its rows.")
+        groups = getattr(self.module, "groups", 1)
+        if isinstance(self.module, _TRANSPOSED):  # (in, out/groups, …): filters are the columns
+            return [part.transpose(0, 1) for part in weight.chunk(groups)]
+        if isinstance(self.module, _CONVOLUTIONS):
+            return list(weight.chunk(groups))
+        padding = getattr(self.module, "padding_idx", None)
+        if isinstance(self.module, _TABLES) and padding is not None:
+            return [torch.cat([weight[:padding], weight[padding + 1 :]])]
+        return [weight]
+
+
+@dataclass
+class FoundLayers:
+    """Layers in module order, and why each other module with a weight is none.
+
+    A custom module with a weight is one only where it is asked for by its full name.
+    """
+
+    layers: list[Layer] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+def find_layers(model: nn.Module, named: Collection[str] = ()) -> FoundLayers:
+    """Find the layers of ``model``; custom modules too where their full name is in ``named``.
+
+    Names are those of the model inside torch.compile, DistributedDataParallel and other wrappers.
+    Raises ValueError for lazy layers, which have no weight yet.
+    """
+    found = FoundLayers()
+    by_weight: dict[tuple[int, ...], Layer] = {}
+    inner = unwrapped(model)
+    for full_name, module in inner.named_modules(remove_duplicate=False):
+        name = _clean(full_name) or type(inner).__name__
+        if "parametrizations" in name.split("."):
+            continue  # what a weight is computed with
+        if isinstance(module, _STACKED):
+            found.left_out[name] = "its weights are several matrices in one"
+            continue
+        parameters = weight_parameters(module)
+        if not parameters:
+            continue
+        if any(is_lazy(p) for p in parameters):
+            raise ValueError(
+                f"layer {name} has no weight yet; run a batch through the model first."
+            )
+        known = isinstance(module, _KNOWN)
+        if not known and not _is_matrix(module):
+            continue  # the gain of a normalisation and the like
+        key = tuple(id(p) for p in parameters)
+        if key in by_weight:
+            by_weight[key].names.append(name)
+            found.left_out[name] = f"it shares its weight with {by_weight[key].name}"
+            continue
+        reason = None if known or name in named else _unknown(module)
+        if reason := reason or _nothing_to_compare(module):
+            found.left_out[name] = reason
+            continue
+        by_weight[key] = Layer([name], module)
+        found.layers.append(by_weight[key])
+    return found
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the model inside torch.compile, DistributedDataParallel and DataParallel."""
+    while True:
+        if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+            model = model.module
+        elif isinstance(inner := model._modules.get("_orig_mod"), nn.Module):
+            model = inner
+        else:
+            return model
+
+
+def weight_parameters(module: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters behind ``module.weight``, none where it has no such weight.
+
+    More than one where the weight is computed: by torch.nn.utils.parametrizations, or by the hooks
+    of torch.nn.utils.weight_norm, spectral_norm and prune.
+    """
+    if parametrize.is_parametrized(module, "weight"):
+        return list(_parametrizations(module).parameters())
+    own = module._parameters.get("weight")
+    if own is not None:
+        return [own]
+    if not isinstance(module.__dict__.get("weight"), Tensor):
+        return []
+    return [p for name, p in module.named_parameters(recurse=False) if name.startswith("weight_")]
+
+
+def current_weight(module: nn.Module) -> Tensor:
+    """Return ``module.weight``, computed anew where it is parametrized.
+
+    Parametrizations are then in eval mode, and outside autocast: looking at a weight must neither
+    make a power iteration of spectral norm nor lose digits. A weight made by a hook is that of the
+    last forward.
+    """
+    if not parametrize.is_parametrized(module, "weight"):
+        return module.weight  # type: ignore[return-value]
+    chain = _parametrizations(module)
+    with _evaluating(chain), torch.autocast(next(chain.parameters()).device.type, enabled=False):
+        return module.weight  # type: ignore[return-value]
+
+
+def _parametrizations(module: nn.Module) -> nn.Module:
+    return module.parametrizations["weight"]  # type: ignore[index, operator, return-value]
+
+
+@contextlib.contextmanager
+def _evaluating(chain: nn.Module) -> Iterator[None]:
+    training = [m for m in chain.modules() if m.training]
+    for m in training:
+        m.training = False
+    try:
+        yield
+    finally:
+        for m in training:
+            m.training = True
+
+
+def _clean(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+
+
+def _is_sharded(weight: Tensor) -> bool:
+    return hasattr(weight, "full_tensor")  # a DTensor
+
+
+def _is_matrix(module: nn.Module) -> bool:
+    with torch.no_grad():
+        weight = current_weight(module)
+    return weight.ndim >= 2 and weight.is_floating_point()
+
+
+def _unknown(module: nn.Module) -> str:
+    return (
+        f"a {type(module).__name__} is no layer type known here; give its full name in layers to "
+        "compare the rows of its weight"
+    )
+
+
+def _nothing_to_compare(module: nn.Module) -> str | None:
+    """Return why the rows of the weight have no angles worth enlarging, or None if they have."""
+    if isinstance(module, _TABLES) and module.sparse:
+        return "its gradient is sparse, and a penalty on all rows would make it dense"
+    if not _is_matrix(module):
+        return "its weight is not a floating-point matrix"
+    if any(_is_sharded(p) for p in weight_parameters(module)):
+        return "its weight is sharded across ranks; no rank sees all of its rows"
+    with torch.no_grad():
+        sets = Layer([""], module).row_sets()
+    rows, entries = sets[0].shape[0], sets[0][:1].numel()
+    if rows < 2:
+        what = "filter" if len(sets) > 1 else "row"
+        where = f"each of its {len(sets)} groups has" if len(sets) > 1 else "it has"
+        return f"{where} {rows} {what}{'s' * (rows != 1)}: nothing to compare"
+    if entries < 2:
+        return "its rows have one entry, so that all angles are 0 or 180 degrees"
+    return None
