@@ -253,6 +253,48 @@ class RegularizerConfig(Section):
         return self.weight > 0 and self.layers != "output"
 
 
+class BranchConfig(Section):
+    """A second pass over chosen images, for closeness and diversity (docs/closeness_diversity.md).
+
+    Images are chosen by a score, the running mean of their cosine to their own class.
+    """
+
+    enabled: bool = False
+    closeness_weight: float = Field(0.5, ge=0, description="λ1, of easy images of a class")
+    diversity_weight: float = Field(
+        2.0, ge=0, description="λ2, of hard images and similar other classes"
+    )
+    scale: float = Field(64.0, gt=0, description="s of the diversity loss")
+    start_step: int = Field(0, ge=0, description="plain steps before the first pass")
+    interval: Positive = Field(5, description="steps from one pass to the next")
+    classes: Positive = Field(64, description="K: classes of the batch in a pass")
+    easy: int = Field(7, ge=2, description="NE: easy images of a class")
+    hard: Positive = Field(1, description="NH: hard images of a class")
+    hard_classes: Positive = Field(500, description="NP: most similar other classes of a class")
+    score_momentum: float = Field(0.9, ge=0, lt=1)
+    quantile: float = Field(0.2, gt=0, lt=1, description="share of all scores that are hard")
+    quantile_sample: Positive = Field(100_000, description="at most so many scores tell it")
+    mining: Literal["threshold", "soft"] = Field(
+        "threshold", description="soft: images drawn evenly, weighted by their scores"
+    )
+    softness: float = Field(0.05, gt=0, description="soft: width of the weights' step, in cosine")
+
+    @model_validator(mode="after")
+    def _does_something(self) -> BranchConfig:
+        if self.enabled and not (self.closeness_weight or self.diversity_weight):
+            raise ValueError(
+                "closeness_weight and diversity_weight are both 0: the branch would cost time for "
+                "nothing; set one of them, or enabled to false"
+            )
+        if self.hard_classes < self.classes:
+            # Of NP ≥ K similar classes at most K − 1 are chosen themselves, so that one is left.
+            raise ValueError(
+                f"hard_classes ({self.hard_classes}) must be at least classes ({self.classes}): "
+                "the classes of a pass are no hard classes of it, and others must be left"
+            )
+        return self
+
+
 class ScheduleConfig(Section):
     """The learning rate as a function of the optimizer step."""
 
@@ -339,6 +381,7 @@ class RunConfig(Section):
     model: ModelConfig = ModelConfig()
     head: HeadConfig = HeadConfig()
     regularizer: RegularizerConfig = RegularizerConfig()
+    branch: BranchConfig = BranchConfig()
     optim: OptimConfig = OptimConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     train: TrainConfig = TrainConfig()
@@ -354,6 +397,11 @@ class RunConfig(Section):
             raise ValueError(
                 f"schedule.warmup_steps ({self.schedule.warmup_steps}) must be fewer than "
                 f"train.steps ({self.train.steps}); set --schedule.warmup_steps 0, or train longer"
+            )
+        if self.branch.enabled and self.branch.start_step >= self.train.steps:
+            raise ValueError(
+                f"branch.start_step ({self.branch.start_step}) must be below train.steps "
+                f"({self.train.steps}): the branch would never start"
             )
         if self.regularizer.on_output and self.head.mma_weight > 0:
             raise ValueError(
