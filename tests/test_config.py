@@ -160,11 +160,31 @@ def test_name_is_one_plain_folder_name(refusal, name):
         ("{source: synthetic}", "needs num_classes"),
         ("{source: orl, people: [30, 1]}", "first person, then the last"),
         ("{source: orl, people: [1]}", "data.people.1"),
-        ("{source: webdataset}", "'records', 'folder', 'orl' or 'synthetic'"),
+        ("{source: webdataset}", "'records', 'folder', 'orl', 'synthetic', 'cifar10'"),
+        ("{source: cifar10}", "source: cifar10 needs a path"),
+        ("{source: cifar100}", "source: cifar100 needs a path"),
+        ("{source: tiny_imagenet}", "source: tiny_imagenet needs a path"),
+        ("{source: digits, path: x}", "digits comes with scikit-learn; remove path"),
+        ("{source: digits, holdout: 0.1}", "holdout is for source: folder, not digits"),
+        ("{source: folder, path: x, holdout: 1}", "data.holdout"),
+        ("{source: folder, path: x, holdout: -0.1}", "data.holdout"),
+        ("{source: digits, size: 16, augment: {pad_crop: 16}}", "must be below size (16)"),
+        ("{source: digits, augment: {pad_crop: -1}}", "data.augment.pad_crop"),
+        ("{source: digits, augment: {auto_augment: svhn}}", "data.augment.auto_augment"),
     ],
 )
 def test_source_needs_what_it_needs(refusal, data, words):
     assert words in refusal("", base=f"name: a\ndata: {data}\n")
+
+
+def test_classification_data(load):
+    text = "{source: cifar100, path: c, size: 32, augment: {pad_crop: 4, auto_augment: cifar10}}"
+    data = load("", base=f"name: a\ndata: {text}\n").data
+    assert (data.source, data.path, data.holdout) == ("cifar100", Path("c"), 0.0)
+    assert (data.augment.pad_crop, data.augment.auto_augment) == (4, "cifar10")
+    assert load("", base="name: a\ndata: {source: digits}\n").data.path is None
+    folder = load("", "--data.holdout", "0.2", base="name: a\ndata: {source: folder, path: x}\n")
+    assert folder.data.holdout == 0.2
 
 
 @pytest.mark.parametrize(

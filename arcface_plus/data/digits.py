@@ -17,7 +17,7 @@ _WHITE = 16  # their grey levels count from 0 to 16
 class DigitImages:
     """One of two fixed parts of the digits, as (8, 8, 3) uint8 RGB.
 
-    A fifth of each class is for testing (360 of 1797 images), the others for training. The two
+    A fifth of each class is for testing (359 of 1797 images), the others for training. The two
     come from the same writers, so accuracy here says that training works and little more.
     """
 

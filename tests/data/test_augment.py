@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from arcface_plus.config import AugmentConfig
 from arcface_plus.data.augment import augment
+from arcface_plus.data.auto_augment import auto_augment
 from arcface_plus.data.order import keyed_generator
 
 EVERYTHING = AugmentConfig(
+    pad_crop=4,
     flip=0.5,
+    auto_augment="imagenet",
     affine=0.8,
     rotate=15,
     scale=0.1,
@@ -80,7 +85,8 @@ def test_every_part_of_the_key_matters(image):
 
 def test_global_generators_are_left_alone(image):
     def states() -> str:
-        return repr((random.getstate(), np.random.get_state()))  # noqa: NPY002
+        numpy_state = np.random.get_state()  # noqa: NPY002
+        return repr((random.getstate(), numpy_state, torch.get_rng_state().tolist()))
 
     before = states()
     draw(image, EVERYTHING)
@@ -110,7 +116,9 @@ def test_shape_and_type_stay(size):
 @pytest.mark.parametrize(
     "change",
     [
+        {"pad_crop": 8},
         {"flip": 1.0},
+        {"auto_augment": "imagenet"},
         {"affine": 1.0, **ALWAYS},
         {"brightness": 0.3},
         {"contrast": 0.3},
@@ -143,6 +151,27 @@ def test_switching_one_change_on_keeps_the_draws_of_the_others(image):
         np.testing.assert_array_equal(both, light[:, ::-1] if was_flipped else light)
 
 
+@pytest.mark.parametrize("added", [{"pad_crop": 6}, {"auto_augment": "cifar10"}])
+def test_new_changes_leave_noise_and_erasing_as_they_were(added):
+    black = np.zeros((112, 112, 3), dtype=np.uint8)
+    for sample in range(30):
+        alone = draw(black, options(noise=3, erase=1.0), sample)
+        more = draw(black, options(noise=3, erase=1.0, **added), sample)
+        # Neither crop nor policy makes black grey.
+        np.testing.assert_array_equal(alone == 127, more == 127)
+        if "pad_crop" in added:
+            np.testing.assert_array_equal(alone, more)
+
+
+def test_draws_that_runs_already_rely_on():
+    """Old changes look as they did before crops and AutoAugment came: checkpoints resume alike."""
+    ramp = np.arange(16 * 16 * 3, dtype=np.uint32).reshape(16, 16, 3)
+    ramp = (ramp * 37 % 251).astype(np.uint8)
+    changes = options(flip=0.5, noise=6, erase=0.5)
+    digest = hashlib.sha256(b"".join(draw(ramp, changes, s).tobytes() for s in range(50)))
+    assert digest.hexdigest()[:16] == "87ae19cad195e7dc"
+
+
 # -- one change after the other ------------------------------------------------------------------
 
 
@@ -157,6 +186,34 @@ def test_probabilities(image, name, probability):
 
 def test_flip_mirrors(image):
     np.testing.assert_array_equal(draw(image, options(flip=1.0)), image[:, ::-1])
+
+
+def test_padded_crop_shifts_and_uncovers_black(image):
+    seen = set()
+    for sample in range(300):
+        changed = draw(image, options(pad_crop=2), sample)
+        rows, columns = np.nonzero(changed.any(axis=2))
+        down, right = rows.min() or rows.max() - 111, columns.min() or columns.max() - 111
+        seen.add((int(down), int(right)))
+        expected = np.zeros_like(image)
+        height, width = 112 - abs(down), 112 - abs(right)
+        expected[max(0, down) :, max(0, right) :][:height, :width] = image[
+            max(0, -down) :, max(0, -right) :
+        ][:height, :width]
+        np.testing.assert_array_equal(changed, expected)
+    # All 25 shifts of two pixels either way, as torchvision's RandomCrop(112, padding=2) has them.
+    assert seen == {(down, right) for down in range(-2, 3) for right in range(-2, 3)}
+
+
+def test_crop_comes_before_auto_augment(image):
+    """The crop uncovers black, which an inverted image shows white."""
+    u22 = [keyed_generator(0, 0, sample=s).random(24)[22] for s in range(400)]
+    own = [np.random.Generator(np.random.Philox(key=int(u * 2**53))).random(5) for u in u22]
+    for sample, u in enumerate(own):
+        config = options(pad_crop=20, auto_augment="imagenet")
+        cropped = draw(image, options(pad_crop=20), sample)
+        expected = auto_augment(cropped, "imagenet", u)
+        np.testing.assert_array_equal(draw(image, config, sample), expected)
 
 
 def spot(row: float, column: float) -> np.ndarray:
