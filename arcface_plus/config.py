@@ -16,7 +16,9 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -173,6 +175,103 @@ class MarginConfig(Section):
     wc_relu: bool = False
 
 
+class MVSoftmaxConfig(Section):
+    """MV-Softmax: negatives above the penalised target weigh more."""
+
+    kind: Literal["mv_softmax"]
+    base: Literal["am", "arc"] = Field("am", description="cosθ − m, or cos(θ + m)")
+    m: float = Field(0.35, ge=0)
+    t: float = Field(0.2, ge=0, description="how much hard negatives are raised")
+    s: float = Field(32.0, gt=0)
+    weighting: Literal["adaptive", "fixed"] = "adaptive"
+    extension: Literal["raw", "hard", "easy", "clamp", "piecewise"] = "easy"
+
+
+class CurricularFaceConfig(Section):
+    """CurricularFace: hard negatives weigh more as own cosines grow."""
+
+    kind: Literal["curricularface"]
+    m: float = Field(0.5, ge=0)
+    s: float = Field(64.0, gt=0)
+    momentum: float = Field(0.99, ge=0, lt=1, description="share of t kept each step")
+    extension: Literal["raw", "hard", "easy", "clamp", "piecewise"] = "hard"
+
+
+class MagFaceConfig(Section):
+    """MagFace: margin from l_m to u_m as the embedding's norm goes from l_a to u_a."""
+
+    kind: Literal["magface"]
+    l_a: float = Field(10.0, gt=0)
+    u_a: float = Field(110.0, gt=0)
+    l_m: float = Field(0.45, ge=0)
+    u_m: float = Field(0.8, ge=0)
+    s: float = Field(64.0, gt=0)
+    penalty: float = Field(35.0, ge=0, description="λ_g of the mean of 1/a + a/u_a²")
+    extension: Literal["raw", "hard", "easy", "clamp", "piecewise"] = "easy"
+
+
+class AdaFaceConfig(Section):
+    """AdaFace: margin by the norm of the embedding among those of recent batches."""
+
+    kind: Literal["adaface"]
+    m: float = Field(0.4, ge=0)
+    h: float = Field(0.333, gt=0, description="share of a deviation that counts as 1")
+    s: float = Field(64.0, gt=0)
+    momentum: float = Field(0.99, ge=0, lt=1, description="share of mean and deviation kept")
+    eps: float = Field(1e-3, gt=0)
+    start_mean: float = Field(20.0, gt=0)
+    start_deviation: float = Field(100.0, gt=0)
+
+
+class ElasticFaceConfig(Section):
+    """ElasticFace: a margin N(m, std²) drawn for every sample."""
+
+    kind: Literal["elasticface"]
+    base: Literal["arc", "cos"] = Field("arc", description="cos(θ + m), or cosθ − m")
+    m: float = Field(0.5, ge=0)
+    std: float = Field(0.05, ge=0)
+    s: float = Field(64.0, gt=0)
+    order: Literal["drawn", "rank", "argsort"] = Field(
+        "drawn",
+        description="rank: ElasticFace+, the lowest cosine has the largest margin; argsort: its "
+        "published code",
+    )
+    extension: Literal["raw", "hard", "easy", "clamp", "piecewise"] = "raw"
+
+
+class UniFaceConfig(Section):
+    """UniFace: one learned threshold between own and other scores, instead of a softmax."""
+
+    kind: Literal["uniface"]
+    m: float = Field(0.4, ge=0)
+    s: float = Field(64.0, gt=0)
+    negatives: float = Field(1.0, gt=0, description="weight of the sum over other classes")
+    rate: float | None = Field(
+        None, gt=0, le=1, description="r of the first threshold ln(10·r·C); None is sample_rate"
+    )
+
+
+def _kind(value: Any) -> str | None:
+    return value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+
+
+# By a function, because pydantic takes no plain field that a validator of all fields sees first.
+AdaptiveConfig = Annotated[
+    Annotated[MVSoftmaxConfig, Tag("mv_softmax")]
+    | Annotated[CurricularFaceConfig, Tag("curricularface")]
+    | Annotated[MagFaceConfig, Tag("magface")]
+    | Annotated[AdaFaceConfig, Tag("adaface")]
+    | Annotated[ElasticFaceConfig, Tag("elasticface")]
+    | Annotated[UniFaceConfig, Tag("uniface")],
+    Discriminator(
+        _kind,
+        custom_error_type="unknown_kind",
+        custom_error_message="kind must be mv_softmax, curricularface, magface, adaface, "
+        "elasticface or uniface",
+    ),
+]
+
+
 class HeadConfig(Section):
     """The classifier on top of the embeddings, sharded over ranks by class."""
 
@@ -181,6 +280,9 @@ class HeadConfig(Section):
     )
     bias: bool = Field(False, description="linear logits only: add a learned number a class")
     margin: MarginConfig = MarginConfig()
+    adaptive: AdaptiveConfig | None = Field(
+        None, description="a loss whose margin depends on the sample, in place of margin"
+    )
     mma_weight: float = Field(0.03, ge=0, description="λ of the MMA penalty; 0 is no penalty")
     mma_rows: int | None = Field(None, ge=1, description="estimate MMA from this many random rows")
     mma_refresh_every: Positive = Field(1, description="steps between searches for neighbours")
@@ -202,6 +304,31 @@ class HeadConfig(Section):
         if self.bias and self.sample_rate < 1:
             raise ValueError(
                 "bias needs every class in every step; set sample_rate to 1, or bias to false"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_margin(self) -> HeadConfig:
+        if self.logits == "linear":
+            if self.adaptive is not None:
+                raise ValueError(
+                    f"adaptive.kind {self.adaptive.kind} is made of cosines, but logits is linear; "
+                    "remove adaptive, or set logits to cosine"
+                )
+            if self.margin != MarginConfig():
+                raise ValueError("margin does nothing with linear logits; remove it")
+        if self.adaptive is None:
+            return self
+        if self.margin != MarginConfig():
+            raise ValueError(
+                f"adaptive.kind {self.adaptive.kind} takes the place of margin; remove one of the "
+                "two (its own m and s are in adaptive)"
+            )
+        mines = self.adaptive.kind in ("mv_softmax", "curricularface")
+        if mines and self.filter_threshold is not None:
+            raise ValueError(
+                f"filter_threshold leaves out the very classes that {self.adaptive.kind} gives "
+                "more weight; set filter_threshold to null, or choose another kind"
             )
         return self
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel
@@ -112,7 +113,7 @@ def unknown_keys(root: type[BaseModel], values: dict[str, Any], places: Places) 
                 hint = _hint(key, path, list(known), everywhere)
                 yield f"{places.get(here, '?')}: unknown key '{'.'.join(here)}'; {hint}"
                 continue
-            inner, named = _section_of(known[key].annotation)
+            inner, named = _section_of(known[key].annotation, value)
             if inner is None or not isinstance(value, dict):
                 continue
             if not named:
@@ -136,15 +137,28 @@ def _hint(key: str, path: KeyPath, known: list[str], everywhere: list[KeyPath]) 
     return f"known keys here: {', '.join(known)}."
 
 
-def _section_of(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
-    """Return the section that a field holds, and whether it holds many of them by name."""
+def _section_of(annotation: Any, value: Any = None) -> tuple[type[BaseModel] | None, bool]:
+    """Return the section that a field holds, and whether it holds many of them by name.
+
+    Of several that are told apart by their ``kind``, the one that ``value`` names.
+    """
     named = get_origin(annotation) is dict
-    if named:
-        annotation = get_args(annotation)[1]
+    sections = list(_sections(get_args(annotation)[1] if named else annotation))
+    if len(sections) > 1:
+        kind = value.get("kind") if isinstance(value, dict) else None
+        sections = [s for s in sections if kind in get_args(s.model_fields["kind"].annotation)]
+    return (sections[0] if sections else None), named
+
+
+def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the sections in an annotation, through Annotated and unions."""
     if get_origin(annotation) is Annotated:
-        annotation = get_args(annotation)[0]
-    is_section = isinstance(annotation, type) and issubclass(annotation, BaseModel)
-    return (annotation if is_section else None), named
+        yield from _sections(get_args(annotation)[0])
+    elif get_origin(annotation) in (Union, UnionType):
+        for choice in get_args(annotation):
+            yield from _sections(choice)
+    elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
 
 
 def _all_keys(section: type[BaseModel], path: KeyPath) -> Iterator[KeyPath]:
@@ -155,9 +169,18 @@ def _all_keys(section: type[BaseModel], path: KeyPath) -> Iterator[KeyPath]:
             yield from _all_keys(inner, (*path, key))
 
 
+def _without_kinds(location: KeyPath, places: Places) -> KeyPath:
+    """Leave out the kind that pydantic puts into the path of a section that has one."""
+    for k in range(len(location) - 1):
+        shorter = (*location[:k], location[k + 1])
+        if location[: k + 1] not in places and shorter in places:
+            return (*location[:k], *location[k + 1 :])
+    return location
+
+
 def describe_error(item: Any, places: Places, path: Path) -> str:
     """Return one of pydantic's errors as a line: where, which key, what, and the value given."""
-    location = tuple(str(part) for part in item["loc"])
+    location = _without_kinds(tuple(str(part) for part in item["loc"]), places)
     prefixes = (location[:n] for n in range(len(location), 0, -1))
     where = next((places[prefix] for prefix in prefixes if prefix in places), str(path))
     message = item["msg"].removeprefix("Value error, ")

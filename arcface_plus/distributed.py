@@ -216,6 +216,26 @@ def sum_over_ranks(mine: Tensor, group: Group = None) -> Tensor:
     return total + (mine - mine.detach())
 
 
+class _SharedNumber(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, number, group):  # type: ignore[no-untyped-def]
+        ctx.group = group
+        return number.view_as(number)
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        return all_reduce_sum(grad.contiguous().clone(), ctx.group), None
+
+
+def shared_by_ranks(number: Tensor, group: Group = None) -> Tensor:
+    """Return ``number``, equal on all ranks, with a gradient that is the sum of all ranks'.
+
+    For a parameter that every rank holds whole and uses in its own part of one loss. Every rank
+    must go backward through it, and have called this at the same place.
+    """
+    return number if world_size(group) == 1 else _SharedNumber.apply(number, group)
+
+
 def logsumexp_over_ranks(mine: Tensor, group: Group = None) -> Tensor:
     """Return log Σ_r exp(mine_r) elementwise, with this rank's gradient only."""
     size = world_size(group)

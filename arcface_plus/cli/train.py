@@ -23,7 +23,7 @@ from arcface_plus.evaluation.callback import PairEvaluation, open_pair_sets
 from arcface_plus.evaluation.classification import AccuracyEvaluation
 from arcface_plus.evaluation.report import write_report
 from arcface_plus.losses.head import ClassifierHead
-from arcface_plus.losses.margins import Margin
+from arcface_plus.losses.recipes import margin_of
 from arcface_plus.models import Preprocessing, build_model, load_model, save_model
 from arcface_plus.models.embedding_model import EmbeddingModel
 from arcface_plus.training import run_folder, snapshot
@@ -189,7 +189,7 @@ def build(
     head = ClassifierHead(
         config.data.num_classes or num_classes,
         model.embedding_dim,
-        Margin(**config.head.margin.model_dump()) if config.head.logits == "cosine" else None,
+        margin_of(config.head),
         bias=config.head.bias,
         mma_weight=head_mma_weight(config.regularizer, config.head.mma_weight),
         mma_rows=config.head.mma_rows,

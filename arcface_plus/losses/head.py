@@ -8,8 +8,9 @@ C classes, C_r of this rank's shard, D dimensions.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,42 +23,20 @@ from arcface_plus.distributed import (
     logsumexp_over_ranks,
     rank,
     shard_bounds,
+    shared_by_ranks,
     sum_over_ranks,
     world_size,
 )
+from arcface_plus.losses.elasticface import normal_draws
+from arcface_plus.losses.head_output import HeadOutput
 from arcface_plus.losses.initial import initial_class_weights
-from arcface_plus.losses.margins import Margin, target_logit
+from arcface_plus.losses.margin_loss import MarginLoss, Samples
+from arcface_plus.losses.margin_state import MarginState
+from arcface_plus.losses.plan import StepPlan
 from arcface_plus.losses.sampling import sampled_rows
-from arcface_plus.losses.softmax import OtherLogits, cross_entropy_of, shard_scores
+from arcface_plus.losses.scoring import Scores, linear_scores, margin_scores, own_cosines
+from arcface_plus.losses.softmax import cross_entropy_of
 from arcface_plus.regularizers.class_mma import ClassMMA
-
-
-@dataclass(frozen=True)
-class HeadOutput:
-    """What one forward pass of the head returns; all numbers are the same on every rank.
-
-    ``loss`` () is what to differentiate: ``classification`` + λ·``mma``. ``mma`` () is −(mean angle
-    from each class weight to its nearest other, radians), or None where it was not computed.
-    ``target_cosine`` (B,) is each sample's cosine to its own class.
-    """
-
-    loss: Tensor
-    classification: Tensor
-    mma: Tensor | None
-    target_cosine: Tensor
-
-
-@dataclass(frozen=True)
-class StepPlan:
-    """What all micro-batches of one optimizer step share.
-
-    ``total`` samples over all ranks and micro-batches; ``rows`` of this shard that take part, or
-    None where all do.
-    """
-
-    total: int
-    step: int
-    rows: Tensor | None
 
 
 class ClassifierHead(nn.Module):
@@ -67,8 +46,9 @@ class ClassifierHead(nn.Module):
     unscaled, and the embeddings' gradient is W times theirs, so that DDP's averaging leaves the
     exact gradient in the backbone. Keep the head itself out of DDP.
 
-    ``margin``: a :class:`Margin`, or None for a plain softmax of w·x, to which ``bias`` adds a
-    number a class (from 0, sharded like the weights, no part of MMA). ``mma_weight``: λ.
+    ``margin``: a ``Margin`` or another ``MarginLoss``, or None for a plain softmax of w·x, to which
+    ``bias`` adds a number a class (from 0, sharded like the weights, no part of MMA).
+    ``mma_weight``: λ.
     ``mma_rows``: estimate MMA from that many random rows. ``sample_rate``: share of classes that
     take part in a step besides the positives; ``weight.grad`` is then a sparse tensor of those
     rows, unless ``dense_gradient`` (arcface_torch's way: rows out of the sample decay and coast on
@@ -81,7 +61,7 @@ class ClassifierHead(nn.Module):
         self,
         num_classes: int,
         embedding_dim: int,
-        margin: Margin | None,
+        margin: MarginLoss | None,
         *,
         bias: bool = False,
         mma_weight: float = 0.03,
@@ -116,6 +96,7 @@ class ClassifierHead(nn.Module):
         self.lo, self.hi = shard_bounds(num_classes, world_size(group))[rank(group)]
         self.weight = nn.Parameter(initial_class_weights(seed, self.lo, self.hi, embedding_dim))
         self.bias = nn.Parameter(torch.zeros(self.hi - self.lo)) if bias else None
+        self.margin_state = MarginState(margin, num_classes, sample_rate)
         self.mma = ClassMMA(
             num_classes, rows=mma_rows, refresh_every=mma_refresh_every, seed=seed, group=group
         )
@@ -131,6 +112,14 @@ class ClassifierHead(nn.Module):
         named = {"weight": self.weight}
         return named if self.bias is None else named | {"bias": self.bias}
 
+    def replicated_parameters(self) -> dict[str, nn.Parameter]:
+        """Return the parameters () that every rank holds, by name: what the margin learns."""
+        return self.margin_state.learned()
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Return the running averages () of the margin by name; a checkpoint must hold them."""
+        return self.margin_state.running()
+
     def plan_step(
         self, labels: Tensor, step: int | None = None, *, sizes: Sequence[int] | None = None
     ) -> StepPlan:
@@ -142,19 +131,19 @@ class ClassifierHead(nn.Module):
         if sizes is None:
             sizes = gather_sizes(len(labels), labels.device, self.group)
         draws = self.sample_rate < 1 or (self.mma_weight > 0 and self.mma.samples)
-        if draws and step is None:
+        if step is None and (draws or (self.margin is not None and self.margin.draws)):
             raise ValueError(
-                "sample_rate < 1 and mma_rows draw other classes at every step: pass step=, the "
-                "number of the optimizer step."
+                "sample_rate < 1, mma_rows and ElasticFace draw anew at every step: pass step=, "
+                "the number of the optimizer step."
             )
         step = step or 0
         if self.sample_rate == 1.0:
-            return StepPlan(sum(sizes), step, None)
+            return StepPlan(tuple(sizes), step, None)
         positives = torch.cat(all_gather_rows(labels, self.group, sizes=sizes))
         rows = sampled_rows(
             positives, rate=self.sample_rate, seed=self.seed, step=step, lo=self.lo, hi=self.hi
         )
-        return StepPlan(sum(sizes), step, rows)
+        return StepPlan(tuple(sizes), step, rows)
 
     def forward(
         self,
@@ -209,56 +198,81 @@ class ClassifierHead(nn.Module):
         if plan.rows is not None:
             found = torch.searchsorted(plan.rows, target)
             row = torch.where(inside, found, row)
-        logit, others, cosine = self._scores(everyone, weight, row)
-        losses = cross_entropy_of(
-            sum_over_ranks(logit, self.group), logsumexp_over_ranks(others, self.group)
-        )
-        classification = losses.sum() / plan.total
-        target_cosine = sum_over_ranks(cosine.detach(), self.group)
+        places = plan.take(sizes)
+        samples = None
+        if self.margin is None:
+            bias = None if self.bias is None else self.bias.to(everyone.dtype)
+            scores = linear_scores(
+                everyone, weight.to(everyone.dtype), row, bias, chunk=self.class_chunk
+            )
+        else:
+            samples, scores = self._margin_scores(everyone, weight, row, plan, places)
+        classification = self._losses(scores).sum() / plan.total
+        target_cosine = sum_over_ranks(scores.cosine.detach(), self.group)
+        output = HeadOutput(classification, classification, None, target_cosine)
+        if samples is not None:
+            output = self._with_norms(output, samples, row >= 0, plan.total)
         if not (with_mma and self.mma_weight > 0):
-            return HeadOutput(classification, classification, None, target_cosine)
+            return output
         active = None if plan.rows is None else (plan.rows, weight)
         mma = self.mma(self.weight, plan.step, active=active)
-        loss = classification + self.mma_weight * mma
-        return HeadOutput(loss, classification, mma, target_cosine)
+        return replace(output, loss=output.loss + self.mma_weight * mma, mma=mma)
 
     def _active_weight(self, plan: StepPlan) -> Tensor:
         if plan.rows is None:
             return self.weight
         return F.embedding(plan.rows, self.weight, sparse=not self.dense_gradient)
 
-    def _scores(self, x: Tensor, weight: Tensor, row: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return this shard's share of target logits, log-sum-exp of others, target cosines (B,).
+    def _margin_scores(
+        self, x: Tensor, weight: Tensor, row: Tensor, plan: StepPlan, places: np.ndarray
+    ) -> tuple[Samples, Scores]:
+        margin, weight, unit = self.margin, weight.to(x.dtype), F.normalize(x, dim=1)
+        assert margin is not None
+        own = draws = None
+        if margin.informed:
+            own = sum_over_ranks(own_cosines(unit, weight, row), self.group)
+        if margin.draws:
+            drawn = torch.from_numpy(normal_draws(self.seed, plan.step, places))
+            draws = drawn.to(x.device, x.dtype, non_blocking=True)
+        norm = torch.linalg.vector_norm(x, dim=1) if margin.uses_norm else x.new_empty(0)
+        learned = {
+            name: shared_by_ranks(value, self.group).to(x.dtype)
+            for name, value in self.replicated_parameters().items()
+        }
+        samples = Samples(norm, own, draws, learned=learned)
+        self.margin_state.observe(samples, plan)
+        # Copies: another micro-batch moves them before this one goes backward.
+        state = {name: value.to(x.dtype, copy=True) for name, value in self.state_tensors().items()}
+        samples = replace(samples, state=state)
+        scores = margin_scores(
+            margin, unit, weight, row, samples, limit=self.filter_threshold, chunk=self.class_chunk
+        )
+        return samples, scores
 
-        A sample whose class is in another shard (``row`` < 0) has target share 0.
-        """
-        weight, mine = weight.to(x.dtype), row >= 0
-        zero = x.new_zeros(len(x))
+    def _losses(self, scores: Scores) -> Tensor:
+        """Return the loss (B,) of every sample, from what all shards say of it."""
+        over_ranks = logsumexp_over_ranks if scores.sums == "logsumexp" else sum_over_ranks
+        target = sum_over_ranks(scores.target, self.group)
+        others = over_ranks(scores.others, self.group)
         if self.margin is None:
-            return self._linear_scores(x, weight, row)
-        form = OtherLogits(
-            scale=self.margin.s, relu=self.margin.wc_relu, limit=self.filter_threshold
-        )
-        unit = F.normalize(x, dim=1)
-        cosine, others = shard_scores(unit, weight, row, form, chunk=self.class_chunk)
-        return torch.where(mine, target_logit(cosine, self.margin), zero), others, cosine
+            return cross_entropy_of(target, others)
+        return self.margin.losses(target, others)
 
-    def _linear_scores(
-        self, x: Tensor, weight: Tensor, row: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        bias = None if self.bias is None else self.bias.to(x.dtype)
-        logit, others = shard_scores(
-            x, weight, row, OtherLogits(unit=False), bias=bias, chunk=self.class_chunk
-        )
-        if not len(weight):
-            return logit, others, x.new_zeros(len(x))
-        with torch.no_grad():
-            own = torch.linalg.vector_norm(weight[row.clamp_min(0)], dim=1)
-            lengths = own * torch.linalg.vector_norm(x, dim=1)
-            cosine = logit / lengths.clamp_min(1e-12)
-        if bias is not None:
-            logit = logit + torch.where(row >= 0, bias[row.clamp_min(0)], 0)
-        return logit, others, cosine
+    def _with_norms(
+        self, output: HeadOutput, samples: Samples, mine: Tensor, total: int
+    ) -> HeadOutput:
+        """Add what the norms of the embeddings cost and tell, where the margin asks."""
+        margin = self.margin
+        if margin is None or not margin.uses_norm:
+            return output
+        output = replace(output, quality=samples.norm.detach())
+        each = margin.norm_penalty(samples.norm)
+        if each is None or not margin.norm_penalty_weight:
+            return output
+        # Every rank has every norm: the one that holds the sample's class counts it.
+        penalty = sum_over_ranks(torch.where(mine, each, 0).sum() / total, self.group)
+        loss = output.loss + margin.norm_penalty_weight * penalty
+        return replace(output, loss=loss, norm_penalty=penalty)
 
     def _check_labels(self, labels: Tensor) -> None:
         if labels.dtype != torch.int64:

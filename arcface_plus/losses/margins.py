@@ -8,23 +8,33 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from arcface_plus.losses.margin_loss import (
+    MarginLoss,
+    Samples,
+    require_angle,
+    require_one_of,
+    require_positive,
+)
+from arcface_plus.losses.softmax import OtherLogits
+
 Extension = Literal["raw", "hard", "easy", "clamp", "piecewise"]
 Gradient = Literal["true", "straight_through"]
+EXTENSIONS: tuple[str, ...] = get_args(Extension)
 
 
 @dataclass(frozen=True)
-class Margin:
+class Margin(MarginLoss):
     """Parameters of the family and what happens where m1·θ + m2 passes π.
 
     ``extension``: beyond that angle ``raw`` goes on with the cosine, which rises again; ``hard``
     falls on as cosθ − m2·sin m2 (m1 = 1; as insightface's MXNet trainer) or, for m1 ≠ 1, as cosθ
-    shifted to be continuous; ``easy`` applies the margin only where cosθ > 0; ``clamp`` holds −1;
-    ``piecewise`` is SphereFace's (−1)^k·cos φ − 2k.
+    shifted to be continuous; ``clamp`` holds −1; ``piecewise`` is SphereFace's (−1)^k·cos φ − 2k.
+    ``easy`` applies the margins, all four, only where cosθ > 0.
     ``gradient``: ``true`` differentiates the value; ``straight_through`` sets ∂logit/∂cosθ = s, as
     other trainers do.
     ``wc_relu`` replaces cosθ of the other classes by max(0, cosθ).
@@ -40,24 +50,23 @@ class Margin:
     wc_relu: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("m0", "m1", "s"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"Margin.{name} is {getattr(self, name)}, but must be positive.")
-        if not 0 <= self.m2 <= math.pi / 2:
-            raise ValueError(f"Margin.m2 is {self.m2}, but must lie in 0 to π/2 (radians).")
+        require_positive(self, "m0", "m1", "s")
+        require_angle(self, "m2")
         if not math.isfinite(self.m3):
             raise ValueError(f"Margin.m3 is {self.m3}, but must be finite.")
-        if self.extension not in ("raw", "hard", "easy", "clamp", "piecewise"):
-            raise ValueError(
-                f"Margin.extension is {self.extension!r}; use raw, hard, easy, clamp or piecewise."
-            )
-        if self.gradient not in ("true", "straight_through"):
-            raise ValueError(f"Margin.gradient is {self.gradient!r}; use true or straight_through.")
+        require_one_of(self, "extension", EXTENSIONS)
+        require_one_of(self, "gradient", get_args(Gradient))
 
     @property
     def is_angular(self) -> bool:
         """Whether the angle itself is changed (m1 or m2), so that an arc cosine is needed."""
         return self.m1 != 1.0 or self.m2 != 0.0
+
+    def target_logit(self, cosine: Tensor, samples: Samples | None = None) -> Tensor:
+        return target_logit(cosine, self)
+
+    def others(self, samples: Samples | None = None) -> OtherLogits:
+        return OtherLogits(scale=self.s, relu=self.wc_relu)
 
 
 def target_logit(cosine: Tensor, margin: Margin) -> Tensor:
@@ -66,32 +75,48 @@ def target_logit(cosine: Tensor, margin: Margin) -> Tensor:
     cosθ is clamped to ±(1 − 1e-7) in float32 (±(1 − 1e-15) in float64), where arccos stays
     differentiable; the gradient is zero outside and finite everywhere.
     """
-    value = margin.s * (margin.m0 * _penalised_cosine(cosine, margin) - margin.m3)
+    shifted = cosine
+    if margin.is_angular:
+        shifted = margin_cosine(cosine, margin.m2, m1=margin.m1, extension=margin.extension)
+    value = margin.m0 * shifted - margin.m3
+    if margin.extension == "easy":
+        value = torch.where(cosine > 0, value, cosine)
+    value = margin.s * value
     if margin.gradient == "straight_through":
         return value.detach() + margin.s * (cosine - cosine.detach())
     return value
 
 
-def _penalised_cosine(cosine: Tensor, margin: Margin) -> Tensor:
-    if not margin.is_angular:
-        return cosine
+def angle_of(cosine: Tensor) -> Tensor:
+    """Return θ for cosines of any shape, with a finite gradient, zero at and beyond ±1."""
     limit = 1 - (1e-15 if cosine.dtype == torch.float64 else 1e-7)
-    clamped = cosine.clamp(-limit, limit)
-    phi = margin.m1 * torch.acos(clamped) + margin.m2
-    penalised = torch.cos(phi)
-    if margin.extension == "raw":
-        return penalised
-    if margin.extension == "easy":
-        return torch.where(cosine > 0, penalised, cosine)
-    if margin.extension == "piecewise":
+    return torch.acos(cosine.clamp(-limit, limit))
+
+
+def margin_cosine(
+    cosine: Tensor, m2: float | Tensor, *, m1: float = 1.0, extension: Extension = "hard"
+) -> Tensor:
+    """Return cos(m1·θ + m2), extended past π as :class:`Margin` says; ``m2`` may be a number each.
+
+    At cosines up to 0, ``easy`` is the cosine itself.
+    """
+    phi = m1 * angle_of(cosine) + m2
+    shifted = torch.cos(phi)
+    if extension == "raw":
+        return shifted
+    if extension == "easy":
+        return torch.where(cosine > 0, shifted, cosine)
+    if extension == "piecewise":
         k = torch.floor(phi.detach() / math.pi)
-        return (1 - 2 * (k % 2)) * penalised - 2 * k
-    if margin.extension == "clamp":
-        return torch.where(phi <= math.pi, penalised, torch.full_like(penalised, -1.0))
-    if margin.m1 == 1.0:
-        return torch.where(phi <= math.pi, penalised, cosine - margin.m2 * math.sin(margin.m2))
-    turning = math.cos((math.pi - margin.m2) / margin.m1) if margin.m1 > 0 else -1.0
-    return torch.where(phi <= math.pi, penalised, cosine - turning - 1)
+        return (1 - 2 * (k % 2)) * shifted - 2 * k
+    if extension == "clamp":
+        return torch.where(phi <= math.pi, shifted, torch.full_like(shifted, -1.0))
+    if m1 == 1.0:
+        sine = torch.sin(m2) if isinstance(m2, Tensor) else math.sin(m2)
+        return torch.where(phi <= math.pi, shifted, cosine - m2 * sine)
+    turning = (math.pi - m2) / m1
+    at_turning = torch.cos(turning) if isinstance(turning, Tensor) else math.cos(turning)
+    return torch.where(phi <= math.pi, shifted, cosine - at_turning - 1)
 
 
 def other_cosine(cosine: Tensor, margin: Margin) -> Tensor:

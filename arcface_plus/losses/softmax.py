@@ -1,4 +1,4 @@
-"""Cross-entropy over classes that are split among ranks, in the form that keeps its digits.
+"""Scores over classes that are split among ranks, and cross-entropy that keeps its digits.
 
 With a = log Σ_{j≠y} e^{z_j} the loss is log(1 + e^{a − z_y}) and the gradient of the target logit
 −σ(a − z_y): no 1 − p is ever formed, so that well-fitted samples (p → 1) keep their digits.
@@ -8,7 +8,7 @@ Shapes: B samples, C_r classes of this rank's shard, D dimensions.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,35 +20,92 @@ from torch.nn.functional import softplus
 _BLOCK_NUMBERS = 1 << 22
 
 
+Sums = Literal["logsumexp", "softplus"]
+
+
+class HardNegatives(NamedTuple):
+    """What becomes of a cosine c above its sample's ``threshold`` (B,).
+
+    It is square·c² + slope·c + shift, times the scale. Which cosines are above it is a fact,
+    through which no gradient flows.
+    """
+
+    threshold: Tensor
+    square: float = 0.0
+    slope: float | Tensor = 1.0
+    shift: float = 0.0
+
+    def mask(self, products: Tensor) -> Tensor:
+        return products > self.threshold[:, None]
+
+    def bend(self, products: Tensor) -> Tensor:
+        bent = products * self.slope
+        if self.square:
+            bent.addcmul_(products, products, value=self.square)
+        return torch.where(self.mask(products), bent.add_(self.shift), products)
+
+    def slopes(self, products: Tensor) -> Tensor:
+        slopes = 2 * self.square * products + self.slope
+        return slopes.masked_fill_(~self.mask(products), 1.0)
+
+
 class OtherLogits(NamedTuple):
-    """How a shard's products with the other classes become logits.
+    """How a shard's products with the other classes become logits, and what is summed.
 
     ``unit``: normalise the class weights first, so that products are cosines of unit samples.
     ``relu`` takes max(0, ·). ``limit`` sets products above it to 0, without gradient
     (arcface_torch's interclass filtering: such a class is taken for a mislabelled copy of the
-    sample's own).
+    sample's own). ``hard``: bend what is above a threshold of each sample. ``sums``: log Σ exp of
+    the logits, or Σ log(1 + exp).
     """
 
     scale: float = 1.0
     unit: bool = True
     relu: bool = False
     limit: float | None = None
+    hard: HardNegatives | None = None
+    sums: Sums = "logsumexp"
 
     def bend(self, products: Tensor) -> Tensor:
         """Return the logits (…) of products (…) as a new tensor."""
-        logits = products * self.scale
+        logits = (products if self.hard is None else self.hard.bend(products)) * self.scale
         if self.relu:
             logits.clamp_min_(0)
         if self.limit is not None:
             logits.masked_fill_(products > self.limit, 0)
         return logits
 
-    def passes(self, products: Tensor) -> Tensor | None:
-        """Return where ``bend`` lets gradient through, or None for everywhere."""
-        if self.limit is None:
-            return products > 0 if self.relu else None
-        below = products <= self.limit
-        return below & (products > 0) if self.relu else below
+    def slopes(self, products: Tensor) -> Tensor | None:
+        """Return ∂bend/∂products in units of ``scale``, or None where it is 1 everywhere.
+
+        Booleans where it is 0 or 1.
+        """
+        slopes = None if self.hard is None else self.hard.slopes(products)
+        if self.relu:
+            bent = products if self.hard is None else self.hard.bend(products)
+            slopes = bent > 0 if slopes is None else slopes.mul_(bent > 0)
+        if self.limit is not None:
+            below = products <= self.limit
+            slopes = below if slopes is None else slopes * below
+        return slopes
+
+    def nothing(self) -> float:
+        """Return the sum over no class."""
+        return -torch.inf if self.sums == "logsumexp" else 0.0
+
+    def add(self, total: Tensor, logits: Tensor) -> Tensor:
+        """Return ``total`` (B,) with the classes of ``logits`` (B, c), which may be −∞, added."""
+        if self.sums == "logsumexp":
+            return torch.logaddexp(total, logits.logsumexp(dim=1))
+        return total + softplus(logits, threshold=50.0).sum(dim=1)
+
+    def pull(self, logits: Tensor, total: Tensor) -> Tensor:
+        """Return ∂total/∂logits (B, c) in the memory of ``logits``."""
+        if self.sums == "softplus":
+            return logits.sigmoid_()
+        # A shard that holds only the sample's own class has no others: nothing to pass on.
+        finite = total.masked_fill(torch.isinf(total), 0)
+        return logits.sub_(finite[:, None]).exp_()
 
 
 def shard_scores(
@@ -60,12 +117,12 @@ def shard_scores(
     bias: Tensor | None = None,
     chunk: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return each sample's product with its own class and log Σ exp of its others, (B,) each.
+    """Return each sample's product with its own class and the sum over its others, (B,) each.
 
     ``x`` (B, D), ``w`` (C_r, D) this shard's class weights; ``target`` (B,) is each sample's row in
     ``w``, or negative where its class is in another shard: its product is then 0. ``bias`` (C_r,)
-    is added to the logits of the others; own products are without it. The log-sum-exp is −∞ where
-    the shard holds no other class.
+    is added to the logits of the others; own products are without it. A log-sum-exp is
+    −∞ where the shard holds no other class.
 
     The products (B, C_r) are kept for backward; with ``chunk`` they are made that many classes at a
     time and made again instead, for about a third more arithmetic. Nothing else of size C_r × D is
@@ -75,7 +132,7 @@ def shard_scores(
         nothing = 0 * x.sum(dim=1) + 0 * w.sum()
         if bias is not None:
             nothing = nothing + 0 * bias.sum()
-        return nothing, nothing - torch.inf
+        return nothing, nothing + form.nothing()
     own, others = _ShardScores.apply(x, w, bias, target, form, chunk)
     return own, others
 
@@ -87,7 +144,7 @@ class _ShardScores(torch.autograd.Function):
         if form.unit:
             inverse = torch.linalg.vector_norm(w, dim=1).clamp_min_(1e-12).reciprocal_()
         block = chunk or max(1024, _BLOCK_NUMBERS // max(1, x.shape[0]))
-        others = x.new_full((x.shape[0],), -torch.inf)
+        others = x.new_full((x.shape[0],), form.nothing())
         own = x.new_zeros(x.shape[0])
         # One piece of memory, filled block by block: (B, c) each, one after the other.
         kept = x.new_empty(x.shape[0] * w.shape[0]) if chunk is None else None
@@ -96,7 +153,7 @@ class _ShardScores(torch.autograd.Function):
             column, inside = _locate(target - lo, products.shape[1])
             own = torch.where(inside, products.gather(1, column).squeeze(1), own)
             logits = _without_own(_logits(products, form, bias, lo), column, inside)
-            others = torch.logaddexp(others, logits.logsumexp(dim=1))
+            others = form.add(others, logits)
         ctx.save_for_backward(x, w, bias, target, others, inverse, kept)
         ctx.form, ctx.block = form, block
         return own, others
@@ -106,11 +163,9 @@ class _ShardScores(torch.autograd.Function):
     def backward(ctx, grad_own, grad_others):  # type: ignore[no-untyped-def]
         x, w, bias, target, others, inverse, kept = ctx.saved_tensors
         form, block = ctx.form, ctx.block
-        # A shard that holds only the sample's own class has no others: nothing to pass on.
-        finite = others.masked_fill(torch.isinf(others), 0)
         pull = (grad_others * form.scale)[:, None]
         grad_x, grad_w = torch.zeros_like(x), torch.empty_like(w)
-        grad_bias = None if bias is None else torch.empty_like(bias)
+        grad_bias = None if bias is None else bias.new_empty(bias.shape)
         for lo in range(0, w.shape[0], block):
             part = slice(lo, lo + block)
             if kept is None:
@@ -119,12 +174,12 @@ class _ShardScores(torch.autograd.Function):
                 products = _piece(kept, x.shape[0], lo, min(lo + block, w.shape[0]))
             column, inside = _locate(target - lo, products.shape[1])
             logits = _without_own(_logits(products, form, bias, lo), column, inside)
-            grads = logits.sub_(finite[:, None]).exp_().mul_(pull)  # ∂loss/∂products (B, c)
+            grads = form.pull(logits, others).mul_(pull)  # ∂loss/∂bent products (B, c)
             if grad_bias is not None:
                 grad_bias[part] = grads.sum(dim=0) / form.scale
-            passes = form.passes(products)
-            if passes is not None:
-                grads *= passes
+            slopes = form.slopes(products)
+            if slopes is not None:
+                grads *= slopes
             grads.scatter_add_(1, column, (grad_own * inside)[:, None])
             torch.mm(grads.t(), x, out=grad_w[part])
             if inverse is not None:

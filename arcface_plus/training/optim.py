@@ -32,8 +32,8 @@ def decays(module: nn.Module, name: str, rule: str) -> bool:
 def parameter_groups(model: nn.Module, head: ClassifierHead, rule: str) -> list[dict[str, Any]]:
     """Return the groups ``[decaying, not decaying]`` of the net and the head.
 
-    Class weights decay under every rule, biases of classes as biases do. Parameters that need no
-    gradient are left out.
+    Class weights decay under every rule, biases of classes and what a margin learns as biases do.
+    Parameters that need no gradient are left out.
     """
     decaying: list[Tensor] = []
     others: list[Tensor] = []
@@ -43,8 +43,9 @@ def parameter_groups(model: nn.Module, head: ClassifierHead, rule: str) -> list[
                 (decaying if decays(module, name, rule) else others).append(parameter)
     if not sparse_updates(head):
         decaying.append(head.weight)
-    if head.bias is not None:
-        (decaying if decays(head, "bias", rule) else others).append(head.bias)
+    offsets = [] if head.bias is None else [head.bias]
+    offsets += head.replicated_parameters().values()
+    (decaying if decays(head, "bias", rule) else others).extend(offsets)
     return [{"params": decaying}, {"params": others, "weight_decay": 0.0}]
 
 
@@ -140,6 +141,12 @@ def gradient_values(parameter: Tensor) -> Tensor | None:
     return gradient.values()
 
 
+def _whole_gradients(model: nn.Module, head: ClassifierHead) -> list[Tensor]:
+    """Return the gradients of what every rank holds whole."""
+    parameters = [*model.parameters(), *head.replicated_parameters().values()]
+    return [p.grad for p in parameters if p.grad is not None]
+
+
 def _shard_gradients(head: ClassifierHead) -> list[Tensor]:
     """Return the numbers of the gradients of what is cut among ranks by class."""
     found = [gradient_values(p) for p in head.sharded_parameters().values()]
@@ -151,7 +158,7 @@ def squared_gradient_norm(model: nn.Module, head: ClassifierHead, group: Group =
 
     The net's gradients must already be averaged over ranks, so that they are equal everywhere.
     """
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    gradients = _whole_gradients(model, head)
     total = torch.zeros((), device=head.weight.device, dtype=head.weight.dtype)
     for shard in _shard_gradients(head):
         if shard.numel():
@@ -164,7 +171,7 @@ def squared_gradient_norm(model: nn.Module, head: ClassifierHead, group: Group =
 
 def scale_gradients(model: nn.Module, head: ClassifierHead, factor: Tensor) -> None:
     """Multiply every gradient in place by ``factor`` ()."""
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    gradients = _whole_gradients(model, head)
     gradients += _shard_gradients(head)
     if gradients:
         torch._foreach_mul_(gradients, factor)

@@ -48,6 +48,11 @@ def tensors(trainer: Trainer) -> dict[str, Tensor]:
         momentum = _momentum(trainer, parameter)
         named[f"head.{name}"] = class_shard(parameter.data, head.num_classes, mesh)
         named[f"momentum.head.{name}"] = class_shard(momentum, head.num_classes, mesh)
+    for name, parameter in head.replicated_parameters().items():
+        named[f"head.{name}"] = parameter.detach()
+        named[f"momentum.head.{name}"] = _momentum(trainer, parameter)
+    for name, value in head.state_tensors().items():
+        named[f"head.running.{name}"] = value
     for name, value in head.mma.state_tensors(head.weight.device).items():
         named[f"head.mma.{name}"] = class_shard(value, head.num_classes, mesh)
     return named | _random_state(trainer)

@@ -1,0 +1,133 @@
+"""What the head asks of a margin loss, whatever its kind.
+
+A kind is a small frozen settings dataclass that derives from :class:`MarginLoss` and overrides what
+sets it apart from softmax of s·cosθ. Shapes: B samples, of all ranks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from torch import Tensor
+
+from arcface_plus.losses.softmax import OtherLogits, cross_entropy_of
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What a margin may know of the samples it is given, besides their cosines.
+
+    ``norm`` (B,) of the embeddings, with gradient, where the kind ``uses_norm``. ``own_cosine``
+    (B,), without gradient, where it is ``informed``. ``draws`` (B,): a standard normal number a
+    sample, where it ``draws``. ``state``: its running averages () by name. ``learned``: its learned
+    numbers () by name.
+    """
+
+    norm: Tensor
+    own_cosine: Tensor | None = None
+    draws: Tensor | None = None
+    state: Mapping[str, Tensor] = field(default_factory=dict)
+    learned: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class MarginLoss:
+    """Base of all kinds: softmax of s·cosθ unless overridden.
+
+    ``informed``: every sample's own cosine must be known on all ranks before anything is scored
+    (one more pass over the batch, and one more collective). ``draws``: the step must be known.
+    ``uses_norm``: the norm of an embedding tells its quality.
+    """
+
+    informed: ClassVar[bool] = False
+    draws: ClassVar[bool] = False
+    uses_norm: ClassVar[bool] = False
+    # Times norm_penalty in the loss.
+    norm_penalty_weight: float = 0.0
+    s: float
+
+    def initial_state(self) -> dict[str, float]:
+        """Return the running averages that a checkpoint must hold, with their first values."""
+        return {}
+
+    def observed(self, samples: Samples) -> Tensor:
+        """Return the number (B,) of each sample whose mean and deviation move the state."""
+        raise NotImplementedError(f"{type(self).__name__} has no state")
+
+    def moved(
+        self, state: Mapping[str, Tensor], mean: Tensor, deviation: Tensor
+    ) -> dict[str, Tensor]:
+        """Return the state after a step whose ``observed`` numbers had that mean and deviation."""
+        raise NotImplementedError(f"{type(self).__name__} has no state")
+
+    def initial_learned(self, num_classes: int, sample_rate: float) -> dict[str, float]:
+        """Return the learned numbers of the loss, with their first values."""
+        return {}
+
+    def target_logit(self, cosine: Tensor, samples: Samples) -> Tensor:
+        """Return the logits (B,) of own cosines (B,)."""
+        return self.s * cosine
+
+    def others(self, samples: Samples) -> OtherLogits:
+        """Return how cosines with the other classes become logits."""
+        return OtherLogits(scale=self.s)
+
+    def shift_of_others(self, samples: Samples) -> Tensor | None:
+        """Return a number () to add to the logits of all others, or None."""
+        return None
+
+    def losses(self, target: Tensor, others: Tensor) -> Tensor:
+        """Return the loss (B,) of target logits and what stands for all others."""
+        return cross_entropy_of(target, others)
+
+    def norm_penalty(self, norm: Tensor) -> Tensor | None:
+        """Return what the norms (B,) of the embeddings cost, (B,), or None."""
+        return None
+
+
+def require_positive(settings: object, *names: str) -> None:
+    """Raise ValueError where one of the named settings is not a positive, finite number."""
+    for name in names:
+        value = getattr(settings, name)
+        if not 0 < value < math.inf:
+            raise ValueError(
+                f"{type(settings).__name__}.{name} is {value}, but must be positive and finite."
+            )
+
+
+def require_at_least_zero(settings: object, *names: str) -> None:
+    """Raise ValueError where one of the named settings is negative or not finite."""
+    for name in names:
+        value = getattr(settings, name)
+        if not 0 <= value < math.inf:
+            raise ValueError(
+                f"{type(settings).__name__}.{name} is {value}, but must be finite and not negative."
+            )
+
+
+def require_angle(settings: object, name: str) -> None:
+    """Raise ValueError where the named setting is no angle from 0 to π/2 radians."""
+    value = getattr(settings, name)
+    if not 0 <= value <= math.pi / 2:
+        raise ValueError(
+            f"{type(settings).__name__}.{name} is {value}, but must lie in 0 to π/2 (radians)."
+        )
+
+
+def require_one_of(settings: object, name: str, choices: tuple[str, ...]) -> None:
+    """Raise ValueError where the named setting is none of ``choices``."""
+    value = getattr(settings, name)
+    if value not in choices:
+        raise ValueError(
+            f"{type(settings).__name__}.{name} is {value!r}; use {', '.join(choices[:-1])} or "
+            f"{choices[-1]}."
+        )
+
+
+def require_share(settings: object, name: str) -> None:
+    """Raise ValueError where the named setting does not lie in [0, 1)."""
+    value = getattr(settings, name)
+    if not 0 <= value < 1:
+        raise ValueError(f"{type(settings).__name__}.{name} is {value}, but must lie in [0, 1).")
