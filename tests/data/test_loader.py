@@ -17,7 +17,9 @@ from arcface_plus.training.quarantine import Quarantine
 
 SIZE, SAMPLES, BATCH, STEPS = 24, 42, 10, 9
 AUGMENT = AugmentConfig(
+    pad_crop=3,
     flip=0.5,
+    auto_augment="cifar10",
     affine=0.7,
     rotate=20,
     shift=0.1,

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from arcface_plus.config import DataConfig
+from arcface_plus.data.folder import ImageFolder
 from arcface_plus.data.record_headers import pack_header
-from arcface_plus.data.sources import fit_square, open_source
+from arcface_plus.data.sources import fit_square, open_source, open_test_source
 
 
 def config(source: str, **settings) -> DataConfig:
@@ -159,6 +160,104 @@ def test_real_records(shared_data):
     source = open_source(config("records", path=path, num_classes=120))
     assert len(source) == 593 and source.num_classes == 120
     assert fit_square(source.read(592)[0], 112, where="").shape == (112, 112, 3)
+
+
+# -- training and test images --------------------------------------------------------------------
+
+
+@pytest.fixture
+def animals(tmp_path: Path) -> Path:
+    """Classes of 2, 5 and 20 images, every one of another level."""
+    level = 0
+    for name, count in (("ant", 2), ("bee", 5), ("cat", 20)):
+        (tmp_path / "animals" / name).mkdir(parents=True)
+        for i in range(count):
+            image = np.full((40, 40, 3), level, dtype=np.uint8)
+            cv2.imwrite(str(tmp_path / "animals" / name / f"{i:02}.png"), image)
+            level += 1
+    return tmp_path / "animals"
+
+
+@pytest.mark.parametrize(
+    ("share", "kept"), [(0.01, [1, 1, 1]), (0.3, [1, 2, 6]), (0.9, [1, 4, 18])]
+)
+def test_held_out_images_are_not_trained_on(animals, share, kept):
+    settings = config("folder", path=animals, holdout=share)
+    train, test = open_source(settings), open_test_source(settings)
+    assert np.bincount(test.labels).tolist() == kept
+    assert np.bincount(train.labels).tolist() == [
+        n - k for n, k in zip((2, 5, 20), kept, strict=True)
+    ]
+    assert train.num_classes == test.num_classes == 3
+    whole = ImageFolder(animals)
+    every = {whole.describe(i): whole.read(i) for i in range(len(whole))}
+    named = [part.describe(i) for part in (train, test) for i in range(len(part))]
+    assert sorted(named) == sorted(every)
+    for part in (train, test):
+        assert part.labels.dtype == np.int64
+        for index in range(len(part)):
+            image, label = part.read(index)
+            expected, expected_label = every[part.describe(index)]
+            np.testing.assert_array_equal(image, expected)
+            assert label == expected_label == part.labels[index]
+    again = open_test_source(settings)
+    assert [again.describe(i) for i in range(len(again))] == named[len(train) :]
+
+
+def test_nothing_held_out_is_everything(animals):
+    assert len(open_source(config("folder", path=animals))) == 27
+
+
+def test_seed_of_the_run_does_not_move_the_split(animals):
+    settings = config("folder", path=animals, holdout=0.3)
+    one, two = open_source(settings, seed=1), open_source(settings, seed=2)
+    assert [one.describe(i) for i in range(len(one))] == [two.describe(i) for i in range(len(two))]
+
+
+def test_held_out_class_of_one_image_is_named(animals):
+    (animals / "ant" / "00.png").unlink()
+    settings = config("folder", path=animals, holdout=0.2)
+    for opened in (open_source, open_test_source):
+        with pytest.raises(ValueError, match="ant has 1"):
+            opened(settings)
+
+
+def test_digits_need_no_file():
+    settings = config("digits", size=16)
+    train, test = open_source(settings), open_test_source(settings)
+    assert len(train) + len(test) == 1797 and train.num_classes == test.num_classes == 10
+    assert fit_square(test.read(0)[0], 16, where="").shape == (16, 16, 3)
+    with pytest.raises(ValueError, match="num_classes is 9, but the data holds 10"):
+        open_source(config("digits", num_classes=9))
+
+
+@pytest.mark.parametrize("kind", ["cifar10", "cifar100", "tiny_imagenet"])
+def test_data_sets_that_are_not_there(tmp_path, kind):
+    settings = config(kind, path=tmp_path)
+    for opened in (open_source, open_test_source):
+        with pytest.raises(FileNotFoundError, match=r"data\.path .* Get .*\.(tar\.gz|zip)"):
+            opened(settings)
+
+
+def test_data_without_test_images(animals, records):
+    for settings in (
+        config("records", path=records),
+        config("synthetic", num_classes=3),
+        config("orl", people=(1, 3)),
+    ):
+        with pytest.raises(ValueError, match=f"data.source {settings.source} has no test images"):
+            open_test_source(settings)
+    with pytest.raises(ValueError, match=r"while data\.holdout is 0.*--data\.holdout 0\.1"):
+        open_test_source(config("folder", path=animals))
+
+
+@pytest.mark.parametrize("kind", ["folder", "digits"])
+def test_parts_travel_to_workers(animals, kind):
+    settings = config(kind, path=animals, holdout=0.3) if kind == "folder" else config(kind)
+    for part in (open_source(settings), open_test_source(settings)):
+        copy = pickle.loads(pickle.dumps(part))
+        np.testing.assert_array_equal(copy.read(2)[0], part.read(2)[0])
+        assert copy.describe(2) == part.describe(2) and copy.warnings == ()
 
 
 # -- sizes ---------------------------------------------------------------------------------------

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from torchvision.datasets import ImageFolder as TorchvisionFolder
 
+from arcface_plus.config import DataConfig
+from arcface_plus.data.sources import fit_square, open_source, open_test_source
 from arcface_plus.data.tiny_imagenet import open_tiny_imagenet
 
 CLASSES = ["n02124075", "n01443537", "n04067472"]  # in the order of wnids.txt, not sorted
@@ -71,6 +73,13 @@ def test_validation_images_have_their_annotated_classes(root):
 def test_folder_or_the_one_that_holds_it(root):
     for path in (root, root.parent, str(root)):
         assert len(open_tiny_imagenet(path, train=True)) == 12
+
+
+def test_a_run_opens_them_by_name(root):
+    settings = DataConfig(source="tiny_imagenet", path=root, size=64)
+    train, test = open_source(settings), open_test_source(settings)
+    assert (len(train), len(test)) == (12, 6) and train.num_classes == test.num_classes == 3
+    assert fit_square(test.read(0)[0], 64, where="").shape == (64, 64, 3)
 
 
 def test_wnids_may_lack(root):
