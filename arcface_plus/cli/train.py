@@ -29,6 +29,7 @@ from arcface_plus.models.embedding_model import EmbeddingModel
 from arcface_plus.training import run_folder, snapshot
 from arcface_plus.training.monitor import Monitor
 from arcface_plus.training.regularization import RunRegularizer, head_mma_weight
+from arcface_plus.training.second_branch import SecondBranch
 from arcface_plus.training.trainer import Evaluate, Trainer
 
 
@@ -71,6 +72,9 @@ def _train(
         accuracy = AccuracyEvaluation(
             tests, head, size=config.data.size, batch_size=config.evaluation.batch_size
         )
+    branch = None
+    if config.branch.enabled:
+        branch = SecondBranch(config, world, source=source, head=head)
     checkpoints = Checkpoints(
         config.folder / "checkpoints", world, keep=config.train.keep_checkpoints
     )
@@ -111,6 +115,7 @@ def _train(
             checkpoints=checkpoints,
             evaluations=_evaluations(evaluation, accuracy),
             regularizer=regularizer if regularizer else None,
+            branch=branch,
         )
         monitor.say(describe(config, source, model, head, trainer.precision, world))
         if config.regularizer.weight > 0:

@@ -26,6 +26,7 @@ _FREE: dict[str, set[str]] = {
     "model": {"weights", "checkpoint_gradients"},
     "head": {"class_chunk"},
     "regularizer": set(),
+    "branch": set(),
     "train": {
         "steps", "device", "log_every", "checkpoint_every", "keep_checkpoints", "on_nonfinite",
         "nonfinite_limit", "channels_last",
@@ -55,6 +56,8 @@ def tensors(trainer: Trainer) -> dict[str, Tensor]:
         named[f"head.running.{name}"] = value
     for name, value in head.mma.state_tensors(head.weight.device).items():
         named[f"head.mma.{name}"] = class_shard(value, head.num_classes, mesh)
+    if trainer.branch is not None:
+        named["branch.scores"] = trainer.branch.scores.values
     return named | _random_state(trainer)
 
 

@@ -29,6 +29,7 @@ from arcface_plus.training.optim import build_optimizers, scale_gradients, squar
 from arcface_plus.training.precision import autocast_dtype, resolve_precision
 from arcface_plus.training.quarantine import Quarantine
 from arcface_plus.training.schedule import lr_at
+from arcface_plus.training.second_branch import SecondBranch
 
 # (model in eval mode, finished steps) -> numbers to log; called on all ranks together.
 Evaluate = Callable[[EmbeddingModel, int], dict[str, float]]
@@ -42,7 +43,8 @@ class Trainer:
 
     ``evaluations``, by the kind of their lines in metrics.jsonl, are called every
     ``config.evaluation.every`` steps with the model in eval mode and running statistics averaged
-    over ranks. ``regularizer`` is called once an optimizer step.
+    over ranks. ``regularizer`` is called once an optimizer step. ``branch`` adds a second pass over
+    images it chooses to some steps.
     """
 
     def __init__(
@@ -57,12 +59,13 @@ class Trainer:
         checkpoints: Checkpoints,
         evaluations: Mapping[str, Evaluate] | None = None,
         regularizer: Penalty | None = None,
+        branch: SecondBranch | None = None,
     ) -> None:
         self.config, self.world = config, world
         self.model, self.head, self.loader = model, head, loader
         self.monitor, self.checkpoints = monitor, checkpoints
         self.evaluations: Mapping[str, Evaluate] = evaluations or {}
-        self.regularizer = regularizer
+        self.regularizer, self.branch = regularizer, branch
         train = config.train
         self.precision = resolve_precision(train.precision, world.device)
         self.optimizers = build_optimizers(model, head, config.optim)
@@ -115,39 +118,57 @@ class Trainer:
         if self.restorer is not None:
             self.restorer.remember()
         plan = self.head.plan_step(labels, self.step, sizes=[hi - lo for lo, hi in self.parts])
+        branches = self.branch is not None and self.branch.begin(batch)
         outputs = [
-            self._forward_backward(images, labels, part, accumulate, plan)
+            self._forward_backward(images, labels, part, accumulate, plan, branches)
             for part in range(accumulate)
         ]
         loss = torch.stack([o.loss.detach() for o in outputs]).sum()
+        if branches:
+            loss = loss + self._add_branch()
         penalty = self._add_penalty()
         if penalty is not None:
             loss = loss + penalty
         skip = self._update(loss)
         if self.restorer is not None:
             self.restorer.restore_if(skip)
+        if self.branch is not None:
+            self.branch.learn(outputs, skip)
         self.window.add(outputs, loss, penalty, skip, learning_rate)
 
     def _forward_backward(
-        self, images: Tensor, labels: Tensor, part: int, parts: int, plan: Any
+        self, images: Tensor, labels: Tensor, part: int, parts: int, plan: Any, branches: bool
     ) -> HeadOutput:
         lo, hi = contiguous_part(len(labels), part, parts)
         per_rank = (contiguous_part(stop - start, part, parts) for start, stop in self.parts)
         sizes = [stop - start for start, stop in per_rank]
         last = part == parts - 1
-        # DDP averages once a step, with the last micro-batch.
-        quiet = contextlib.nullcontext() if last else self.ddp.no_sync()
+        # DDP averages once a step, with the last micro-batch or with what branches off after it.
+        quiet = self.ddp.no_sync() if branches or not last else contextlib.nullcontext()
         with quiet:
-            with torch.autocast(
-                self.world.device.type,
-                dtype=autocast_dtype(self.precision),
-                enabled=self.precision != "fp32",
-            ):
-                inputs = self.model.preprocessing.apply(images[lo:hi])
-                embeddings = self.ddp(inputs)
+            embeddings = self._embed(images[lo:hi])
+            if branches and self.branch is not None:
+                self.branch.keep(embeddings)
             output = self.head(embeddings, labels[lo:hi], plan=plan, sizes=sizes, with_mma=last)
             self.scaler.scale(output.loss).backward()
         return output
+
+    def _embed(self, images: Tensor) -> Tensor:
+        with torch.autocast(
+            self.world.device.type,
+            dtype=autocast_dtype(self.precision),
+            enabled=self.precision != "fp32",
+        ):
+            return self.ddp(self.model.preprocessing.apply(images))
+
+    def _add_branch(self) -> Tensor:
+        """Add the second branch's gradient, averaged by DDP with the step's; return its loss."""
+        assert self.branch is not None
+        batch = self.branch.images()
+        self.quarantine.record(batch)
+        loss = self.branch.loss(self._embed(batch.images.to(self.world.device)))
+        self.scaler.scale(loss).backward()
+        return loss.detach()
 
     def _add_penalty(self) -> Tensor | None:
         """Add the regularizer's gradient, once a step whatever the micro-batches; return its value.
@@ -197,6 +218,8 @@ class Trainer:
             self.monitor.say(message)
         values = self.window.close(self.config.train.global_batch)
         values |= self.head.mma.summary(self.head.weight, self.step)
+        if self.branch is not None:
+            values |= self.branch.summary()
         values["epoch"] = round(self.step / self.loader.steps.steps_per_epoch, 4)
         if self.precision == "fp16":
             values |= {"loss_scale": self.scaler.get_scale(), "overflows": self.guard.skipped()}
