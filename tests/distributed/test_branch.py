@@ -1,0 +1,87 @@
+"""The second branch is the same at every number of processes: images, loss, gradients, scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from ranks_branch import branch_steps, with_reference
+
+CASES = {
+    "threshold": {},
+    "soft": {"branch": {"mining": "soft"}},
+    "accumulation": {"train": {"accumulate": 2}},
+    "few images a class": {"data": {"images_per_class": 2, "num_classes": 31}},
+    "shards without centres": {
+        "data": {"num_classes": 7, "images_per_class": 9},
+        "branch": {"classes": 2, "hard_classes": 2},
+    },
+    "closeness alone": {"branch": {"diversity_weight": 0.0}},
+    "diversity alone": {"branch": {"closeness_weight": 0.0}},
+    "unreadable images": {"data": {"on_bad_image": "quarantine", "images_per_class": 9}},
+}
+
+
+def relative(got: torch.Tensor, want: torch.Tensor) -> float:
+    return ((got.double() - want).norm() / want.norm()).item()
+
+
+def whole_weight(step: int, results: list[dict]) -> torch.Tensor:
+    return torch.cat([r["steps"][step]["weight"] for r in results])
+
+
+def check_first_step(results: list[dict], want: dict) -> None:
+    """Against float64 in one process, from the chosen images on."""
+    for result in results:
+        got = result["steps"][0]
+        assert got["loss"] == pytest.approx(want["loss"], rel=1e-5)
+        for measured, expected in zip(got["parts"], want["parts"], strict=False):
+            assert measured in (pytest.approx(expected, rel=1e-5), 0)
+        assert relative(got["backbone"], want["backbone"]) <= 1e-5
+    assert relative(whole_weight(0, results), want["weight"]) <= 1e-5
+
+
+def check_same(results: list[dict], single: dict) -> None:
+    """Against the same code in one process, over all steps."""
+    for result in results:
+        for step, (got, want) in enumerate(zip(result["steps"], single["steps"], strict=True)):
+            for key in ("batch", "indices", "classes", "rows"):
+                assert got[key] == want[key], f"{key} of step {step}"
+            assert got["loss"] == results[0]["steps"][step]["loss"], "the same on every rank"
+            assert got["loss"] == pytest.approx(want["loss"], rel=2e-5)
+            assert got["parts"] == pytest.approx(want["parts"], rel=2e-5, abs=1e-6)
+        assert torch.equal(result["scores"], results[0]["scores"]), "the same on every rank"
+        torch.testing.assert_close(result["scores"], single["scores"], rtol=0, atol=1e-5)
+    for step, want in enumerate(single["steps"]):
+        read = [i for result in results for i in result["steps"][step]["read"] or []]
+        assert read == (want["read"] or []), f"images of step {step}"
+    listed = {index for result in results for index in result["quarantined"]}
+    assert listed == set(single["quarantined"])
+
+
+@pytest.mark.slow
+def test_every_world_size_chooses_and_learns_the_same(run_ranks, tmp_path: Path) -> None:
+    cases = list(CASES.values())
+    ((single, dense),) = run_ranks(with_reference, 1, cases, tmp_path / "1")
+    worlds = {1: [single]}
+    for world in (2, 3):
+        worlds[world] = run_ranks(branch_steps, world, cases, tmp_path / str(world))
+    for world, per_rank in worlds.items():
+        for index, name in enumerate(CASES):
+            results = [results[index] for results in per_rank]
+            try:
+                check_first_step(results, dense[index])
+                check_same(results, single[index])
+            except AssertionError as error:
+                raise AssertionError(f"case '{name}' at world size {world}: {error}") from error
+    by_case = dict(zip(CASES, single, strict=True))
+    first = by_case["unreadable images"]["steps"][0]
+    chosen = [index for images in first["indices"] for index in images]
+    assert chosen != first["read"], "otherwise nothing was replaced"
+    # Every second step has a pass, with 4 classes of 3 + 2 images.
+    passes = [step["indices"] for step in by_case["threshold"]["steps"]]
+    assert passes[1] is None and len(passes[0]) == len(passes[2]) == 4
+    assert all(len(images) == 5 for images in passes[0])
+    repeated = by_case["few images a class"]["steps"][0]["indices"]
+    assert all(len(set(images)) == 2 for images in repeated)
