@@ -6,6 +6,7 @@ import contextlib
 import math
 
 import torch
+from dense_margins import Run, dense_losses, first_state
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
@@ -14,8 +15,9 @@ from arcface_plus.config import OptimConfig
 from arcface_plus.distributed import contiguous_part
 from arcface_plus.losses.head import ClassifierHead
 from arcface_plus.losses.initial import initial_class_weights
-from arcface_plus.losses.margins import Margin, margin_logits
+from arcface_plus.losses.margins import Margin
 from arcface_plus.losses.sampling import class_draws
+from arcface_plus.losses.uniface import UniFace
 from arcface_plus.training.optim import build_optimizers, squared_gradient_norm
 
 FEATURES, SEED = 12, 3
@@ -37,7 +39,7 @@ def make_batch(step: int, total: int, classes: int, dtype: torch.dtype):
 
 
 def make_margin(case: dict):
-    return None if case.get("linear") else Margin(s=case.get("s", 16.0))
+    return None if case.get("linear") else case.get("margin", Margin(s=16.0))
 
 
 def local_part(total: int, rank: int, world: int, shares: list[int] | None):
@@ -70,6 +72,7 @@ def train_rank(rank: int, case: dict) -> dict:
     config = OptimConfig(lr=LR, momentum=MOMENTUM, weight_decay=DECAY, decay="all")
     optimizers = build_optimizers(backbone, head, config)
     ddp = DistributedDataParallel(backbone)
+    learned = head.replicated_parameters()
     out: dict = {"losses": [], "lo": head.lo, "hi": head.hi, "mma": []}
     accumulate = case.get("accumulate", 1)
     for step in range(case["steps"]):
@@ -100,6 +103,7 @@ def train_rank(rank: int, case: dict) -> dict:
             out["weight_grad"] = (grad.to_dense() if grad.is_sparse else grad).clone()
             if head.bias is not None:
                 out["bias_grad"] = head.bias.grad.clone()
+            out["learned_grads"] = {k: p.grad.item() for k, p in learned.items()}
             out["norm"] = math.sqrt(squared_gradient_norm(backbone, head).item())
         for optimizer in optimizers:
             optimizer.step()
@@ -108,7 +112,21 @@ def train_rank(rank: int, case: dict) -> dict:
     out["weight"] = head.weight.detach().clone()
     if head.bias is not None:
         out["bias"] = head.bias.detach().clone()
+    out["learned"] = {name: value.item() for name, value in learned.items()}
+    out["state"] = {name: value.item() for name, value in head.state_tensors().items()}
     return out
+
+
+def micro_batches(case: dict, world: int) -> list[list[int]]:
+    """Return which samples of a global batch each micro-batch of ``world`` ranks has."""
+    accumulate = case.get("accumulate", 1)
+    micro: list[list[int]] = [[] for _ in range(accumulate)]
+    for r in range(world):
+        lo, hi = local_part(case["batch"], r, world, case.get("shares"))
+        for i in range(accumulate):
+            a, b = contiguous_part(hi - lo, i, accumulate)
+            micro[i] += range(lo + a, lo + b)
+    return micro
 
 
 def dense_mma(weight: torch.Tensor) -> torch.Tensor:
@@ -118,35 +136,46 @@ def dense_mma(weight: torch.Tensor) -> torch.Tensor:
     return -torch.acos(cosine.max(dim=1).values).mean()
 
 
-def dense_reference(case: dict) -> dict:
-    """The same training in float64, dense, in one process, without the library's head."""
+def dense_reference(case: dict, world: int = 1) -> dict:
+    """The same training in float64, dense, in one process, without the library's head.
+
+    ``world`` decides only which samples share a micro-batch.
+    """
     dtype, classes = torch.float64, case["classes"]
     # Begin from the float32 numbers where the case does, so that only the arithmetic differs.
-    backbone = make_backbone(case["dim"], getattr(torch, case["dtype"])).to(dtype)
+    given = getattr(torch, case["dtype"])
+    backbone = make_backbone(case["dim"], given).to(dtype)
     weight = initial_class_weights(SEED, 0, classes, case["dim"]).to(dtype).requires_grad_()
     margin, rate = make_margin(case), case.get("rate", 1.0)
     parameters = [*backbone.parameters()]
     bias = torch.zeros(classes, dtype=dtype, requires_grad=True)
     if case.get("bias"):
         parameters.append(bias)
+    run = Run(SEED, state=first_state(margin))
+    if isinstance(margin, UniFace):
+        first = torch.tensor(math.log(10 * rate * classes), dtype=torch.float32)
+        run.threshold = first.to(dtype).requires_grad_()
+        parameters.append(run.threshold)
     momenta = [torch.zeros_like(p) for p in [*parameters, weight]]
     out: dict = {"losses": [], "mma": []}
     for step in range(case["steps"]):
-        x, y = make_batch(step, case["batch"], classes, getattr(torch, case["dtype"]))
-        x = x.to(dtype)
-        embeddings = backbone(x)
+        x, y = make_batch(step, case["batch"], classes, given)
+        run.begin(step)
+        embeddings = backbone(x.to(dtype))
         embeddings.retain_grad()
         active = torch.ones(classes, dtype=torch.bool)
         if rate < 1:
             active = class_draws(SEED, step, 0, classes, torch.device("cpu")) < rate
             active[y] = True
-        if margin is None:
-            logits = embeddings @ weight.t() + bias
-        else:
-            cosine = F.normalize(embeddings, dim=1) @ F.normalize(weight, dim=1).t()
-            logits = margin_logits(cosine, y, margin).masked_fill(~active, -torch.inf)
         mma = dense_mma(weight)
-        loss = F.cross_entropy(logits, y) + case.get("mma_weight", 0.03) * mma
+        loss = case.get("mma_weight", 0.03) * mma
+        for some in micro_batches(case, world):
+            if margin is None:
+                logits = embeddings[some] @ weight.t() + bias
+                losses = F.cross_entropy(logits, y[some], reduction="none")
+            else:
+                losses = dense_losses(margin, embeddings[some], weight, y[some], active, run, some)
+            loss = loss + losses.sum() / len(y)
         loss.backward()
         # Rows that take no part are untouched, whatever pull MMA has on them.
         weight.grad[~active] = 0
@@ -157,17 +186,21 @@ def dense_reference(case: dict) -> dict:
             out["backbone_grads"] = [p.grad.clone() for p in backbone.parameters()]
             out["bias_grad"] = bias.grad
             out["weight_grad"] = weight.grad.clone()
+            if run.threshold is not None:
+                out["learned_grads"] = {"threshold": run.threshold.grad.item()}
             out["norm"] = math.sqrt(
                 sum(p.grad.square().sum().item() for p in [*parameters, weight])
             )
         with torch.no_grad():
             for p, buffer in zip([*parameters, weight], momenta, strict=True):
-                rows = active if p is weight else slice(None)
+                rows = active if p is weight else ...
                 buffer[rows] = MOMENTUM * buffer[rows] + p.grad[rows] + DECAY * p[rows]
                 p[rows] -= LR * buffer[rows]
                 p.grad = None
     out["backbone"] = [p.detach() for p in backbone.parameters()]
     out["weight"], out["bias"] = weight.detach(), bias.detach()
+    out["state"] = run.state
+    out["learned"] = {} if run.threshold is None else {"threshold": run.threshold.item()}
     return out
 
 
