@@ -86,6 +86,40 @@ def test_several_processes_train_like_one_and_resume_exactly(run_ranks, config, 
     assert column(config, "fewer", "loss") == pytest.approx(one, rel=2e-5)
 
 
+PENALTIES = {
+    "orthogonal": ["--regularizer.weight", "1e-2"],
+    "mhe": ["--regularizer.weight", "0.1", "--regularizer.fraction", "0.3"],
+    "mma": ["--regularizer.weight", "0.1", "--train.accumulate", "2"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [2, 3])
+def test_penalised_layers_and_accuracy_do_not_depend_on_the_processes(
+    run_ranks, config, world
+) -> None:
+    """Of net and class weights, drawn rows and micro-batches included; 10 classes over 3 ranks."""
+    words = ["--data.source", "digits", "--data.num_classes", "null", "--head.mma_weight", "0"]
+    words += ["--evaluation.accuracy", "true", "--evaluation.every", "3", *STILL]
+    jobs = []
+    for kind, own in PENALTIES.items():
+        train(config, ["--name", f"one-{kind}", "--regularizer.kind", kind, *own, *words])
+        jobs.append(job(config, f"many-{kind}", "--regularizer.kind", kind, *own, *words))
+    run_ranks(train_jobs, world, jobs)
+    for kind in PENALTIES:
+        penalty = "mma" if kind == "mma" else "regularizer"
+        for key in ("loss", penalty):
+            one, many = (column(config, f"{n}-{kind}", key) for n in ("one", "many"))
+            assert many == pytest.approx(one, rel=3e-5), (kind, key)
+        results = [
+            json.loads((config.parent / "runs" / f"{n}-{kind}" / "accuracy.json").read_text())
+            for n in ("one", "many")
+        ]
+        assert results[0]["final"]["top1"] == pytest.approx(results[1]["final"]["top1"], abs=0.01)
+        one, many = (r["minimum_angles"] for r in results)
+        assert many == pytest.approx(one, rel=1e-3)
+
+
 @pytest.mark.slow
 def test_non_finite_loss_on_one_rank_stops_all(run_ranks, config) -> None:
     with pytest.raises(AssertionError, match=r"step \d+: the loss or its gradient is not finite"):

@@ -1,0 +1,50 @@
+"""The cost of penalties: a step each, what is added, peaks from fresh processes."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from arcface_plus.studies import penalty_cost
+from arcface_plus.studies.penalty_cost import METHODS, Bench
+
+
+def test_the_difference_form_is_the_energy_of_the_cosines() -> None:
+    """Both forms of MHE are the same function; only what they hold differs."""
+    torch.manual_seed(0)
+    method = METHODS["MHE s=2, all rows"]
+    whole = method._replace(
+        config=method.config.model_copy(update={"fraction": 1.0}), differences=True
+    )
+    device = torch.device("cpu")
+    plain, differences = (Bench(m, "resnet20", device, width=4) for m in (method, whole))
+    torch.testing.assert_close(plain.penalty(0), differences.penalty(0), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_measures_every_method(tmp_path: Path) -> None:
+    names = ["baseline", "MMA", "MHE s=2, 30 %, differences", "orthogonal"]
+    costs = penalty_cost.measure(
+        names, model="resnet20", width=4, batch=4, rounds=1, device=torch.device("cpu")
+    )
+    rows = penalty_cost.rows_of(costs)
+    assert [row["method"] for row in rows] == names
+    assert rows[0]["added_ms"] == 0 and all(row["ms_per_step"] > 0 for row in rows)
+    assert all(row["peak_mib"] is None or row["peak_mib"] > 0 for row in rows)
+    assert all(0 < row["Classify_deg"] < 180 for row in rows)
+    assert "| orthogonal |" in penalty_cost.markdown(rows)
+
+
+def test_steps_lower_the_loss() -> None:
+    bench = Bench(METHODS["MMA"], "resnet20", torch.device("cpu"), width=4)
+    images, labels = next(penalty_cost.batches(8, torch.device("cpu")))
+    before = bench.angles()["Classify"]
+    losses = []
+    for _ in range(6):
+        losses.append(float(bench.head(bench.net(images), labels, 0).loss))
+        bench.step(images, labels)
+    assert losses[-1] < losses[0] and math.isfinite(losses[-1])
+    assert bench.angles()["Classify"] != before
