@@ -120,6 +120,8 @@ def _train(
         monitor.say(describe(config, source, model, head, trainer.precision, world))
         if config.regularizer.weight > 0:
             monitor.say(f"penalty: {regularizer.describe()}")
+        if branch is not None:
+            monitor.say(branch.describe())
         late = [m for m in config.schedule.milestones if m >= config.train.steps]
         if late:
             monitor.say(f"warning: milestones {late} come after the last step; the rate stays")

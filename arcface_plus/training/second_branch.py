@@ -106,6 +106,15 @@ class SecondBranch:
                 "--branch.classes or --branch.easy, or use fewer processes."
             )
 
+    def describe(self) -> str:
+        """Return what the branch does, in one line."""
+        wanted = self.config
+        return (
+            f"second branch: {wanted.closeness_weight} × closeness + {wanted.diversity_weight} × "
+            f"diversity ({wanted.mining}) every {wanted.interval} steps from step "
+            f"{wanted.start_step}, {wanted.classes} × ({wanted.easy} + {wanted.hard}) images"
+        )
+
     def due(self, step: int) -> bool:
         """Return whether ``step`` (counted from 0) has a pass of its own."""
         since = step - self.config.start_step
