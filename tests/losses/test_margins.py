@@ -42,42 +42,99 @@ def test_arcface_vector() -> None:
     assert loss.item() == pytest.approx(16.0000001, abs=1e-6)
 
 
-@pytest.mark.parametrize("extension", ["raw", "hard", "easy", "clamp", "piecewise"])
-@pytest.mark.parametrize("parameters", [(1.0, 0.5), (1.35, 0.0), (1.2, 0.3), (1.0, 0.0)])
-def test_gradcheck(extension: str, parameters: tuple[float, float]) -> None:
-    m1, m2 = parameters
-    margin = Margin(m1=m1, m2=m2, m3=0.1, s=8, extension=extension)
-    turning = math.cos((math.pi - m2) / m1) if m1 * math.pi + m2 > math.pi else -2
+EXTENSIONS = ["raw", "hard", "easy", "clamp", "piecewise"]
+FAMILY = {
+    "none": {"m2": 0.0},
+    "amp": {"m0": 0.4, "m2": 0.0},
+    "sphere": {"m1": 1.35, "m2": 0.0},
+    "sphere beyond 2π": {"m1": 2.5, "m2": 0.0},
+    "arc": {"m2": 0.5},
+    "cos": {"m2": 0.0, "m3": 0.35},
+    "all": {"m0": 0.9, "m1": 1.2, "m2": 0.3, "m3": 0.1},
+}
+
+
+def by_hand(theta: float, margin: Margin) -> float:
+    """The five extensions in plain Python, as the formula sheet writes them."""
+    phi, cosine = margin.m1 * theta + margin.m2, math.cos(theta)
+    if margin.extension == "easy" and cosine <= 0:
+        return margin.s * cosine
+    shifted = math.cos(phi)
+    if phi > math.pi and margin.is_angular:
+        if margin.extension == "piecewise":
+            k = math.floor(phi / math.pi)
+            shifted = (-1) ** k * math.cos(phi) - 2 * k
+        elif margin.extension == "clamp":
+            shifted = -1.0
+        elif margin.extension == "hard" and margin.m1 == 1:
+            shifted = cosine - margin.m2 * math.sin(margin.m2)
+        elif margin.extension == "hard":
+            shifted = cosine - math.cos((math.pi - margin.m2) / margin.m1) - 1
+    return margin.s * (margin.m0 * shifted - margin.m3)
+
+
+@pytest.mark.parametrize("extension", EXTENSIONS)
+@pytest.mark.parametrize("name", FAMILY)
+def test_value_on_the_whole_half_circle(name: str, extension: str) -> None:
+    margin = Margin(**FAMILY[name], s=8, extension=extension)
+    theta = torch.linspace(0.013, math.pi - 0.013, 97, dtype=torch.float64)
+    want = torch.tensor([by_hand(t, margin) for t in theta.tolist()], dtype=torch.float64)
+    torch.testing.assert_close(target_logit(theta.cos(), margin), want, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("extension", EXTENSIONS)
+@pytest.mark.parametrize("name", FAMILY)
+def test_gradcheck(name: str, extension: str) -> None:
+    margin = Margin(**FAMILY[name], s=8, extension=extension)
     cosine = torch.linspace(-0.98, 0.98, 41, dtype=torch.float64)
-    cosine = cosine[((cosine - turning).abs() > 1e-3) & (cosine.abs() > 1e-3)].requires_grad_()
+    # Off the kinks: where the angle passes multiples of π, and 0 for easy.
+    phi = (margin.m1 * cosine.acos() + margin.m2) / math.pi
+    cosine = cosine[((phi - phi.round()).abs() > 1e-3) & (cosine.abs() > 1e-3)].requires_grad_()
+    assert len(cosine) > 35
     assert torch.autograd.gradcheck(lambda c: target_logit(c, margin), (cosine,))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("extension", EXTENSIONS)
+@pytest.mark.parametrize("name", FAMILY)
+def test_value_and_slope_are_finite_everywhere(name, extension, dtype) -> None:
+    ends = torch.tensor([-1.0, 1.0, -1.0000001, 1.0000001, -1.001, 1.001, 0.0], dtype=dtype)
+    cosine = torch.cat([ends, torch.linspace(-1, 1, 1001, dtype=dtype)]).requires_grad_()
+    value = target_logit(cosine, Margin(**FAMILY[name], extension=extension))
+    value.sum().backward()
+    assert torch.isfinite(value).all() and torch.isfinite(cosine.grad).all()
 
 
 @pytest.mark.parametrize("extension", ["hard", "clamp", "piecewise"])
 @pytest.mark.parametrize(
-    "parameters", [(1.0, 0.5), (1.0, 1.2), (1.35, 0.0), (1.85, 0.0), (1.2, 0.3)]
+    "parameters", [(1.0, 0.5), (1.0, 1.2), (1.35, 0.0), (1.85, 0.0), (2.5, 0.0), (1.2, 0.3)]
 )
-def test_falls_with_the_angle_over_the_whole_circle(
-    extension: str, parameters: tuple[float, float]
-) -> None:
+def test_falls_with_the_angle_from_0_to_pi(extension: str, parameters: tuple[float, float]) -> None:
     m1, m2 = parameters
-    theta = torch.linspace(1e-3, math.pi - 1e-3, 4001, dtype=torch.float64)
-    value = target_logit(theta.cos(), Margin(m1=m1, m2=m2, extension=extension))
-    assert (value.diff() <= 1e-9).all()
+    theta = torch.linspace(0, math.pi, 4001, dtype=torch.float64)
+    for m0 in (1.0, 0.4):
+        margin = Margin(m0=m0, m1=m1, m2=m2, m3=0.1, extension=extension)
+        assert (target_logit(theta.cos(), margin).diff() <= 1e-9).all()
+
+
+def test_hard_arcface_drops_where_its_extension_begins() -> None:
+    """By 0.1173 at θ = π − 0.5."""
+    theta = torch.tensor([math.pi - 0.5 - 1e-9, math.pi - 0.5 + 1e-9], dtype=torch.float64)
+    before, after = target_logit(theta.cos(), Margin(s=1)).tolist()
+    assert after - before == pytest.approx(-0.1173, abs=5e-5)
+
+
+def test_easy_spares_all_margins_beyond_90_degrees() -> None:
+    cosine = torch.tensor([-0.3, 0.3])
+    value = target_logit(cosine, Margin(m0=0.8, m2=0.2, m3=0.3, s=2, extension="easy"))
+    assert value[0].item() == pytest.approx(-0.6)
+    assert value[1].item() == pytest.approx(2 * (0.8 * math.cos(math.acos(0.3) + 0.2) - 0.3))
 
 
 def test_raw_rises_again() -> None:
     theta = torch.tensor([math.pi - 0.4, math.pi - 0.1], dtype=torch.float64)
     value = target_logit(theta.cos(), Margin(extension="raw"))
     assert value[1] > value[0]
-
-
-@pytest.mark.parametrize("margin", RECIPES, ids=str)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_finite_at_and_beyond_the_ends(margin: Margin, dtype: torch.dtype) -> None:
-    cosine = torch.tensor([-1.0, 1.0, -1.0000001, 1.0000001, 0.0], dtype=dtype, requires_grad=True)
-    target_logit(cosine, margin).sum().backward()
-    assert torch.isfinite(cosine.grad).all()
 
 
 def test_true_gradient_is_not_the_straight_through_one() -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from arcface_plus.losses.softmax import OtherLogits, cross_entropy_of, shard_scores
+from arcface_plus.losses.softmax import HardNegatives, OtherLogits, cross_entropy_of, shard_scores
 
 
 def reference(x, w, target, form, bias=None):
@@ -16,6 +16,13 @@ def reference(x, w, target, form, bias=None):
         mine = 0 <= target[i] < len(w)
         own.append(products[target[i]] if mine else 0 * products.sum())
         logits = form.scale * products
+        if form.hard is not None:
+            limit = form.hard.threshold[i]
+            bent = [
+                form.hard.square * p * p + form.hard.slope * p + form.hard.shift if p > limit else p
+                for p in products
+            ]
+            logits = form.scale * torch.stack(bent)
         if form.relu:
             logits = logits.clamp_min(0)
         if form.limit is not None:
@@ -23,7 +30,10 @@ def reference(x, w, target, form, bias=None):
         if bias is not None:
             logits = logits + bias
         keep = [j for j in range(len(w)) if j != target[i]]
-        others.append(torch.logsumexp(logits[keep], 0))
+        if form.sums == "softplus":
+            others.append(torch.log1p(logits[keep].exp()).sum())
+        else:
+            others.append(torch.logsumexp(logits[keep], 0))
     return torch.stack(own), torch.stack(others)
 
 
@@ -36,17 +46,31 @@ def problem():
     return x, w, target
 
 
+THRESHOLD = torch.tensor([-0.5, 0.0, 0.3, 2.0, -2.0, 0.1, 0.2], dtype=torch.float64)
 FORMS = [
     OtherLogits(scale=3.0),
     OtherLogits(unit=False),
     OtherLogits(scale=2.0, relu=True),
     OtherLogits(scale=2.0, limit=0.4),
     OtherLogits(scale=2.0, unit=False, relu=True, limit=0.7),
+    OtherLogits(scale=3.0, hard=HardNegatives(THRESHOLD, slope=1.3, shift=0.3)),
+    OtherLogits(
+        scale=2.0,
+        hard=HardNegatives(THRESHOLD, square=1.0, slope=torch.tensor(0.3, dtype=torch.float64)),
+    ),
+    OtherLogits(
+        scale=2.0,
+        relu=True,
+        limit=0.8,
+        hard=HardNegatives(THRESHOLD, square=0.5, slope=0.7, shift=-0.1),
+        sums="softplus",
+    ),
+    OtherLogits(scale=3.0, sums="softplus"),
 ]
 
 
 @pytest.mark.parametrize("chunk", [None, 1, 4, 11, 100])
-@pytest.mark.parametrize("form", FORMS, ids=str)
+@pytest.mark.parametrize("form", FORMS, ids=range(len(FORMS)))
 def test_equals_a_loop_forward_and_backward(problem, chunk, form) -> None:
     x, w, target = problem
     a, b = (t.clone().requires_grad_() for t in (x, w))
@@ -63,7 +87,7 @@ def test_equals_a_loop_forward_and_backward(problem, chunk, form) -> None:
 
 
 @pytest.mark.parametrize("chunk", [None, 4])
-@pytest.mark.parametrize("form", FORMS, ids=str)
+@pytest.mark.parametrize("form", FORMS, ids=range(len(FORMS)))
 def test_bias_of_the_others(problem, chunk, form) -> None:
     x, w, target = problem
     bias = torch.linspace(-1, 1, 11, dtype=torch.float64)
@@ -94,7 +118,7 @@ def test_many_blocks_are_one(problem, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("chunk", [None, 3])
-@pytest.mark.parametrize("form", FORMS[:2], ids=str)
+@pytest.mark.parametrize("form", [FORMS[k] for k in (0, 1, 5, 6, 8)], ids=range(5))
 def test_gradcheck(problem, chunk, form) -> None:
     x, w, target = problem
     x, w = x.requires_grad_(), w.requires_grad_()
@@ -120,6 +144,17 @@ def test_empty_shard() -> None:
     assert (others == -torch.inf).all() and (own == 0).all()
     (own.sum() + torch.logsumexp(torch.stack([others, torch.zeros(2)]), 0).sum()).backward()
     assert (x.grad == 0).all() and w.grad.shape == (0, 3)
+    _, others = shard_scores(x, w, torch.tensor([-1, -1]), OtherLogits(sums="softplus"))
+    assert (others == 0).all()
+
+
+def test_softplus_of_far_scores_stays_finite_and_exact() -> None:
+    x = torch.tensor([[1.0, 0.0]], requires_grad=True)
+    w = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
+    form = OtherLogits(scale=500.0, sums="softplus")
+    _, others = shard_scores(x, w, torch.tensor([-1]), form)
+    others.backward()
+    assert others.item() == 500 and torch.isfinite(x.grad).all()
 
 
 def test_cross_entropy_is_torchs() -> None:
