@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from arcface_plus.cli import data, embed, identify, ijb, study, verify
+from arcface_plus.cli import data, embed, identify, ijb, margins, study, verify
 from arcface_plus.cli.errors import exit_code_for
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 app.add_typer(study.app, name="study")
+app.add_typer(margins.app, name="margins")
 app.command("verify")(verify.verify_command)
 app.command("embed")(embed.embed_command)
 app.command("ijb")(ijb.ijb_command)

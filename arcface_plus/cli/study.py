@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import typer
 
-from arcface_plus.cli import study_accuracy, study_filters
+from arcface_plus.cli import study_accuracy, study_filters, study_theory
 
 app = typer.Typer(
     help="Reproduce a table or figure of the papers into a folder.", no_args_is_help=True
 )
 study_accuracy.register(app)
 study_filters.register(app)
+app.command("theory")(study_theory.theory_command)

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 WeightForm = Literal["first_order", "exact"]
 _LEAST_FRACTION = 1e-290  # below it the incomplete beta function loses digits, then is 0
 _PANELS, _NODES = 400, 16
+_LARGEST_DIM = 1_000_000  # beyond it the series of small caps takes minutes
 
 
 def log_cap_fraction(angle: ArrayLike, dim: int) -> np.ndarray:
@@ -33,8 +34,10 @@ def log_cap_fraction(angle: ArrayLike, dim: int) -> np.ndarray:
     # At π itself the difference would keep the rounding of π.
     folded = np.where(theta <= math.pi / 2, theta, math.pi - theta)
     a, sine2, cosine2 = (dim - 1) / 2, np.sin(folded) ** 2, np.cos(folded) ** 2
-    # Near π/2 sin² has lost what cos² still has.
+    # ½ − ½ I_{cos²} is the same: near π/2 sin² has lost what cos² still has.
+    rest = special.betainc(0.5, a, cosine2)
     tail = np.where(sine2 < 0.5, special.betainc(a, 0.5, sine2), special.betaincc(0.5, a, cosine2))
+    tail = np.where(rest < 0.5, 1 - rest, tail)
     small = tail < _LEAST_FRACTION
     log_folded = np.log(np.where(small, 1.0, 0.5 * tail))
     if small.any():
@@ -133,6 +136,7 @@ def negative_weight_spread(classes: int, dim: int, scale: float) -> float:
     small; where it is not, a few near classes carry the mean and most draws lie below it.
     """
     check_classes(classes)
+    check_scale(scale)
     twice = log_exponential_moment(2 * scale, dim) - 2 * log_exponential_moment(scale, dim)
     return math.exp(0.5 * (twice + math.log(-math.expm1(-twice)) - math.log(classes - 1)))
 
@@ -146,14 +150,14 @@ def gauss_legendre(low: float, high: float, *, panels: int) -> tuple[np.ndarray,
 
 
 def check_dim(dim: int) -> None:
-    """Raise ValueError for what is no dimension of a sphere with angles."""
-    if dim < 2 or dim != int(dim):
-        raise ValueError(f"dim is {dim}, but must be a whole number of at least 2.")
+    """Raise ValueError for what is no dimension of a sphere, or beyond the series used here."""
+    if not 2 <= dim <= _LARGEST_DIM or dim != int(dim):
+        raise ValueError(f"dim is {dim}, but must be a whole number from 2 to {_LARGEST_DIM}.")
 
 
 def check_classes(classes: int) -> None:
     """Raise ValueError for fewer than two classes."""
-    if classes < 2 or classes != int(classes):
+    if not 2 <= classes < math.inf or classes != int(classes):
         raise ValueError(
             f"classes is {classes}, but must be a whole number of at least 2: a nearest other "
             "class is asked for."

@@ -83,7 +83,9 @@ def target_curve(margin: Margin, angle: ArrayLike) -> tuple[np.ndarray, np.ndarr
     with torch.enable_grad():
         value = target_logit(cosine, margin)
         (by_cosine,) = torch.autograd.grad(value.sum(), cosine)
-    slope = -np.sin(inside) * by_cosine.numpy().reshape(theta.shape)
+    # The sine as arccos' derivative has it: near 0 and π the rounding of both cancels.
+    rounded = cosine.detach().numpy()
+    slope = -(np.sqrt(1 - rounded * rounded) * by_cosine.numpy()).reshape(theta.shape)
     return value.detach().numpy().reshape(theta.shape), slope
 
 

@@ -49,9 +49,20 @@ class Setting:
             return replace(self, classes=int(value))
         if name == "d":
             return replace(self, dim=int(value))
-        if name not in ("s", "m0", "m1", "m2", "m3"):
+        margin = self.margin
+        if name == "s":
+            margin = replace(margin, s=value)
+        elif name == "m0":
+            margin = replace(margin, m0=value)
+        elif name == "m1":
+            margin = replace(margin, m1=value)
+        elif name == "m2":
+            margin = replace(margin, m2=value)
+        elif name == "m3":
+            margin = replace(margin, m3=value)
+        else:
             raise ValueError(f"{name!r} is not one of C, d, s, m0, m1, m2, m3.")
-        return replace(self, margin=replace(self.margin, **{name: value}))
+        return replace(self, margin=margin)
 
     def log_weight(self) -> float:
         """Return ln N of all wrong classes."""
@@ -61,7 +72,7 @@ class Setting:
 
 
 def loss_at(own: ArrayLike, setting: Setting) -> np.ndarray:
-    """Return L(θ_y) = log(1 + N e^{−f(θ_y)}), eq. (3) with the others replaced by N; Fig. 11, [R]."""
+    """Return L(θ_y) = log(1 + N e^{−f(θ_y)}), eq. (3) with N for the others; Fig. 11, [R]."""
     value, _ = target_curve(setting.margin, own)
     return np.logaddexp(0.0, setting.log_weight() - value)
 

@@ -101,8 +101,8 @@ def sample_nearest_angles(
 ) -> np.ndarray:
     """Draw ``classes`` prototypes and return their angles to the nearest other one, float64.
 
-    All of them, (C,), which holds the C × d prototypes and one search; or, with ``rows=r``, those of
-    the first r alone, (r,): prototypes are then made block by block and never all held, and the
+    All of them, (C,), which holds the C × d prototypes and one search; or, with ``rows=r``, those
+    of the first r alone, (r,): prototypes are then made block by block and never all held, and the
     angles equal the first r of the whole set. Neighbours are exact in both. ``progress`` is called
     with (prototypes met, C) in the second form.
 

@@ -72,9 +72,9 @@ def sample_cap_angles(
 ) -> np.ndarray:
     """Draw ``count`` angles to the axis of uniform points in a ``cap`` of at most π/2, O(count).
 
-    By rejection, from whichever proposal accepts more. Near the rim: q = sinθ0·U^{1/(d−1)}, accepted
+    By rejection, from whichever proposal accepts more. Near the rim: q = sinθ0·U^{1/(d−1)}, taken
     with probability √(1 − sin²θ0)/√(1 − q²), θ = arcsin q. For wide caps: the angles of the
-    half-sphere, accepted below θ0. At least four draws in ten are accepted.
+    half-sphere, taken below θ0. At least four draws in ten are taken.
     """
     _check_cap(cap)
     check_dim(dim)

@@ -1,0 +1,165 @@
+"""Figures 15 to 18 of the margin-softmax appendix: which class owns which points.
+
+Every function draws one figure into ``folder`` and returns the numbers behind it. The rule is that
+of ``decision_regions.py``, reconstructed, [R]; the margins are the paper's tuned ones.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from arcface_plus.losses.margins import Margin
+from arcface_plus.studies.decision_regions import (
+    NOBODY,
+    PAPER_MARGINS,
+    angular_owners,
+    cap_half_angle,
+    owners,
+    ring_of_neighbours,
+    visible_points,
+)
+from arcface_plus.studies.figure import COLORS, new_figure, save_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+INTER_ANGLE, NEIGHBOURS = 78.64, 200  # degrees, as printed; the exact expectation is 79.00
+TWO = np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
+THREE = np.array([*TWO, [0.0, -1.0, 0.0]])
+_VIEW, _VIEW_FROM_ABOVE = (1.0, -1.0, 1.0), (0.35, -0.6, 1.0)
+_PIXELS = 300
+_PARAMETERS = {
+    "AmpFace": "m0 = 0.35",
+    "SphereFace": "m1 = 1.35",
+    "ArcFace": "m2 = 0.6",
+    "CosFace": "m3 = 0.5",
+}
+
+
+def draw_angular_regions(folder: Path, seed: int) -> dict[str, Any]:
+    """Draw Fig. 15: two classes in the plane of their angles, the margin left blank."""
+    from matplotlib.colors import ListedColormap
+
+    degrees = np.linspace(0, 90, 361)
+    second, first = np.meshgrid(np.radians(degrees), np.radians(degrees), indexing="ij")
+    numbers = {}
+    with new_figure(11.0, 2.9) as figure:
+        for axes, (name, margin) in zip(
+            figure.subplots(1, 5, sharey=True), PAPER_MARGINS.items(), strict=True
+        ):
+            owner = angular_owners(first, second, margin)
+            axes.imshow(
+                np.ma.masked_equal(owner, NOBODY),
+                extent=(0, 90, 0, 90), origin="lower", vmin=0, vmax=1, alpha=0.55,
+                cmap=ListedColormap(COLORS[:2]), interpolation="nearest",
+            )  # fmt: skip
+            axes.plot([0, 90], [0, 90], color="black", ls=":", lw=1.2)
+            axes.text(3, 82, "class 1")
+            axes.text(82, 5, "class 2", rotation=90)
+            axes.set_title(_title(name), fontsize=9)
+            axes.set(xlabel=r"$\theta_1$ (degrees)", xticks=(0, 30, 60, 90), yticks=(0, 30, 60, 90))
+            numbers[name] = {"blank_share": float((owner == NOBODY).mean())}
+        figure.axes[0].set_ylabel(r"$\theta_2$ (degrees)")
+        save_figure(figure, folder, "fig15")
+    return numbers
+
+
+def draw_two_on_sphere(folder: Path, seed: int) -> dict[str, Any]:
+    """Draw Fig. 16: prototypes (0, 0, 1) and (1, 0, 0) on the sphere."""
+    return _draw_sphere_row(folder, "fig16", TWO)
+
+
+def draw_three_on_sphere(folder: Path, seed: int) -> dict[str, Any]:
+    """Draw Fig. 17: with a third prototype, (0, −1, 0)."""
+    return _draw_sphere_row(folder, "fig17", THREE)
+
+
+def draw_many_on_sphere(folder: Path, seed: int) -> dict[str, Any]:
+    """Draw Fig. 18: what 200 prototypes at 78.64° leave to the one at the pole.
+
+    How the paper draws them is not printed: ours have that polar angle and uniform azimuths.
+    """
+    generator = np.random.default_rng(seed)
+    ring = ring_of_neighbours(math.radians(INTER_ANGLE), NEIGHBOURS, generator)
+    prototypes = np.concatenate([TWO[:1], ring])
+    numbers = {}
+    with new_figure(11.0, 3.0) as figure:
+        for axes, (name, margin) in zip(figure.subplots(1, 5), PAPER_MARGINS.items(), strict=True):
+            alpha = math.degrees(cap_half_angle(math.radians(INTER_ANGLE), margin))
+            _draw_sphere(axes, prototypes, margin, _VIEW_FROM_ABOVE, others_grey=True)
+            axes.set_title(f"{_title(name)}\ncap of {alpha:.2f}°", fontsize=9)
+            numbers[name] = {"cap_half_angle": alpha}
+        save_figure(figure, folder, "fig18")
+    return {"inter_angle": INTER_ANGLE, **numbers}
+
+
+def _title(name: str) -> str:
+    return "no margin" if name == "none" else f"{name}, {_PARAMETERS[name]}"
+
+
+def _draw_sphere_row(folder: Path, name: str, prototypes: np.ndarray) -> dict[str, Any]:
+    numbers = {}
+    with new_figure(11.0, 2.9) as figure:
+        for axes, (kind, margin) in zip(figure.subplots(1, 5), PAPER_MARGINS.items(), strict=True):
+            blank = _draw_sphere(axes, prototypes, margin, _VIEW)
+            axes.set_title(_title(kind), fontsize=9)
+            numbers[kind] = {"blank_share_of_view": blank}
+        save_figure(figure, folder, name)
+    return numbers
+
+
+def _draw_sphere(
+    axes: Axes,
+    prototypes: np.ndarray,
+    margin: Margin,
+    view: tuple[float, float, float],
+    *,
+    others_grey: bool = False,
+) -> float:
+    """Draw the sphere seen from ``view``, regions coloured; return the blank share of the disc."""
+    points, screen = visible_points(view, _PIXELS)
+    on_disc = ~np.isnan(points[..., 0])
+    owner = owners(points[on_disc] @ prototypes.T, margin)
+    picture = np.ones((_PIXELS, _PIXELS, 4))
+    picture[..., 3] = on_disc
+    picture[on_disc, :3] = _region_colors(owner, others_grey) * _shade(points[on_disc])[:, None]
+    axes.imshow(picture, extent=(-1, 1, -1, 1), origin="lower", interpolation="antialiased")
+    axes.add_patch(_circle())
+    towards = np.asarray(view) / np.linalg.norm(view)
+    for k, prototype in enumerate(prototypes):
+        if prototype @ towards > 0:
+            x, y = screen @ prototype
+            many = others_grey and k > 0
+            axes.plot(x, y, "o", ms=2 if many else 5, color="0.25" if many else "black")
+    axes.set(xlim=(-1.03, 1.03), ylim=(-1.03, 1.03), aspect="equal")
+    axes.axis("off")
+    return float((owner == NOBODY).mean())
+
+
+def _region_colors(owner: np.ndarray, others_grey: bool) -> np.ndarray:
+    """Return RGB (points, 3): the classes' own colours, made lighter, and white for the margin."""
+    from matplotlib.colors import to_rgb
+
+    palette = np.array([to_rgb(c) for c in COLORS[:3]])
+    rgb = np.ones((len(owner), 3))
+    for k in range(3):
+        rgb[owner == k] = 0.45 + 0.55 * palette[k]
+    if others_grey:
+        rgb[owner > 0] = 0.82
+    return rgb
+
+
+def _shade(points: np.ndarray) -> np.ndarray:
+    """Return brightness (points,) as of a lamp above the viewer's left shoulder."""
+    lamp = np.array([0.5, -0.6, 1.0])
+    return 0.86 + 0.14 * (points @ lamp / np.linalg.norm(lamp))
+
+
+def _circle() -> Any:
+    from matplotlib.patches import Circle
+
+    return Circle((0, 0), 1, fill=False, color="0.4", lw=0.8)
