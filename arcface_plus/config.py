@@ -365,9 +365,7 @@ class RegularizerConfig(Section):
     s: float = Field(2.0, ge=0, description="riesz, mhe: exponent")
     fraction: float = Field(1.0, gt=0, le=1, description="mhe: share of the rows drawn a step")
     half_space: bool = Field(False, description="mhe: lines instead of directions")
-    temperature: float = Field(
-        0.1, gt=0, description="smooth_mma: width of the minimum, radians"
-    )
+    temperature: float = Field(0.1, gt=0, description="smooth_mma: width of the minimum, radians")
 
     @property
     def on_output(self) -> bool:

@@ -236,7 +236,7 @@ def describe(
     penalty = f" + {head.mma_weight} × MMA" if head.mma_weight else ""
     return (
         f"{config.name}: {config.model.name} ({parameters:.2f} M parameters, {precision}) on "
-        f"{len(source)} images of {source.num_classes} people, "
+        f"{len(source)} images of {source.num_classes} classes, "
         f"{head.margin or 'softmax'}{penalty}\n"
         f"{config.train.steps} steps of {config.train.global_batch} images on {world.size} "
         f"process(es), {world.device.type}; run folder {config.folder}"

@@ -167,7 +167,7 @@ class _Machine:
         role = _GLOBALS.get((module, attribute))
         if role is None:
             raise ValueError(
-                f"it refers to {module[:80]}.{attribute[:80]}, and a pair set needs nothing but "
+                f"it refers to {module[:80]}.{attribute[:80]}, and plain data needs nothing but "
                 "bytes, bools, ints, lists, tuples and NumPy arrays of plain numbers"
             )
         self.push(_Name(role))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from arcface_plus.data.sources import ImageSource, fit_square
@@ -22,6 +22,7 @@ from arcface_plus.distributed import (
     world_size,
 )
 from arcface_plus.losses.head import ClassifierHead
+from arcface_plus.models.embedding_model import EmbeddingModel
 
 TOP = (1, 5)
 _MOST_KEPT_BYTES = 1 << 30  # test images up to this many are decoded once, not at every scoring
@@ -57,7 +58,7 @@ class AccuracyEvaluation:
         self.history: list[dict[str, Any]] = []
         self._kept: list[tuple[Tensor, Tensor]] = []
 
-    def __call__(self, model: nn.Module, step: int) -> dict[str, float]:
+    def __call__(self, model: EmbeddingModel, step: int) -> dict[str, float]:
         """Return ``{"top1": …, "top5": …}`` of ``model``, which is in eval mode."""
         device = self.head.weight.device
         weight, bias = self.classifier()

@@ -60,7 +60,7 @@ def read_result(folder: Path) -> dict[str, Any]:
             "Train it, or continue it with --resume auto."
         )
     result = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(result, dict) or not _NEEDED <= result.keys():
+    if not isinstance(result, dict) or not result.keys() >= _NEEDED:
         raise ValueError(
             f"{path} lacks {', '.join(sorted(_NEEDED))}: it is damaged, or another program's. "
             "Train the run again with --overwrite."

@@ -13,7 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from arcface_plus.regularizers import gradient_norms
+from arcface_plus.regularizers.gradient_norms import (
+    cosine_gradient_norm,
+    log_gradient_norm,
+    mma_gradient_norm,
+    riesz_gradient_norm,
+)
 from arcface_plus.studies.figure import COLORS, STYLES, new_figure, save_figure
 
 CLOSE = 0.2  # the paper counts the pairs of filters whose cosine exceeds this
@@ -42,7 +47,7 @@ def draw_cosines(cosines: Mapping[str, np.ndarray], folder: Path) -> list[Path]:
         for i, (name, values) in enumerate(cosines.items()):
             axes.hist(
                 values,
-                bins=bins,
+                bins=bins.tolist(),
                 histtype="step",
                 linewidth=1.4,
                 color=COLORS[i % len(COLORS)],
@@ -65,12 +70,12 @@ _CURVES = ("cosine, eq. (7)", "MMA, eq. (8)", "Riesz-Fisher s = 1, eq. (10)", "l
 def closed_form(name: str, angle: Tensor, norm: float = 1.0) -> Tensor:
     """Return ‖∂term/∂w_i‖ (k,) by the paper's formula at ``angle`` (k,) radians."""
     if name == _CURVES[0]:
-        return gradient_norms.cosine_gradient_norm(angle, norm)
+        return cosine_gradient_norm(angle, norm)
     if name == _CURVES[1]:
-        return gradient_norms.mma_gradient_norm(angle, norm)
+        return mma_gradient_norm(angle, norm)
     if name == _CURVES[2]:
-        return gradient_norms.riesz_gradient_norm(angle, norm, s=1.0)
-    return gradient_norms.log_gradient_norm(angle, norm)
+        return riesz_gradient_norm(angle, norm, s=1.0)
+    return log_gradient_norm(angle, norm)
 
 
 def pair_term(name: str, w: Tensor, other: Tensor) -> Tensor:

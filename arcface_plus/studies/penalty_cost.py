@@ -60,7 +60,7 @@ NAMED_LAYERS = {"L3-3": 6, "L4-3": 10, "L5-3": 14}
 
 
 class Cost(NamedTuple):
-    """Median seconds a step, those added, peak bytes beyond what was held, angles at the end (°)."""
+    """Median seconds a step, those added, peak bytes beyond what was held, final angles (°)."""
 
     seconds: float
     added_seconds: float

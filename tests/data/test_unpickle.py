@@ -147,7 +147,7 @@ def test_other_names_are_refused_and_nothing_runs(tmp_path, protocol, function, 
     marker = tmp_path / "ran"
     filled = tuple(a.format(marker=marker) if isinstance(a, str) else a for a in arguments)
     data = pickle.dumps(([b"image", Calls(function, *filled)], [True]), protocol)
-    refuse(data, f"refers to {name}, and a pair set needs")
+    refuse(data, f"refers to {name}, and plain data needs")
     assert not marker.exists()
 
 
