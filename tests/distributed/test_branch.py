@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import socket
 from pathlib import Path
 
 import pytest
 import torch
-from ranks_branch import branch_steps, with_reference
+from ranks_branch import branch_steps, make_config, with_reference
+from ranks_training import train_jobs
+
+from arcface_plus import load_model
 
 CASES = {
     "threshold": {},
@@ -17,8 +23,8 @@ CASES = {
         "data": {"num_classes": 7, "images_per_class": 9},
         "branch": {"classes": 2, "hard_classes": 2},
     },
-    "closeness alone": {"branch": {"diversity_weight": 0.0}},
-    "diversity alone": {"branch": {"closeness_weight": 0.0}},
+    "closeness alone": {"branch": {"diversity_weight": 0.0}, "train": {"steps": 1}},
+    "diversity alone": {"branch": {"closeness_weight": 0.0}, "train": {"steps": 1}},
     "unreadable images": {"data": {"on_bad_image": "quarantine", "images_per_class": 9}},
 }
 
@@ -85,3 +91,40 @@ def test_every_world_size_chooses_and_learns_the_same(run_ranks, tmp_path: Path)
     assert all(len(images) == 5 for images in passes[0])
     repeated = by_case["few images a class"]["steps"][0]["indices"]
     assert all(len(set(images)) == 2 for images in repeated)
+
+
+def job(config: Path, *overrides: str, resume: str = "never") -> dict:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return {"config": config, "overrides": [*overrides], "resume": resume, "port": port}
+
+
+@pytest.mark.slow
+def test_a_resumed_run_of_three_processes_equals_the_uninterrupted_one(
+    run_ranks, tmp_path: Path
+) -> None:
+    """With batch statistics, dropout and unequal batches: everything a checkpoint must hold."""
+    changes = {
+        "train": {"freeze_batch_norm": False, "steps": 6, "checkpoint_every": 3, "log_every": 1},
+        "model": {"dropout": 0.2},
+    }
+    path = tmp_path / "branch.yaml"
+    path.write_text(make_config(changes, tmp_path / "runs").to_yaml())
+    run_ranks(train_jobs, 3, [job(path)])
+    whole, cut = tmp_path / "runs" / "branch", tmp_path / "runs" / "cut"
+    shutil.copytree(whole, cut)
+    shutil.rmtree(cut / "checkpoints" / "step-00000006")
+    (cut / "model.safetensors").unlink()
+    run_ranks(train_jobs, 3, [job(path, "--name", "cut", resume="auto")])
+    a, b = load_model(whole).state_dict(), load_model(cut).state_dict()
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    logs = [
+        [
+            (e["loss"], e.get("closeness"), e.get("diversity"), e.get("score_threshold"))
+            for e in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+            if e["kind"] == "train"
+        ]
+        for folder in (whole, cut)
+    ]
+    assert logs[0] == logs[1] and [entry[1] is None for entry in logs[0]] == [False, True] * 3
