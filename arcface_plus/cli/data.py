@@ -1,4 +1,4 @@
-"""The verbs of ``arcface-plus data``: pack, unpack, inspect, check; pairs, overlap."""
+"""The verbs of ``arcface-plus data``: pack, unpack, inspect, check; pairs, overlap; subset."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from arcface_plus.cli.data_pairs import overlap_command, pairs_command
+from arcface_plus.cli.data_subset import subset_command
 from arcface_plus.cli.progress import counted
 
 if TYPE_CHECKING:
     from arcface_plus.data.records import RecordReader
 
 app = typer.Typer(
-    help="Pack, unpack, inspect and check training data; make pairs.", no_args_is_help=True
+    help="Pack, unpack, inspect, check and cut training data; make pairs.", no_args_is_help=True
 )
 app.command("pairs")(pairs_command)
 app.command("overlap")(overlap_command)
+app.command("subset")(subset_command)
 
 Records = Annotated[Path, typer.Argument(help="A .rec file, or the folder of a train.rec.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
