@@ -17,6 +17,7 @@ from arcface_plus.data.records import RecordWriter
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 CASIA = sorted(path.name for path in CONFIGS.glob("casia_*.yaml"))
+MARGINS = sorted(path.stem for path in (CONFIGS / "margins").glob("*.yaml"))
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +64,38 @@ def test_casia(name: str, casia: Path, tmp_path: Path) -> None:
         assert last["nearest_angle"] == pytest.approx(80.22, abs=0.3)
     else:
         assert "mma" not in last
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MARGINS)
+def test_margins(name: str, casia: Path, tmp_path: Path) -> None:
+    """Every recipe takes steps on 10 572 classes, with a finite loss, and verifies."""
+    small = ["--data.size", "32", "--evaluation.folds", "4"]
+    folder = train(CONFIGS / "margins" / f"{name}.yaml", [*shrunk(casia, tmp_path), *small])
+    assert set(json.loads((folder / "verification.json").read_text())["results"])
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    last = [line for line in lines if line["kind"] == "train"][-1]
+    assert last["step"] == 2 and 5 < last["classification"] < 100
+    extra = last["loss"] - last["classification"]
+    assert extra > 0.7 if name == "magface" else extra == 0
+
+
+def test_margin_recipes_differ_from_arcface_in_the_margin_alone() -> None:
+    assert len(MARGINS) == 11
+
+    def without_margin(path: Path) -> tuple[dict, tuple]:
+        config = load_config(path).model_dump()
+        del config["name"], config["model"]["fix_last_gain"]
+        return config, (config["head"].pop("margin"), config["head"].pop("adaptive"))
+
+    arcface, its_margin = without_margin(CONFIGS / "casia_r50_arcface.yaml")
+    for name in MARGINS:
+        path = CONFIGS / "margins" / f"{name}.yaml"
+        rest, margin = without_margin(path)
+        assert rest == arcface and margin != its_margin, name
+        config = load_config(path)
+        assert config.name == f"casia_r50_{name}"
+        assert config.model.fix_last_gain == (name != "magface")
 
 
 def test_arcface_and_arcface_plus_differ_in_the_penalty_alone() -> None:
