@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from arcface_plus.cli import study_accuracy, study_filters, study_theory
+from arcface_plus.cli import study_accuracy, study_closeness, study_filters, study_theory
 
 app = typer.Typer(
     help="Reproduce a table or figure of the papers into a folder.", no_args_is_help=True
@@ -12,3 +12,6 @@ app = typer.Typer(
 study_accuracy.register(app)
 study_filters.register(app)
 app.command("theory")(study_theory.theory_command)
+app.command("table-a1", context_settings=study_closeness.TAKES_SETTINGS)(
+    study_closeness.table_a1_command
+)
