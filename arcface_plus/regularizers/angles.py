@@ -96,16 +96,20 @@ def index_tangent(a: Tensor, index_a: Tensor, index_b: Tensor) -> Tensor:
     It is a coordinate axis, projected; of two neighbouring axes the one farther from the row.
     One-dimensional rows have no tangent: zero.
     """
-    d = a.shape[1]
-    low, high = torch.minimum(index_a, index_b), torch.maximum(index_a, index_b)
-    axis = ((low * _HASH_A + high * _HASH_B) & _HASH_MASK) % d
-    other = (axis + 1) % d
+    axis, other = index_axes(index_a, index_b, a.shape[1])
     first, second = (a.gather(1, x[:, None]).abs()[:, 0] for x in (axis, other))
     axis = torch.where(second < first, other, axis)
     tangent = torch.zeros_like(a).scatter_(1, axis[:, None], 1.0)
     tangent = tangent - a.gather(1, axis[:, None]) * a
     length = torch.linalg.vector_norm(tangent, dim=1, keepdim=True)
     return torch.where(length > 0, tangent / length, 0.0)
+
+
+def index_axes(index_a: Tensor, index_b: Tensor, d: int) -> tuple[Tensor, Tensor]:
+    """Return two neighbouring ones (k,) of ``d`` axes, picked by the unordered pairs of indices."""
+    low, high = torch.minimum(index_a, index_b), torch.maximum(index_a, index_b)
+    axis = ((low * _HASH_A + high * _HASH_B) & _HASH_MASK) % d
+    return axis, (axis + 1) % d
 
 
 def project_rows(gradient: Tensor, unit: Tensor, norms: Tensor, scale: float) -> None:

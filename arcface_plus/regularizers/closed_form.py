@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from arcface_plus.regularizers.angles import project_rows
+from arcface_plus.regularizers.angles import index_axes, project_rows
 from arcface_plus.regularizers.sphere import (
     bad_row_message,
     first_bad_row,
@@ -26,7 +26,9 @@ AtUnitRows = Callable[[Tensor, bool], tuple[Tensor, Tensor | None]]
 
 # Squared distances below this are taken from the rows' difference: 2 − 2cos has lost their digits.
 CANCELLED_BELOW = {torch.float32: 0.012, torch.float64: 1e-6}
+COINCIDENT_BELOW = 1e-13  # squared, of float64 rows: this near, a direction is a convention
 _PAIR_ENTRIES_AT_ONCE = 1 << 20
+_MOST_PAIRS = 16  # to list for one row on average; beyond, float64 products are cheaper
 
 
 def closed_form_loss(
@@ -63,6 +65,55 @@ def pair_blocks(i: Tensor, j: Tensor, width: int) -> Iterator[tuple[Tensor, Tens
     """Yield the pairs (i, j) (k,) of rows of ``width`` entries in blocks of bounded scratch."""
     at_once = max(512, _PAIR_ENTRIES_AT_ONCE // width)
     yield from zip(i.split(at_once), j.split(at_once), strict=True)
+
+
+def is_crowded(pairs: Tensor, rows: Tensor) -> bool:
+    """Return whether so many ``pairs`` (k,) of ``rows`` (n, d) are close that float64 pays."""
+    return len(pairs) > _MOST_PAIRS * len(rows)
+
+
+def in_float64(
+    terms: Callable[[Tensor], tuple[Tensor, Tensor | None]], unit: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """Return ``terms`` of the rows ``unit`` (n, d), computed in float64, in their dtype.
+
+    For rows in a tight cone: nearly all distances are small, but float64 products tell those apart
+    that are above ``COINCIDENT_BELOW`` squared.
+    """
+    exact = unit.double()
+    norms = torch.linalg.vector_norm(exact, dim=1)
+    exact = exact / norms[:, None]
+    value, gradient = terms(exact)
+    if gradient is not None:  # what is along the rows is most of it: it must go before rounding
+        project_rows(gradient, exact, norms, 1.0)
+        gradient = gradient.to(unit.dtype)
+    return value.to(unit.dtype), gradient
+
+
+def add_tangents(
+    gradient: Tensor,
+    unit: Tensor,
+    i: Tensor,
+    j: Tensor,
+    force: Tensor | float,
+    antipodal: Tensor | None = None,
+) -> None:
+    """Add ``force`` (k,) times dθ/dŵ_i of pairs (i, j) (k,) of coinciding rows to ``gradient``.
+
+    Directions are as ``angles`` has them, by the pair's indices, and so are those of ``antipodal``
+    pairs (k,); but a pair costs one entry instead of d, as there may be n² of them.
+    """
+    axis, other = index_axes(i, j, unit.shape[1])
+    entry, entry_of_other = unit[i, axis], unit[i, other]
+    nearer = entry_of_other.abs() < entry.abs()
+    axis, entry = torch.where(nearer, other, axis), torch.where(nearer, entry_of_other, entry)
+    length = (1 - entry.square()).clamp_min_(0).sqrt_()
+    sign = torch.where(i > j, -1.0, 1.0).to(unit.dtype)
+    if antipodal is not None:
+        sign = torch.where(antipodal, -1.0, sign)
+    # One-dimensional rows have no tangent; all others one at least 0.7 long.
+    component = torch.where(length > 0.5, sign / length, 0.0) * force
+    gradient.view(-1).index_add_(0, i * unit.shape[1] + axis, component)
 
 
 def attach_closed_form(

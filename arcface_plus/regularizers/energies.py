@@ -17,6 +17,7 @@ blocks of at most ``_ENTRIES_AT_ONCE`` numbers, where plain autograd holds sever
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -25,7 +26,11 @@ from torch import Tensor
 from arcface_plus.regularizers.angles import pair_terms
 from arcface_plus.regularizers.closed_form import (
     CANCELLED_BELOW,
+    COINCIDENT_BELOW,
+    add_tangents,
     closed_form_loss,
+    in_float64,
+    is_crowded,
     pair_blocks,
 )
 from arcface_plus.regularizers.mma import sample_rows
@@ -140,12 +145,12 @@ def _energy_loss(
 
 
 def _energy_terms(
-    unit: Tensor, s: float, *, half_space: bool, need_gradient: bool
+    unit: Tensor, s: float, *, half_space: bool, need_gradient: bool, crowded: bool = False
 ) -> tuple[Tensor, Tensor | None]:
     """Sum the pairs (row, point) in blocks of rows; points are the rows, or those and −rows.
 
     Every ordered pair of points is seen from the rows alone, the other half being its mirror image:
-    hence a factor 2 for the gradient, and one for the half space.
+    hence a factor 2 for the gradient, and one for the half space. ``crowded`` rows are float64.
     """
     n = len(unit)
     points = torch.cat([unit, -unit]) if half_space else unit
@@ -155,30 +160,53 @@ def _energy_terms(
     at_once = max(1, _ENTRIES_AT_ONCE // len(points))
     for low in range(0, n, at_once):
         rows = unit[low : low + at_once]
-        inverse = torch.mm(rows, points.t()).mul_(-2).add_(2)
-        close = inverse < max(CANCELLED_BELOW[unit.dtype], SMALLEST_DISTANCE**2)
-        inverse.masked_fill_(close, math.inf).reciprocal_()
-        energy, slope = _far_pairs(inverse, close, s)
+        squared = torch.mm(rows, points.t()).mul_(-2).add_(2)
+        close = squared < (COINCIDENT_BELOW if crowded else CANCELLED_BELOW[unit.dtype])
+        i, j = close.nonzero().unbind(1)
+        other = (i + low != j).nonzero().flatten()
+        if not crowded and is_crowded(other, rows):
+            again = functools.partial(
+                _energy_terms, s=s, half_space=half_space, need_gradient=need_gradient, crowded=True
+            )
+            return in_float64(again, unit)
+        energy, slope = _far_pairs(squared, close, s)
         total += energy
         if gradient is not None:  # z² = 2 − 2cos, so dz²/dŵ_i is −2ŵ_j, projected
             torch.mm(slope, points, out=gradient[low : low + at_once]).mul_(-4 * scale)
-        del inverse, slope
-        i, j = close.nonzero().unbind(1)
-        other = (i + low != j).nonzero().flatten()
-        total += _close_pairs(unit, points, i[other] + low, j[other], s, gradient, 2 * scale)
+        i, j = i[other] + low, j[other]
+        if crowded:
+            energy, force = _pair_energy(squared.new_zeros(()), s)
+            total += energy * len(i)
+            if gradient is not None:
+                add_tangents(gradient, unit, i, j, force * 2 * scale)
+        else:
+            total += _close_pairs(unit, points, i, j, s, gradient, 2 * scale)
     return (total * scale).to(unit.dtype), gradient
 
 
-def _far_pairs(inverse: Tensor, close: Tensor, s: float) -> tuple[Tensor, Tensor]:
-    """Return the energy () of pairs of inverse squared distance (k, m) and its slope (k, m).
+def _far_pairs(squared: Tensor, close: Tensor, s: float) -> tuple[Tensor, Tensor]:
+    """Return the energy () of pairs of ``squared`` distance (k, m) and its slope by that (k, m).
 
-    The slope is by the squared distance. ``close`` pairs, whose ``inverse`` is 0, count nothing.
+    ``close`` pairs count nothing. Overwrites both arguments.
     """
+    line = None
+    if squared.dtype == torch.float64:  # in float32, all that are so near are close already
+        line = ((squared < SMALLEST_DISTANCE**2) & ~close).nonzero(as_tuple=True)
+        distance = squared[line].sqrt_()
+        line_energy, line_slope = _pair_energy(distance, s)
+        close[line] = True
+    inverse = squared.masked_fill_(close, math.inf).reciprocal_()
     if s == 0:
         energy = (inverse + close).log_().sum(dtype=torch.float64) / 2
-        return energy, inverse.mul_(-0.5)
-    term = inverse if s == 2 else inverse.pow(s / 2)
-    return term.sum(dtype=torch.float64), inverse.mul_(term).mul_(-s / 2)
+        slope = inverse.mul_(-0.5)
+    else:
+        term = inverse if s == 2 else inverse.pow(s / 2)
+        energy = term.sum(dtype=torch.float64)
+        slope = inverse.mul_(term).mul_(-s / 2)
+    if line is not None:
+        slope[line] = line_slope / (2 * distance)
+        energy = energy + line_energy.sum()
+    return energy, slope
 
 
 def _close_pairs(

@@ -9,6 +9,7 @@ is shared among near neighbours, at the cost of a pass over all pairs.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,7 +17,11 @@ from torch import Tensor
 from arcface_plus.regularizers.angles import pair_angles, pair_terms
 from arcface_plus.regularizers.closed_form import (
     CANCELLED_BELOW,
+    COINCIDENT_BELOW,
+    add_tangents,
     closed_form_loss,
+    in_float64,
+    is_crowded,
     pair_blocks,
 )
 
@@ -48,7 +53,10 @@ def check_temperature(temperature: float) -> None:
         )
 
 
-def _terms(unit: Tensor, temperature: float, need_gradient: bool) -> tuple[Tensor, Tensor | None]:
+def _terms(
+    unit: Tensor, temperature: float, need_gradient: bool, *, crowded: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """Go over blocks of rows, each against all; ``crowded`` rows are float64."""
     n = len(unit)
     total = torch.zeros((), dtype=torch.float64, device=unit.device)
     gradient = torch.zeros_like(unit) if need_gradient else None
@@ -56,14 +64,16 @@ def _terms(unit: Tensor, temperature: float, need_gradient: bool) -> tuple[Tenso
     for low in range(0, n, at_once):
         rows = unit[low : low + at_once]
         cosine = torch.mm(rows, unit.t())
-        odd = cosine.abs() > 1 - CANCELLED_BELOW[unit.dtype] / 2
+        least = COINCIDENT_BELOW if crowded else CANCELLED_BELOW[unit.dtype]
+        odd = cosine.abs() > 1 - least / 2  # to be done by pairs; a row and itself is among them
         i, j = odd.nonzero().unbind(1)
         other = (i + low != j).nonzero().flatten()
-        angle = torch.acos(cosine.clamp(-1, 1)).masked_fill_(odd, math.inf)  # a row and itself too
-        i, j = i[other], j[other]
-        for a, b in pair_blocks(i, j, unit.shape[1]):
-            angle[a, b] = pair_angles(unit[a + low], unit[b])
-        logits = angle.div_(-temperature)
+        if not crowded and is_crowded(other, rows):
+            return in_float64(lambda u: _terms(u, temperature, need_gradient, crowded=True), unit)
+        pairs = _Pairs(i[other], j[other], low, crowded, cosine[i[other], j[other]] < 0)
+        logits = torch.acos(cosine.clamp(-1, 1)).masked_fill_(odd, math.inf)
+        pairs.write_angles(logits, unit)
+        logits.div_(-temperature)
         total += torch.logsumexp(logits, 1).sum(dtype=torch.float64)
         if gradient is None:
             continue
@@ -72,9 +82,39 @@ def _terms(unit: Tensor, temperature: float, need_gradient: bool) -> tuple[Tenso
         slope.masked_fill_(odd, 0.0)
         gradient[low : low + at_once].addmm_(slope, unit)
         gradient.addmm_(slope.t(), rows)
-        for a, b in pair_blocks(i, j, unit.shape[1]):
-            pairs = pair_terms(unit[a + low], unit[b], a + low, b)
-            pull = -share[a, b][:, None]
-            gradient.index_add_(0, a + low, pairs.pull_a * pull)
-            gradient.index_add_(0, b, pairs.pull_b * pull)
+        pairs.add_pulls(gradient, share, unit)
     return (total * (temperature / n)).to(unit.dtype), gradient
+
+
+class _Pairs(NamedTuple):
+    """The pairs of rows i + low with rows j (k,) whose cosine has lost the digits of their angle.
+
+    ``coincide``: so much that they are at 0, or where ``antipodal`` (k,) at π.
+    """
+
+    i: Tensor
+    j: Tensor
+    low: int
+    coincide: bool
+    antipodal: Tensor
+
+    def write_angles(self, angle: Tensor, unit: Tensor) -> None:
+        """Write the pairs' angles into ``angle`` (rows of the block, n)."""
+        if self.coincide:
+            angle[self.i, self.j] = self.antipodal.to(unit.dtype) * math.pi
+            return
+        for a, b in pair_blocks(self.i, self.j, unit.shape[1]):
+            angle[a, b] = pair_angles(unit[a + self.low], unit[b])
+
+    def add_pulls(self, gradient: Tensor, share: Tensor, unit: Tensor) -> None:
+        """Add −``share`` (rows of the block, n) times the angles' gradients to ``gradient``."""
+        if self.coincide:
+            a, force = self.i + self.low, -share[self.i, self.j]
+            add_tangents(gradient, unit, a, self.j, force, self.antipodal)
+            add_tangents(gradient, unit, self.j, a, force, self.antipodal)
+            return
+        for a, b in pair_blocks(self.i, self.j, unit.shape[1]):
+            pairs = pair_terms(unit[a + self.low], unit[b], a + self.low, b)
+            pull = -share[a, b][:, None]
+            gradient.index_add_(0, a + self.low, pairs.pull_a * pull)
+            gradient.index_add_(0, b, pairs.pull_b * pull)

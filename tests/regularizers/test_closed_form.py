@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from arcface_plus.regularizers import energies, smooth_mma
+from arcface_plus.regularizers import closed_form, energies, smooth_mma
 from arcface_plus.regularizers.energies import cosine_loss, log_loss, mhe_loss, riesz_loss
 from arcface_plus.regularizers.mma import mma_loss
 from arcface_plus.regularizers.orthogonal import orthogonal_loss
@@ -139,6 +139,46 @@ def test_blocks_of_any_size_add_up(name: str, monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setattr(smooth_mma, "_ENTRIES_AT_ONCE", entries)
         for ours, theirs in zip(with_gradient(LOSSES[name][0], weight), expected, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-10)
+
+
+def cone(spread: float, n: int = 60) -> Tensor:
+    return random(1, 6, seed=3) + spread * random(n, 6)
+
+
+CROWDS = {
+    "cone": cone(0.03),
+    "tight cone": cone(1e-4),
+    "tighter cone": cone(1e-5),
+    "identical": random(1, 6).repeat(60, 1),
+    "antipodal": torch.cat([random(1, 6).repeat(30, 1), -random(1, 6).repeat(30, 1)]),
+    "mixed": torch.cat([random(1, 6).repeat(20, 1), cone(1e-3, 20), random(20, 6, seed=8)]),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("crowd", CROWDS)
+@pytest.mark.parametrize("name", PARTING)
+def test_crowds_are_computed_as_their_pairs_one_by_one(
+    name: str, crowd: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where too many pairs are close for a list, float64 products take its place."""
+    loss, weight = LOSSES[name][0], CROWDS[crowd].to(dtype)
+    monkeypatch.setattr(closed_form, "_MOST_PAIRS", 10**9)
+    expected, expected_gradient = with_gradient(loss, weight)
+    monkeypatch.setattr(closed_form, "_MOST_PAIRS", 0)
+    value, gradient = with_gradient(loss, weight)
+    assert value.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert relative(gradient, expected_gradient) < 1e-4
+
+
+@pytest.mark.parametrize("name", PARTING[1:])
+def test_a_whole_layer_of_identical_rows_parts(name: str) -> None:
+    """In one step; MMA, which moves a row by one other, takes several."""
+    weight = torch.ones(300, 40)
+    _, gradient = with_gradient(LOSSES[name][0], weight)
+    assert gradient.isfinite().all() and (gradient.norm(dim=1) > 0).sum() > 250
+    weight = weight - 1e-3 * F.normalize(gradient, dim=1)
+    assert others(cosines(weight.double())).amax(1).median() < 1 - 1e-9
 
 
 @pytest.mark.parametrize("name", ALL)
