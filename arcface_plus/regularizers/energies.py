@@ -13,6 +13,8 @@ lets coincident rows lie.
 
 The energies multiply blocks of rows by all rows: 2·n²·d multiply-adds, with scratch for a few
 blocks of at most ``_ENTRIES_AT_ONCE`` numbers, where plain autograd holds several n × n matrices.
+Close pairs are computed from the rows' difference; where there are too many (rows in a tight cone),
+all pairs from products in float64.
 """
 
 from __future__ import annotations
