@@ -32,8 +32,8 @@ class Margin(MarginLoss):
     """Parameters of the family and what happens where m1·θ + m2 passes π.
 
     ``extension``: beyond that angle ``raw`` goes on with the cosine, which rises again; ``hard``
-    falls on as cosθ − m2·sin m2 (m1 = 1; as insightface's MXNet trainer) or, for m1 ≠ 1, as cosθ
-    shifted to be continuous; ``clamp`` holds −1; ``piecewise`` is SphereFace's (−1)^k·cos φ − 2k.
+    falls on as cosθ − m2·sin m2 (m1 = 1; as CurricularFace's published code) or, for m1 ≠ 1, as
+    cosθ shifted to be continuous; ``clamp`` holds −1; ``piecewise`` is SphereFace's (−1)^k·cos φ − 2k.
     ``easy`` applies the margins, all four, only where cosθ > 0.
     ``gradient``: ``true`` differentiates the value; ``straight_through`` sets ∂logit/∂cosθ = s, as
     other trainers do.
