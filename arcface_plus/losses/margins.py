@@ -33,8 +33,8 @@ class Margin(MarginLoss):
 
     ``extension``: beyond that angle ``raw`` goes on with the cosine, which rises again; ``hard``
     falls on as cosθ − m2·sin m2 (m1 = 1; as CurricularFace's published code) or, for m1 ≠ 1, as
-    cosθ shifted to be continuous; ``clamp`` holds −1; ``piecewise`` is SphereFace's (−1)^k·cos φ − 2k.
-    ``easy`` applies the margins, all four, only where cosθ > 0.
+    cosθ shifted to be continuous; ``clamp`` holds −1; ``piecewise`` is SphereFace's
+    (−1)^k·cos φ − 2k. ``easy`` applies the margins, all four, only where cosθ > 0.
     ``gradient``: ``true`` differentiates the value; ``straight_through`` sets ∂logit/∂cosθ = s, as
     other trainers do.
     ``wc_relu`` replaces cosθ of the other classes by max(0, cosθ).
