@@ -90,9 +90,15 @@ def test_bf16_table_gives_the_neighbours_of_the_fp32_table(kind: str) -> None:
 
 @pytest.mark.parametrize("most_ties", [0, 48])
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("n", "d", "dtype"), [
-    (2, 5, torch.float32), (67, 3, torch.float32), (512, 40, torch.float64), (400, 600, torch.float32)
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("n", "d", "dtype"),
+    [
+        (2, 5, torch.float32),
+        (67, 3, torch.float32),
+        (512, 40, torch.float64),
+        (400, 600, torch.float32),
+    ],
+)
 def test_one_product_gives_the_neighbours_of_the_tables(
     kind: str, n: int, d: int, dtype: torch.dtype, most_ties: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
