@@ -49,6 +49,7 @@ bench: $(VENV)/.dev mxnet
 	$(BIN)/python tools/bench/bench_mma.py
 	$(BIN)/python tools/bench/bench_mma.py --classes 85742 --repeats 1
 	$(BIN)/python tools/bench/bench_mma.py --classes 1000000 --dim 64 --sampled-rows 4096 --repeats 1
+	$(BIN)/python tools/bench/bench_penalties.py
 	$(BIN)/python tools/bench/bench_head.py
 	$(BIN)/python tools/bench/bench_step.py
 	$(BIN)/python tools/bench/bench_records.py
@@ -56,6 +57,7 @@ bench: $(VENV)/.dev mxnet
 	$(BIN)/python tools/bench/bench_embedding_memory.py
 	$(BIN)/python tools/bench/bench_templates.py
 	$(BIN)/python tools/bench/bench_coverage.py
+	$(BIN)/python tools/bench/bench_prototypes.py
 	$(BIN)/python tools/bench/bench_quickstart.py
 
 clean:

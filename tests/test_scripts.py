@@ -108,6 +108,7 @@ def test_slurm_script_parses_and_says_how_to_call_it() -> None:
 
 
 BENCHES = {
+    "bench_penalties.py": "--width 4 --repeats 1",
     "bench_mma.py": "--classes 600 --dim 32 --repeats 1 --kinds random",
     "bench_head.py": "--classes 4000 --dim 16 --batch 8",
     "bench_step.py": "--model iresnet18 --batches 2 --repeats 1",
