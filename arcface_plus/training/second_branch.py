@@ -70,7 +70,7 @@ class SecondBranch:
     ) -> None:
         self.config, self.world, self.head = config.branch, world, head
         self.seed, self.device = config.seed, world.device
-        self._check(len(source), head.num_classes)
+        self._check(head.num_classes)
         self.members = score_sampling.ClassMembers(source.labels)
         self.chosen = ChosenImages(source, config.data, self.members, config.seed)
         self.scores = ImageScores(len(source), config.branch.score_momentum, world.device)
@@ -79,22 +79,20 @@ class SecondBranch:
         self.sizes = [hi - lo for lo, hi in parts]
         self.lo, self.hi = parts[world.rank]
         self._order = order_of_outputs(self.sizes, config.train.accumulate).to(world.device)
-        self.step, self.indices = -1, torch.empty(0, dtype=torch.int64)
+        self.indices = torch.empty(0, dtype=torch.int64)
         self.pass_: Pass | None = None
         self._embeddings: list[Tensor] = []
         self._collect: Callable[[], Batch] | None = None
         self._now = torch.zeros(len(_MEASURED), device=world.device, dtype=torch.float64)
         self._sums = torch.zeros(len(_MEASURED) + 1, device=world.device, dtype=torch.float64)
 
-    def _check(self, images: int, classes: int) -> None:
+    def _check(self, classes: int) -> None:
         wanted = self.config
         if wanted.classes >= classes:
             raise ValueError(
                 f"branch.classes is {wanted.classes}, but there are {classes} classes, and classes "
                 "outside a pass are needed to push away from; set --branch.classes lower."
             )
-        if images < 1:
-            raise ValueError("branch needs training images, but there are none.")
         self._check_share(wanted.classes)
 
     def _check_share(self, classes: int) -> None:
@@ -128,8 +126,9 @@ class SecondBranch:
         Choosing reads the scores after the step before, so that images are decoded while the net
         works on the batch. Synchronises the host, at steps with a pass alone.
         """
-        mine = batch.indices.to(self.device)
-        self.step = batch.step
+        # Pinned, because copying anything else to a GPU makes the host wait for it, every step.
+        mine = batch.indices.pin_memory() if self.device.type == "cuda" else batch.indices
+        mine = mine.to(self.device, non_blocking=True)
         self.indices = torch.cat(all_gather_rows(mine, self.head.group, sizes=self.sizes))
         self.pass_, self._embeddings = None, []
         if not self.due(batch.step):

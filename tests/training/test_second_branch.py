@@ -11,9 +11,12 @@ import pytest
 import torch
 from torch.distributed.checkpoint import FileSystemReader, load
 
-from arcface_plus import load_model
+from arcface_plus import load_config, load_model
 from arcface_plus.cli.train import train
 from arcface_plus.data.synthetic import SyntheticFaces
+from arcface_plus.distributed import World
+from arcface_plus.losses.head import ClassifierHead
+from arcface_plus.training.second_branch import SecondBranch
 
 BRANCH = ["--branch.enabled", "true", "--branch.interval", "2", "--branch.classes", "4",
           "--branch.easy", "3", "--branch.hard_classes", "6"]  # fmt: skip
@@ -57,9 +60,11 @@ def tensors_at(folder: Path, step: int) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mining", ["threshold", "soft"])
-def test_a_resumed_run_equals_the_uninterrupted_one(tiny: Path, mining: str) -> None:
-    options = [*BRANCH, "--branch.mining", mining, "--model.dropout", "0.3"]
+@pytest.mark.parametrize(
+    "change", [[], ["--branch.mining", "soft", "--head.sample_rate", "0.5"]], ids=["hard", "soft"]
+)
+def test_a_resumed_run_equals_the_uninterrupted_one(tiny: Path, change: list[str]) -> None:
+    options = [*BRANCH, *change, "--model.dropout", "0.3"]
     whole = train(tiny, options)
     cut = whole.parent / "cut"
     shutil.copytree(whole, cut)
@@ -138,6 +143,14 @@ def test_refusals(tiny: Path, change: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         train(tiny, [*BRANCH, *change])
     assert not (tiny.parent / "runs").exists()
+
+
+def test_a_pass_that_gives_a_process_no_batch_is_refused(tiny: Path) -> None:
+    config = load_config(tiny, [*BRANCH, "--branch.classes", "2", "--branch.easy", "2"])
+    source, head = SyntheticFaces(13, 6, size=32), ClassifierHead(13, 16, None)
+    SecondBranch(config, World(0, 3, torch.device("cpu")), source=source, head=head)
+    with pytest.raises(ValueError, match="6 images of 2 classes over 4 processes"):
+        SecondBranch(config, World(0, 4, torch.device("cpu")), source=source, head=head)
 
 
 def test_a_branch_cannot_be_changed_or_added_on_the_way(tiny: Path) -> None:
