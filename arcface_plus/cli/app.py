@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from arcface_plus.cli import data, embed, identify, ijb, margins, study, verify
+from arcface_plus.cli import data, embed, identify, ijb, margins, study, tammes, verify
 from arcface_plus.cli.errors import exit_code_for
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ app.command("verify")(verify.verify_command)
 app.command("embed")(embed.embed_command)
 app.command("ijb")(ijb.ijb_command)
 app.command("identify")(identify.identify_command)
+app.command("tammes")(tammes.tammes_command)
 
 
 @app.command(

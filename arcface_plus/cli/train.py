@@ -31,6 +31,7 @@ from arcface_plus.training.monitor import Monitor
 from arcface_plus.training.regularization import RunRegularizer, head_mma_weight
 from arcface_plus.training.second_branch import SecondBranch
 from arcface_plus.training.trainer import Evaluate, Trainer
+from arcface_plus.training.uniform_monitor import margin_warnings
 
 
 def train(
@@ -125,7 +126,7 @@ def _train(
         late = [m for m in config.schedule.milestones if m >= config.train.steps]
         if late:
             monitor.say(f"warning: milestones {late} come after the last step; the rate stays")
-        for warning in source.warnings:
+        for warning in (*source.warnings, *margin_warnings(head)):
             monitor.say(f"warning: {warning}")
         if start is not None:
             trainer.resume(start)

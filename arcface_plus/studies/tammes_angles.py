@@ -37,7 +37,7 @@ def certified_angle(rows: np.ndarray) -> float:
 
 
 def _smallest(rows: np.ndarray, *, certain: bool) -> float:
-    n, dim = rows.shape
+    dim = rows.shape[1]
     error = (dim + 6) * _UNIT_ROUNDOFF
     off = np.abs(np.sqrt((rows * rows).sum(1)) - 1) + error
     if not off.max() < 1e-9:

@@ -1,7 +1,7 @@
 """The four losses of Table 1, MMA paper, for many configurations at once.
 
 The same losses as ``mma_loss``, ``cosine_loss``, ``riesz_loss`` and ``log_loss`` of
-``regularizers``, which the tests hold these to, with a leading axis of configurations: a training of
+``regularizers``, which the tests hold these to, with a leading axis of configurations: training
 thirty points is all overhead, and twenty of them together cost little more than one.
 
 Shapes: b configurations of n weights with d entries: (b, n, d). Any floating dtype.
@@ -61,7 +61,7 @@ def mma(weight: np.ndarray) -> LossTerms:
 
 
 def cosine(weight: np.ndarray) -> LossTerms:
-    """Return eq. (5): the mean over rows of the largest cosine with another. Gradient as eq. (7)."""
+    """Return eq. (5): the mean of each row's largest cosine with another. Gradient as eq. (7)."""
     norms, unit = _split(weight)
     nearest = _nearest(unit)
     # P_a b = P_a (b − a), which is small where the projection would have to cancel.
