@@ -40,24 +40,22 @@ def pair_cosines(rows: Tensor) -> np.ndarray:
 
 
 def draw_cosines(cosines: Mapping[str, np.ndarray], folder: Path) -> list[Path]:
-    """Draw a histogram of pair cosines a method (Fig 1), with the count above 0.2 in the legend."""
-    bins = np.linspace(-1, 1, 81)
-    with new_figure() as figure:
-        axes = figure.subplots()
-        for i, (name, values) in enumerate(cosines.items()):
-            axes.hist(
-                values,
-                bins=bins.tolist(),
-                histtype="step",
-                linewidth=1.4,
-                color=COLORS[i % len(COLORS)],
-                linestyle=STYLES[i % len(STYLES)],
-                label=f"{name}: {int((values > CLOSE).sum())} of {len(values)} above {CLOSE}",
+    """Draw a histogram of pair cosines a method (Fig 1), one above the other, with the counts."""
+    largest = max(float(np.abs(values).max()) for values in cosines.values())
+    limit = min(1.0, max(2 * CLOSE, 0.1 * np.ceil(10 * largest)))
+    bins = np.linspace(-limit, limit, 61).tolist()
+    with new_figure(5.0, 0.6 + 1.1 * len(cosines)) as figure:
+        # A panel each: five outlines over each other cannot be told apart.
+        panels = figure.subplots(len(cosines), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+        for i, (axes, (name, values)) in enumerate(zip(panels, cosines.items(), strict=True)):
+            axes.hist(values, bins=bins, color=COLORS[i % len(COLORS)], linestyle="-")
+            axes.axvline(CLOSE, color="0.3", linewidth=0.8, linestyle="--")
+            above = int((values > CLOSE).sum())
+            axes.set_title(
+                f"{name}: {above} of {len(values)} above {CLOSE}", fontsize=8, loc="left"
             )
-        axes.axvline(CLOSE, color="0.5", linewidth=0.8)
-        axes.set_xlabel("cosine between two filters of the first layer")
-        axes.set_ylabel("pairs of filters")
-        axes.legend(fontsize=7)
+        panels[-1].set_xlabel("cosine between two filters of the first layer")
+        figure.supylabel("pairs of filters", fontsize=9)
         return save_figure(figure, folder, "fig1")
 
 
