@@ -145,9 +145,7 @@ def _train(
     return config.folder
 
 
-def _evaluations(
-    pairs: PairEvaluation, accuracy: AccuracyEvaluation | None
-) -> dict[str, Evaluate]:
+def _evaluations(pairs: PairEvaluation, accuracy: AccuracyEvaluation | None) -> dict[str, Evaluate]:
     chosen: dict[str, Evaluate] = {}
     if accuracy is not None:
         chosen["accuracy"] = accuracy

@@ -28,6 +28,11 @@ _SHOWN = (
     ("images_per_second", "images/s", "{:.0f}"),
     ("data_wait", "data wait", "{:.0%}"),
 )
+# What stands behind one of them, where it is known: key, and the words with it.
+_AGAINST = {
+    "nearest_angle": ("nearest_angle_uniform", " of {:.1f}°"),
+    "target_angle": ("termination_angle", " to {:.1f}°"),
+}
 
 
 class Monitor:
@@ -75,7 +80,9 @@ class Monitor:
         left = (time.monotonic() - self._began) / max(1, step - self.start) * (self.total - step)
         self.write(step, {**values, "seconds_left": round(left, 1)})
         line = "  ".join(
-            f"{label} {form.format(values[key])}" for key, label, form in _SHOWN if key in values
+            f"{label} {form.format(values[key])}{_against(key, values)}"
+            for key, label, form in _SHOWN
+            if key in values
         )
         if self._progress is not None:
             self._progress.update(self._task, completed=step, line=line)
@@ -125,6 +132,11 @@ class Monitor:
         aside = path.with_suffix(".tmp")
         aside.write_text("".join(kept), encoding="utf-8")
         aside.replace(path)
+
+
+def _against(key: str, values: dict[str, float]) -> str:
+    other, form = _AGAINST.get(key, ("", ""))
+    return form.format(values[other]) if other in values else ""
 
 
 def _is_not_finite(value: Any) -> bool:

@@ -30,6 +30,7 @@ from arcface_plus.training.precision import autocast_dtype, resolve_precision
 from arcface_plus.training.quarantine import Quarantine
 from arcface_plus.training.schedule import lr_at
 from arcface_plus.training.second_branch import SecondBranch
+from arcface_plus.training.uniform_monitor import uniform_figures
 
 # (model in eval mode, finished steps) -> numbers to log; called on all ranks together.
 Evaluate = Callable[[EmbeddingModel, int], dict[str, float]]
@@ -83,6 +84,7 @@ class Trainer:
         self.quarantine = Quarantine(
             config.folder, world.rank, config.data.quarantine_limit, loader.source.describe
         )
+        self.predicted = uniform_figures(head) if monitor.enabled else {}
         self.step, self.evaluated_at = 0, -1
         self.window = _Window(world.device)
 
@@ -217,7 +219,7 @@ class Trainer:
         if message:
             self.monitor.say(message)
         values = self.window.close(self.config.train.global_batch)
-        values |= self.head.mma.summary(self.head.weight, self.step)
+        values |= self.head.mma.summary(self.head.weight, self.step) | self.predicted
         if self.branch is not None:
             values |= self.branch.summary()
         values["epoch"] = round(self.step / self.loader.steps.steps_per_epoch, 4)

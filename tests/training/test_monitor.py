@@ -93,6 +93,20 @@ def test_plain_output_is_one_line_a_log_step(tmp_path, capsys):
     assert second.startswith("a [bold]message[/bold] with")
 
 
+def test_predictions_stand_behind_what_they_are_of(tmp_path, capsys):
+    predicted = {"nearest_angle_uniform": 80.223, "termination_angle": 46.288}
+    monitor = Monitor(tmp_path, total_steps=10)
+    monitor.log(1, {**NUMBERS, **predicted})
+    monitor.log(2, {**NUMBERS, "nearest_angle_uniform": 80.223})
+    monitor.log(3, {"loss": 1.0, **predicted})  # every step of the window was skipped
+    monitor.close()
+    first, second, third = capsys.readouterr().out.splitlines()
+    assert "  nearest class 80.1° of 80.2°  own class 77.1° to 46.3°  lr 0.1" in first
+    assert "  nearest class 80.1° of 80.2°  own class 77.1°  lr 0.1" in second
+    assert "°" not in third
+    assert lines(tmp_path)[0]["termination_angle"] == 46.288
+
+
 def test_only_known_numbers_are_shown(tmp_path, capsys):
     monitor = Monitor(tmp_path, total_steps=10)
     monitor.log(1, {"loss": 1.0, "something": 2.0})
