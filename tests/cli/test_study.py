@@ -21,7 +21,8 @@ def crops(tmp_path: Path) -> Path:
         face = cv2.resize(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8), (40, 40))
         for i in range(4):
             name = tmp_path / "crops" / str(person) / f"{i}.jpg"
-            name.write_bytes(encode_jpeg(np.clip(face + rng.integers(0, 9, face.shape), 0, 255)))
+            noisy = np.clip(face + rng.integers(0, 9, face.shape), 0, 255)
+            name.write_bytes(encode_jpeg(noisy.astype(np.uint8)))
     return tmp_path / "crops"
 
 
