@@ -7,6 +7,7 @@ import typer
 from arcface_plus.cli import (
     study_accuracy,
     study_closeness,
+    study_distribution,
     study_filters,
     study_tammes,
     study_theory,
@@ -18,6 +19,7 @@ app = typer.Typer(
 study_accuracy.register(app)
 study_filters.register(app)
 app.command("table1")(study_tammes.table1_command)
+app.command("distribution")(study_distribution.distribution_command)
 app.command("theory")(study_theory.theory_command)
 app.command("table-a1", context_settings=study_closeness.TAKES_SETTINGS)(
     study_closeness.table_a1_command
