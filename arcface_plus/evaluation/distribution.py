@@ -158,6 +158,12 @@ def pair_cosines(distances: np.ndarray, is_same: np.ndarray) -> Cosines:
     return Cosines(positive, negative, len(positive), len(negative))
 
 
+def distance_distribution(distances: np.ndarray, is_same: np.ndarray) -> Distribution:
+    """Return the numbers of genuine and impostor pairs, of squared distances (N,)."""
+    cosines = pair_cosines(distances, is_same)
+    return describe_cosines(cosines.positive, cosines.negative)
+
+
 def people_cosines(
     embeddings: np.ndarray,
     people: np.ndarray,

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from arcface_plus.evaluation import report_svg as svg
+from arcface_plus.evaluation.distribution import BOUNDARY_SHARE, TAIL_SHARE, distance_distribution
 from arcface_plus.evaluation.report_svg import BOTTOM, LEFT, RIGHT, TOP, Chart, Drawing, Scale
 from arcface_plus.evaluation.report_words import whole
 from arcface_plus.evaluation.verification import VerificationResult
@@ -56,7 +57,8 @@ def distance_chart(
             "How the distances of the pairs of one person and of two people are spread. The less "
             "the two overlap, the better. Pairs left of the dashed line are taken for one person; "
             f"it is the mean of the folds' thresholds, {low:.2f} to {high:.2f}. Ticks below the "
-            f"axis are the errors: {wrong}. Cosine similarity is 1 − distance / 2."
+            f"axis are the errors: {wrong}. Cosine similarity is 1 − distance / 2. "
+            + _cosine_words(distances, is_same)
         ),
         header=("Quantile of distance", "Genuine", "Impostor"),
         rows=[
@@ -64,6 +66,22 @@ def distance_chart(
             for q in _QUANTILES
         ],
     )
+
+
+def _cosine_words(distances: np.ndarray, is_same: np.ndarray) -> str:
+    """Say where the genuine cosines end and how far the impostors' reach, as far as it shows."""
+    numbers = distance_distribution(distances, is_same)
+    words = f"In cosines, the impostors' standard deviation is {numbers.negative_std:.3f}"
+    for name, value, what in (
+        ("tail", numbers.tail, f"{100 * TAIL_SHARE:g} % of them lie above"),
+        ("boundary", numbers.boundary, f"{100 * BOUNDARY_SHARE:g} % of the genuine ones lie below"),
+    ):
+        if value is None:
+            words += f"; {whole(numbers.needs[name])} are needed to say what {what}"
+        else:
+            few = " (coarse: fewer than ten decide)" if name in numbers.coarse else ""
+            words += f"; {what} {value:.3f}{few}"
+    return f"{words}."
 
 
 def _name(draw: Drawing, style: str, label: str, share: np.ndarray, threshold: float) -> str:

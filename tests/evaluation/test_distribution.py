@@ -9,6 +9,7 @@ from arcface_plus.evaluation.distribution import (
     Cosines,
     crossing,
     describe_cosines,
+    distance_distribution,
     pair_cosines,
     people_cosines,
 )
@@ -182,3 +183,17 @@ def test_embeddings_without_direction_are_refused() -> None:
 def test_cosines_hold_what_they_were_drawn_from() -> None:
     found = people_cosines(np.eye(3), np.array(["a", "a", "b"]), at_most=1)
     assert isinstance(found, Cosines) and found.negatives_in_all == 2 and len(found.negative) == 1
+
+
+def test_distances_give_the_numbers_of_their_cosines() -> None:
+    positive, negative = drawn(300, 400)
+    is_same = np.arange(700) % 7 < 3
+    distances = np.empty(700)
+    distances[is_same], distances[~is_same] = 2 - 2 * positive, 2 - 2 * negative
+    found, expected = (
+        distance_distribution(distances, is_same),
+        describe_cosines(positive, negative),
+    )
+    assert found.boundary == pytest.approx(expected.boundary)
+    assert found.needs == expected.needs == {"tail": 1000}
+    assert found.negative_std == pytest.approx(expected.negative_std)

@@ -181,6 +181,22 @@ def test_page_serves_phones_keyboards_readers_print_and_both_themes(tmp_path: Pa
     assert colours == [], "charts take their colours from variables, which follow the theme"
 
 
+def test_distances_are_told_as_cosines_too(tmp_path: Path) -> None:
+    toy = section()
+    cosine = 1 - toy.distances / 2
+    genuine, impostor = cosine[toy.is_same], cosine[~toy.is_same]
+    text = write(tmp_path, toy)
+    assert f"the impostors' standard deviation is {impostor.std():.3f};" in html.unescape(text)
+    below = f"1 % of the genuine ones lie below {np.sort(genuine)[2]:.3f} (coarse: fewer than ten"
+    assert below in text
+    assert "1\u202f000 are needed to say what 0.1 % of them lie above" in text
+    many = np.concatenate([toy.distances] * 50)
+    is_same = np.tile(toy.is_same, 50)
+    larger = ReportSection("more", None, many, is_same, verify_distances(many, is_same, 4))
+    tail = np.sort(impostor)[-1]  # its 50 copies hold the eleventh largest of 10 000
+    assert f"0.1 % of them lie above {tail:.3f};" in write(tmp_path, larger)
+
+
 def test_drawings_are_well_formed(tmp_path: Path) -> None:
     drawings = re.findall(r"<svg.*?</svg>", write(tmp_path, section()), re.DOTALL)
     assert len(drawings) == 4
