@@ -16,6 +16,7 @@ from arcface_plus.studies.tammes_angles import certified_angle, smallest_angle
 from arcface_plus.studies.tammes_search import MOST_POINTS, Progress, default_restarts, search
 
 MOST_DIMENSIONS = 4096
+MOST_CERTIFIED = 20_000  # points of a closed form: its certificate multiplies all by all
 
 
 class Solution(NamedTuple):
@@ -71,6 +72,11 @@ def solve_with_report(
         raise ValueError(f"restarts is {restarts}, but must be at least 1.")
     if seconds is not None and not 0 < seconds < math.inf:
         raise ValueError(f"seconds is {seconds}, but must be above 0, or left out.")
+    if points > MOST_CERTIFIED and dim == 2:
+        raise ValueError(
+            f"points is {points}, but at most {MOST_CERTIFIED} are certified, all against all; "
+            "the answer is the regular polygon."
+        )
     closed = closed_form(dim, points)
     if closed is not None:
         rows, method = closed
