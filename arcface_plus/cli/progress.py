@@ -26,7 +26,7 @@ def counted(name: str, *, enabled: bool = True) -> Iterator[Count]:
 
         def line(done: int, total: int) -> None:
             nonlocal shown
-            if done == total or done * 10 // total > shown * 10 // total:
+            if done != shown and (done == total or done * 10 // total > shown * 10 // total):
                 console.print(f"{name}: {done} of {total}", soft_wrap=True)
             shown = done
 

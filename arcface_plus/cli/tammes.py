@@ -33,6 +33,10 @@ def tammes_command(
     from arcface_plus.cli.progress import counted
 
     _check_outputs(dim, output, picture, overwrite=overwrite)
+    from arcface_plus.studies.tammes_losses import LOSSES
+
+    if loss != "ours" and loss not in LOSSES:
+        raise ValueError(f"--loss is '{loss}', but must be ours or one of {', '.join(LOSSES)}.")
     if loss != "ours" and (restarts is not None or seconds is not None):
         raise ValueError(f"--restarts and --seconds are of our search; --loss {loss} has neither.")
     with counted("search", enabled=not as_json) as progress:
