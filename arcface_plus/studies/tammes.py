@@ -72,10 +72,10 @@ def solve_with_report(
         raise ValueError(f"restarts is {restarts}, but must be at least 1.")
     if seconds is not None and not 0 < seconds < math.inf:
         raise ValueError(f"seconds is {seconds}, but must be above 0, or left out.")
-    if points > MOST_CERTIFIED and dim == 2:
+    if dim == 2 and points > MOST_CERTIFIED:
         raise ValueError(
             f"points is {points}, but at most {MOST_CERTIFIED} are certified, all against all; "
-            "the answer is the regular polygon."
+            "in two dimensions the answer is the regular polygon."
         )
     closed = closed_form(dim, points)
     if closed is not None:

@@ -34,7 +34,7 @@ class Polished(NamedTuple):
 
 
 def polish(
-    rows: np.ndarray, *, programs: int = 200, go_on: Callable[[], bool] = lambda: True
+    rows: np.ndarray, *, programs: int = 100, go_on: Callable[[], bool] = lambda: True
 ) -> Polished:
     """Return ``rows`` (n, d) at a local maximum of the smallest angle, or after ``programs`` tries.
 

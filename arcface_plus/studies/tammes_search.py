@@ -1,10 +1,9 @@
 """Search for points on a sphere whose smallest angle is large: restarts, hops, polish.
 
 Random configurations are annealed in batches. The best of them then hop: a random point moves into
-the widest hole and the whole is annealed again from a middle rung, kept where it became better. A
-few linear programs rank the best of all, and more of them take the first to a local optimum.
-Everything is drawn from the seed; a limit in seconds only cuts the sequence short, after the rung
-or the program that is under way.
+the widest hole and the whole is annealed again from a middle rung, kept where it became better. The
+best few of all are polished to local optima. Everything is drawn from the seed; a limit in seconds
+only cuts the sequence short.
 """
 
 from __future__ import annotations
@@ -24,11 +23,9 @@ Progress = Callable[[int, int], None]
 MOST_POINTS = 5000  # of a search: its matrices are n × n, and a restart at 5 000 takes minutes
 _MOST_VARIABLES = 20_000  # of a linear program
 _ENTRIES_AT_ONCE = 600_000  # of the cosines of a batch: they should stay in the cache
-_RESTART_ENTRIES = 6_000_000  # of the cosines of all restarts, where their number is not given
-_POOL, _HOLES_TRIED = 16, 256
-_RANKED, _RANKING_PROGRAMS, _MOST_PROGRAMS = 6, 4, 200
-_PROGRAM_VARIABLES = 60_000  # of all programs of the last polish: a large one gets fewer
-_RESTARTS_PER_ROUND = 12  # a round of hops takes as long as about half so many restarts
+_RESTART_ENTRIES = 1_100_000  # of the cosines of all restarts, where their number is not given
+_POOL, _POLISHED, _HOLES_TRIED = 16, 4, 256
+_RESTARTS_PER_ROUND = 6  # a round of hops takes as long as about so many restarts
 _HOP_BLUNTEST, _HOP_FACTOR = 16.0, 2.0
 
 
@@ -51,8 +48,8 @@ class _Clock:
 
 
 def default_restarts(points: int) -> int:
-    """Return how many restarts a search makes where that is not said: 96 for up to 250 points."""
-    return max(4, min(96, _RESTART_ENTRIES // points**2))
+    """Return how many restarts a search makes where that is not said: 64 for up to 131 points."""
+    return max(8, min(64, _RESTART_ENTRIES // points**2))
 
 
 def search(
@@ -73,7 +70,7 @@ def search(
 
     clock = _Clock(seconds)
     rounds = max(1, restarts // _RESTARTS_PER_ROUND)
-    total = restarts + rounds + _RANKED + 1
+    total = restarts + rounds + _POLISHED
     # The products are too small to share among threads, and sharing would change the rounding.
     with threadpool_limits(1, user_api="blas"):
         pool, made = _restart(dim, points, restarts, seed, clock, lambda k: progress(k, total))
@@ -82,7 +79,7 @@ def search(
                 break
             _hop(pool, np.random.default_rng([seed, 1, turn]), clock)
             progress(made + turn + 1, total)
-        found = _polish_best(pool, clock, lambda k: progress(restarts + rounds + k, total))
+        found = _polish_best(pool, clock, lambda k: progress(total - _POLISHED + k, total))
     progress(total, total)
     return Found(found.rows, made, found.converged)
 
@@ -158,19 +155,17 @@ def move_into_holes(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _polish_best(pool: _Pool, clock: _Clock, progress: Callable[[int], None]) -> Found:
-    """Return the best of the pool, polished where the linear program is not too big.
-
-    A few programs put the first of the pool into their true order; the best of them then goes on.
-    """
-    order = np.argsort(pool.largest, kind="stable")[:_RANKED]
-    candidates = [on_sphere(pool.rows[index].astype(np.float64)) for index in order]
-    variables = candidates[0].size - len(candidates[0])
-    if variables > _MOST_VARIABLES:
-        return Found(max(candidates, key=smallest_angle), 0, converged=False)
-    for k, rows in enumerate(candidates):
-        candidates[k] = polish(rows, programs=_RANKING_PROGRAMS, go_on=clock.left).rows
+    """Return the best of the pool's first few, polished where the linear program is not too big."""
+    order = np.argsort(pool.largest, kind="stable")[:_POLISHED]
+    n, dim = pool.rows.shape[1:]
+    best: Found | None = None
+    for k, index in enumerate(order):
+        rows, converged = on_sphere(pool.rows[index].astype(np.float64)), False
+        if n * (dim - 1) <= _MOST_VARIABLES:
+            done = polish(rows, go_on=clock.left)
+            rows, converged = done.rows, done.converged
+        if best is None or smallest_angle(rows) > smallest_angle(best.rows):
+            best = Found(rows, 0, converged)
         progress(k + 1)
-    programs = max(10, min(_MOST_PROGRAMS, _PROGRAM_VARIABLES // variables))
-    best = max(candidates, key=smallest_angle)
-    done = polish(best, programs=programs, go_on=clock.left)
-    return Found(done.rows, 0, done.converged)
+    assert best is not None
+    return best
