@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from pathlib import Path
 
 import numpy as np
@@ -147,6 +148,9 @@ def test_resumed_run_leaves_the_lines_of_an_uninterrupted_one(tmp_path, run):
 
 def test_tensorboard_shows_the_same_steps(tmp_path, run):
     run(0, 7)
+    # TensorBoard reads files in the order of their names: the second, then as text the number of
+    # the process's writer, 10 before 9. A resumed run is another process, seconds later.
+    time.sleep(1.1)
     run(4, 10, offset=0.5)
     steps = [step for step, _ in scalars(tmp_path, "train/loss")]
     assert steps == list(range(1, 11))
