@@ -1,4 +1,4 @@
-"""The verbs of ``arcface-plus data``: pack, unpack, inspect, check; pairs, overlap; subset."""
+"""The verbs of ``arcface-plus data``: records and folders of faces, pair sets, parts of both."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from arcface_plus.cli.data_pairs import overlap_command, pairs_command
+from arcface_plus.cli.data_split import split_command
 from arcface_plus.cli.data_subset import subset_command
 from arcface_plus.cli.progress import counted
 
@@ -20,6 +21,7 @@ app = typer.Typer(
 )
 app.command("pairs")(pairs_command)
 app.command("overlap")(overlap_command)
+app.command("split")(split_command)
 app.command("subset")(subset_command)
 
 Records = Annotated[Path, typer.Argument(help="A .rec file, or the folder of a train.rec.")]

@@ -8,7 +8,13 @@ from typing import Annotated
 
 import typer
 
-TAKES_SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
+from arcface_plus.cli.study_runs import (
+    TAKES_SETTINGS,
+    runs_of_rows,
+    settings_need_training,
+    train_unfinished,
+    whole_numbers,
+)
 
 Runs = Annotated[Path, typer.Option(help="Folder that holds the runs, NAME-seedN.")]
 Output = Annotated[Path, typer.Option(help="Folder for the table and figures.")]
@@ -70,8 +76,7 @@ def study(
     from arcface_plus.studies.accuracy_rows import LAMBDAS, TABLES
     from arcface_plus.studies.accuracy_tables import groups_of_rows, table_rows
 
-    if overrides and not train:
-        raise ValueError(f"{' '.join(overrides)} would change runs, but without --train none runs.")
+    settings_need_training(overrides, train=train)
     rows = TABLES[name]
     if train:
         train_missing(name, runs, configs, seeds, overrides)
@@ -92,23 +97,10 @@ def train_missing(
     name: str, runs: Path, configs: Path, seeds: Sequence[int], overrides: Sequence[str]
 ) -> None:
     """Train every run of a table that is not finished, one after the other."""
-    from arcface_plus.cli.train import train
     from arcface_plus.studies.accuracy_rows import TABLES
-    from arcface_plus.studies.accuracy_tables import ACCURACY, run_name
+    from arcface_plus.studies.accuracy_tables import ACCURACY
 
-    # Seed by seed: an interrupted study has whole comparisons, not whole rows.
-    for seed in seeds:
-        for row in TABLES[name]:
-            run = run_name(row, seed)
-            if (runs / run / ACCURACY).is_file():
-                continue
-            words = ["--name", run, "--seed", str(seed), "--output", str(runs)]
-            resume = "auto" if (runs / run).is_dir() else "never"
-            train(
-                configs / f"{row.config}.yaml",
-                [*row.overrides, *words, *overrides],
-                resume=resume,
-            )
+    train_unfinished(runs_of_rows(TABLES[name], configs, seeds), runs, ACCURACY, overrides)
 
 
 def accuracy_command(
@@ -138,11 +130,3 @@ def write_tables(groups: Sequence, output: Path, name: str, *, last: bool) -> No
     draw_angles(angles, output, f"{name}_angles")
     typer.echo(text)
     typer.echo(f"± sample deviation (± 95 % interval of the mean); written to {output}")
-
-
-def whole_numbers(text: str) -> list[int]:
-    """Return the numbers of ``1,2,3``; ValueError where one is none."""
-    try:
-        return [int(word) for word in text.split(",")]
-    except ValueError:
-        raise ValueError(f"{text!r} must be whole numbers separated by commas.") from None

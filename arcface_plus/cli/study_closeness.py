@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-TAKES_SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
+from arcface_plus.cli.study_runs import Run, settings_need_training, train_unfinished
 
 
 def table_a1_command(
@@ -27,14 +26,12 @@ def table_a1_command(
     Further options are settings of every run (--data.path …).
     """
     from arcface_plus.studies.accuracy_tables import write_csv
-    from arcface_plus.studies.closeness_table import markdown, table_rows
+    from arcface_plus.studies.closeness_table import CONFIG, RESULT, ROWS, markdown, table_rows
 
-    if context.args and not train:
-        raise ValueError(
-            f"{' '.join(context.args)} would change runs, but without --train none runs."
-        )
+    settings_need_training(context.args, train=train)
     if train:
-        train_missing(runs, configs, context.args)
+        wanted = [Run(row.name, configs / f"{CONFIG}.yaml", row.overrides) for row in ROWS]
+        train_unfinished(wanted, runs, RESULT, context.args)
     table = table_rows(runs)
     output.mkdir(parents=True, exist_ok=True)
     write_csv(table, output / "table_a1.csv")
@@ -42,16 +39,3 @@ def table_a1_command(
     (output / "table_a1.md").write_text(text, encoding="utf-8")
     typer.echo(text)
     typer.echo(f"accuracies in percent; written to {output}")
-
-
-def train_missing(runs: Path, configs: Path, overrides: Sequence[str]) -> None:
-    """Train every row that is not finished, one after the other."""
-    from arcface_plus.cli.train import train
-    from arcface_plus.studies.closeness_table import CONFIG, ROWS, is_finished
-
-    for row in ROWS:
-        if is_finished(runs, row):
-            continue
-        resume = "auto" if (runs / row.name).is_dir() else "never"
-        words = [*row.overrides, "--output", str(runs), *overrides]
-        train(configs / f"{CONFIG}.yaml", words, resume=resume)

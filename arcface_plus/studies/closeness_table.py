@@ -16,7 +16,7 @@ CONFIG = "ms1mv2_10k_r18_closeness"
 # Names of the pair sets in the configuration, and the paper's heading of each.
 SETS = {"lfw": "LFW", "cfp_fp": "CFP-FP", "agedb_30": "AgeDB"}
 IJB = ("IJB-B", "IJB-C")
-_RESULT = "verification.json"
+RESULT = "verification.json"
 
 
 class Row(NamedTuple):
@@ -35,7 +35,6 @@ class Row(NamedTuple):
     def overrides(self) -> tuple[str, ...]:
         """What the row changes in the configuration."""
         return (
-            "--name", self.name,
             "--branch.closeness_weight", f"{self.closeness:g}",
             "--branch.diversity_weight", f"{self.diversity:g}",
         )  # fmt: skip
@@ -54,7 +53,7 @@ ROWS = (
 
 def is_finished(runs: Path, row: Row) -> bool:
     """Return whether the run of ``row`` under ``runs`` has been verified at its end."""
-    return (runs / row.name / _RESULT).is_file()
+    return (runs / row.name / RESULT).is_file()
 
 
 def table_rows(runs: Path) -> list[dict[str, Any]]:
@@ -67,7 +66,7 @@ def table_rows(runs: Path) -> list[dict[str, Any]]:
     for number, row in enumerate(ROWS, start=1):
         results: dict[str, Any] = {}
         if is_finished(runs, row):
-            text = (runs / row.name / _RESULT).read_text(encoding="utf-8")
+            text = (runs / row.name / RESULT).read_text(encoding="utf-8")
             results = json.loads(text)["results"]
         cells: dict[str, Any] = {
             "model": number,

@@ -1,0 +1,78 @@
+"""Part the people of an image folder into those to train on and those to test on."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from arcface_plus.data.folder import folders_in
+
+
+class PeopleSplit(NamedTuple):
+    """Names of the people of each part, sorted; nobody is in both."""
+
+    train: list[str]
+    test: list[str]
+
+
+def split_people(
+    people: Sequence[str], test_people: int, *, seed: int = 0, leave_out: Sequence[str] = ()
+) -> PeopleSplit:
+    """Return ``people`` without ``leave_out``, ``test_people`` of them for testing.
+
+    A person's place in the draw depends on ``seed`` and the name alone: with people added, those
+    tested before are tested still, but for as many as newcomers drawn before them displace.
+
+    Raises ValueError for a name to leave out that is not there, and where fewer than two people
+    would be left in a part.
+    """
+    known = set(people)
+    if strangers := sorted(set(leave_out) - known):
+        raise ValueError(
+            f"{', '.join(strangers)} cannot be left out: nobody of that name is there. Names are "
+            f"those of the folders, such as {min(known, default='(none)')}."
+        )
+    left = sorted(known - set(leave_out))
+    if test_people < 2 or len(left) - test_people < 2:
+        raise ValueError(
+            f"{test_people} people for testing of {len(left)} cannot be: training and testing need "
+            f"at least two people each, so choose 2 to {len(left) - 2}."
+        )
+    drawn = sorted(left, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
+    return PeopleSplit(sorted(drawn[test_people:]), sorted(drawn[:test_people]))
+
+
+def split_folder(
+    source: Path,
+    output: Path,
+    test_people: int,
+    *,
+    seed: int = 0,
+    leave_out: Sequence[str] = (),
+    copy: bool = False,
+) -> PeopleSplit:
+    """Make ``output/train`` and ``output/test`` of the people of ``source/PERSON/IMAGE``.
+
+    Each person's folder is a symbolic link to the one in ``source``, or with ``copy`` a copy.
+    Raises FileNotFoundError where ``source`` is no folder, ValueError where ``output/train`` or
+    ``output/test`` is there, and as ``split_people``.
+    """
+    if not source.is_dir():
+        raise FileNotFoundError(f"image folder {source} does not exist or is not a folder.")
+    split = split_people(folders_in(source), test_people, seed=seed, leave_out=leave_out)
+    parts = {output / "train": split.train, output / "test": split.test}
+    for part in parts:
+        if part.exists():
+            raise ValueError(f"{part} exists; remove it, or choose another output folder.")
+    for part, people in parts.items():
+        part.mkdir(parents=True)
+        for person in people:
+            origin = (source / person).resolve()
+            if copy:
+                shutil.copytree(origin, part / person)
+            else:
+                (part / person).symlink_to(origin, target_is_directory=True)
+    return split
