@@ -136,7 +136,10 @@ def _add_comparison(table: Table, comparison: Comparison) -> None:
 
 
 def _plain(entry: Entry) -> dict[str, Any]:
+    from arcface_plus.evaluation.distribution import distance_distribution
+
     content = {**entry.facts, **entry.result.to_dict(), "intervals": entry.intervals.to_dict()}
+    content["distribution"] = distance_distribution(entry.distances, entry.is_same).to_dict()
     if entry.advice is not None:
         content["advice"] = entry.advice.to_dict()
     if entry.comparison is not None:

@@ -15,6 +15,7 @@ from arcface_plus.data.orl import orl_pairs
 from arcface_plus.data.pairs import PairSet, load_pairs
 from arcface_plus.distributed import Group
 from arcface_plus.evaluation.baselines import raw_pixel_embeddings
+from arcface_plus.evaluation.distribution import distance_distribution
 from arcface_plus.evaluation.embedding import pair_distances
 from arcface_plus.evaluation.intervals import Intervals
 from arcface_plus.evaluation.report import ReportSection, section_intervals
@@ -123,7 +124,13 @@ class PairEvaluation:
                 "pairs": {name: repr(pairs) for name, pairs in self.sets.items()},
             },
             "results": {
-                name: {**scored.result.to_dict(), "intervals": intervals[name].to_dict()}
+                name: {
+                    **scored.result.to_dict(),
+                    "intervals": intervals[name].to_dict(),
+                    "distribution": distance_distribution(
+                        scored.distances, self.sets[name].is_same
+                    ).to_dict(),
+                }
                 for name, scored in self.last.items()
             },
             "untrained_net": self.untrained(),

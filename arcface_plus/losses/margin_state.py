@@ -30,6 +30,10 @@ class MarginState(nn.Module):
         """Return the learned numbers () by name."""
         return dict(self.named_parameters())
 
+    def summary(self) -> dict[str, float]:
+        """Return both as plain numbers, to be shown; the host waits for the device."""
+        return {name: value.item() for name, value in (self.running() | self.learned()).items()}
+
     @torch.no_grad()
     def observe(self, samples: Samples, plan: StepPlan) -> None:
         """Move the running averages by a micro-batch of all ranks; they then serve to score it.

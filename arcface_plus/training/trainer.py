@@ -220,6 +220,9 @@ class Trainer:
             self.monitor.say(message)
         values = self.window.close(self.config.train.global_batch)
         values |= self.head.mma.summary(self.head.weight, self.step) | self.predicted
+        values |= {
+            f"margin_{name}": value for name, value in self.head.margin_state.summary().items()
+        }
         if self.branch is not None:
             values |= self.branch.summary()
         values["epoch"] = round(self.step / self.loader.steps.steps_per_epoch, 4)
@@ -302,7 +305,8 @@ class _Window:
         self._reset()
 
     def _reset(self) -> None:
-        self.sums = torch.zeros(6, device=self.device, dtype=torch.float64)
+        self.sums: dict[str, Tensor] = {}
+        self.counted = torch.zeros((), device=self.device, dtype=torch.float64)
         self.steps, self.waited, self.learning_rate = 0, 0.0, 0.0
         self.began = time.perf_counter()
 
@@ -318,38 +322,43 @@ class _Window:
         skip: Tensor,
         learning_rate: float,
     ) -> None:
-        classification = torch.stack([o.classification.detach() for o in outputs]).sum()
-        mma = outputs[-1].mma
-        angle = torch.cat([o.target_cosine for o in outputs]).clamp(-1, 1).acos().mean()
-        absent = torch.zeros_like(loss)
-        numbers = torch.stack([
-            loss,
-            classification,
-            absent if mma is None else mma.detach(),
-            absent if penalty is None else penalty,
-            angle,
-        ]).double()  # fmt: skip
-        kept = torch.where(skip.bool(), torch.zeros_like(numbers), numbers)
-        self.sums += torch.cat([kept, (1 - skip.double()).reshape(1)])
-        self.has_mma, self.has_penalty = mma is not None, penalty is not None
+        """Add a step's numbers; those of a skipped one do not count."""
+        numbers = {"loss": loss, **_step_numbers(outputs, penalty)}
+        kept = 1 - skip.double()
+        for name, value in numbers.items():
+            value = torch.where(skip.bool(), torch.zeros_like(value), value).double()
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+        self.counted = self.counted + kept
         self.steps += 1
         self.learning_rate = learning_rate
 
     def close(self, global_batch: int) -> dict[str, Any]:
-        loss, classification, mma, penalty, angle, count = self.sums.tolist()
+        *sums, count = torch.stack([*self.sums.values(), self.counted]).tolist()
         seconds = max(1e-9, time.perf_counter() - self.began)
         values: dict[str, Any] = {}
         if count:  # otherwise every step was skipped: there is no mean to tell
-            values["loss"] = loss / count
-            values["classification"] = classification / count
-            if self.has_mma:
-                values["mma"] = mma / count
-            if self.has_penalty:
-                values["regularizer"] = penalty / count
-            values["target_angle"] = math.degrees(angle / count)
+            values = {name: each / count for name, each in zip(self.sums, sums, strict=True)}
+            values["target_angle"] = math.degrees(values["target_angle"])
         values["lr"] = self.learning_rate
         values["images_per_second"] = self.steps * global_batch / seconds
         values["data_wait"] = min(1.0, self.waited / seconds)
         self.is_first = False
         self._reset()
         return values
+
+
+def _step_numbers(outputs: list[HeadOutput], penalty: Tensor | None) -> dict[str, Tensor]:
+    """Return what a step says beside its loss, by its name in metrics.jsonl; angle in radians."""
+    numbers = {"classification": torch.stack([o.classification.detach() for o in outputs]).sum()}
+    if (mma := outputs[-1].mma) is not None:
+        numbers["mma"] = mma.detach()
+    if penalty is not None:
+        numbers["regularizer"] = penalty
+    norms = [o.norm_penalty.detach() for o in outputs if o.norm_penalty is not None]
+    if norms:
+        numbers["norm_penalty"] = torch.stack(norms).sum()
+    qualities = [o.quality.detach() for o in outputs if o.quality is not None]
+    if qualities:
+        numbers["quality"] = torch.cat(qualities).mean()
+    cosines = torch.cat([o.target_cosine for o in outputs])
+    return numbers | {"target_angle": cosines.clamp(-1, 1).acos().mean()}

@@ -322,6 +322,12 @@ def test_script_alone_and_under_torchrun(repository, npz, pair_set, tmp_path):
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("accuracy") == 1, "only rank 0 speaks"
         results.append(json.loads(out.read_text()))
+    # Nets round as the batches are; what is counted does not show it, but plain cosines do.
+    views = [entry.pop("distribution") for found in results for entry in found["results"]]
+    assert views[0].keys() == views[1].keys()
+    for name, value in views[0].items():
+        expected = value if isinstance(value, list | dict) else pytest.approx(value, abs=1e-5)
+        assert views[1][name] == expected, name
     assert results[0] == results[1]
 
 
@@ -339,6 +345,16 @@ def test_lfw_embeddings(app, shared_data):
     result = run(app, "--embeddings", npz, "--pairs", shared_data / "lfw" / "pairs.txt")
     assert "0.99450 ± 0.00466" in result.output and "0.999043" in result.output
     assert "4281 people left out in turn" in result.output
+
+
+def test_lfw_distribution_in_json(app, shared_data, tmp_path):
+    npz = shared_data / "embeddings" / "lfw_mobilefacenet_y1.npz"
+    words = ["--embeddings", npz, "--pairs", shared_data / "lfw" / "pairs.txt"]
+    run(app, *words, "--json", tmp_path / "out.json")
+    (entry,) = results(tmp_path / "out.json")
+    view = entry["distribution"]
+    assert view["boundary"] == pytest.approx(0.305, abs=5e-4)
+    assert view["crossing"] == pytest.approx(0.250, abs=5e-4) and view["coarse"] == ["tail"]
 
 
 def test_intervals_of_six_thousand_pairs_take_less_than_three_seconds(shared_data):

@@ -51,6 +51,8 @@ def test_numbers_history_and_file(pairs, model, tmp_path: Path) -> None:
     assert written["untrained_net"]["mine"]["step"] == 0
     assert written["raw_pixels"]["mine"]["accuracy"] >= 0.9, "identical pixels are easy"
     assert written["results"]["mine"]["folds"] == 5
+    view = written["results"]["mine"]["distribution"]
+    assert view["positives"] + view["negatives"] == len(pairs)
 
 
 def test_scoring_a_step_again_replaces_it(pairs, model) -> None:

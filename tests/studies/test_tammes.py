@@ -68,6 +68,14 @@ def test_closed_forms(dim: int, points: int, method: str, degrees: float) -> Non
     assert solution.converged and solution.certified <= solution.angle
 
 
+@pytest.mark.parametrize(("dim", "points"), [(1024, 1025), (300, 600)])
+def test_many_closest_pairs_in_many_dimensions_fit_into_memory(dim: int, points: int) -> None:
+    """Every pair of these is among the closest: their chords at once would be gigabytes."""
+    solution = solve_with_report(dim, points)
+    expected = math.acos(-1 / dim) if points == dim + 1 else math.pi / 2
+    assert 0 <= expected - solution.certified < 1e-12
+
+
 def test_others_have_no_closed_form() -> None:
     assert closed_form(3, 7) is None and closed_form(4, 24) is None
 
@@ -83,6 +91,26 @@ def test_certificate_is_below_the_angle_and_close_to_it(scale: float) -> None:
     if scale > 1e-5:  # arccos of the naive reference loses the digits of smaller angles
         assert certified <= naive_angle(rows) + 1e-12
         assert angle == pytest.approx(naive_angle(rows), abs=1e-10)
+
+
+def test_certificate_holds_against_longer_arithmetic() -> None:
+    """At chords, at cosines and near π: never above the angle of the exact rows."""
+    mpmath = pytest.importorskip("mpmath")
+    rng = np.random.default_rng(2)
+    for degrees in (1e-6, 0.5, 20.0, 59.9, 60.1, 90.0, 119.9, 120.1, 179.0, 179.99999):
+        for dim in (2, 5):
+            a, b = np.linalg.qr(rng.standard_normal((dim, 2)))[0].T
+            turn = math.radians(degrees)
+            rows = np.array([a, math.cos(turn) * a + math.sin(turn) * b])
+            rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+            with mpmath.workdps(60):
+                first, second = ([mpmath.mpf(x) for x in row.tolist()] for row in rows)
+                dot = mpmath.fsum(x * y for x, y in zip(first, second, strict=True))
+                norms = [mpmath.sqrt(mpmath.fsum(x * x for x in row)) for row in (first, second)]
+                exact = mpmath.acos(dot / norms[0] / norms[1])
+                assert mpmath.mpf(certified_angle(rows)) <= exact
+                assert abs(exact - certified_angle(rows)) < 2e-14
+                assert abs(exact - smallest_angle(rows)) < 4e-15
 
 
 def test_rows_of_other_lengths_are_refused() -> None:

@@ -11,8 +11,10 @@ import torch
 
 from arcface_plus import load_model
 from arcface_plus.cli.train import train
+from arcface_plus.config import load_config
 from arcface_plus.data.pairs import save_pairs_bin
 from arcface_plus.training.guard import NonFiniteError
+from arcface_plus.training.snapshot import check_resumable
 
 
 def lines(folder: Path, kind: str = "train") -> list[dict]:
@@ -39,6 +41,29 @@ def test_leaves_a_run_folder(tiny: Path) -> None:
         assert all(math.isfinite(entry[key]) for entry in logged), key
     model = load_model(folder)
     assert not model.training and model.preprocessing.size == 32
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_logs_what_a_margin_keeps_and_costs(tiny: Path, accumulate: int) -> None:
+    words = ["--head.margin", "{}", "--train.accumulate", str(accumulate), "--name"]
+    magface = "{kind: magface, penalty: 35, s: 32}"
+    folder = train(tiny, [*words, "mag", "--head.adaptive", magface, "--head.mma_weight", "0"])
+    for entry in lines(folder):
+        total = entry["classification"] + 35 * entry["norm_penalty"]
+        assert entry["loss"] == pytest.approx(total, rel=1e-6)
+        assert entry["quality"] > 0 and "mma" not in entry
+        a, u_a = min(max(entry["quality"], 10), 110), 110
+        assert entry["norm_penalty"] == pytest.approx(1 / a + a / u_a**2, rel=0.05)
+    folder = train(tiny, [*words, "curricular", "--head.adaptive", "{kind: curricularface, s: 32}"])
+    t = 0.0
+    for entry in lines(folder):
+        # A step moves t by the mean own cosine, which the mean own angle nearly tells.
+        t = 0.99 * t + 0.01 * math.cos(math.radians(entry["target_angle"]))
+        assert entry["margin_t"] == pytest.approx(t, abs=2e-3)
+        assert "quality" not in entry and "norm_penalty" not in entry
+    folder = train(tiny, [*words, "uni", "--head.adaptive", "{kind: uniface, s: 32}"])
+    thresholds = [entry["margin_threshold"] for entry in lines(folder)]
+    assert all(map(math.isfinite, thresholds)) and len(set(thresholds)) == len(thresholds)
 
 
 def test_same_seed_same_bits_and_other_seed_others(tiny: Path) -> None:
@@ -70,11 +95,31 @@ def test_reused_neighbours_resume_exactly(tiny: Path) -> None:
     assert [e["mma"] for e in lines(cut)] == [e["mma"] for e in lines(whole)]
 
 
+BRANCH = ["--branch.enabled", "true", "--branch.classes", "3", "--branch.hard_classes", "4"]
+
+
+def _forget(checkpoint: Path, *keys: str) -> None:
+    """Make ``checkpoint`` one of before there was the setting ``keys``."""
+    saved = json.loads((checkpoint / "state.json").read_text())
+    section = saved["config"]
+    for key in keys[:-1]:
+        section = section[key]
+    del section[keys[-1]]
+    (checkpoint / "state.json").write_text(json.dumps(saved))
+
+
 def test_resume_refuses_other_settings_and_damage(tiny: Path) -> None:
     folder = train(tiny, ["--train.steps", "3"])
     with pytest.raises(ValueError, match=r"optim\.lr: 0\.05 → 0\.01"):
         train(tiny, ["--optim.lr", "0.01"], resume="auto")
     newest = folder / "checkpoints" / "step-00000003"
+    _forget(newest, "head", "sample_rate")
+    _forget(newest, "branch")
+    with pytest.raises(ValueError, match=r"head\.sample_rate: 1\.0 → 0\.5"):
+        train(tiny, ["--head.sample_rate", "0.5"], resume="auto")
+    with pytest.raises(ValueError, match=r"branch\.enabled: False → True"):
+        train(tiny, BRANCH, resume="auto")
+    check_resumable(newest, load_config(tiny))
     part = next(newest.glob("__*"))
     content = bytearray(part.read_bytes())
     content[len(content) // 2] ^= 1
