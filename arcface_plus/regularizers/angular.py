@@ -65,8 +65,8 @@ class AngularRegularizer:
     ) -> None:
         if not isinstance(model, nn.Module):
             raise ValueError(f"model is a {type(model).__name__}, but must be a torch.nn.Module.")
-        if seed < 0:
-            raise ValueError(f"seed is {seed}, but must be 0 or above.")
+        if not isinstance(seed, int) or seed < 0:
+            raise ValueError(f"seed is {seed!r}, but must be a whole number, 0 or above.")
         self.penalty = AngularPenalty(kind, s, fraction, half_space, temperature, rows)
         self.weight = weight
         self.seed = seed
@@ -81,8 +81,9 @@ class AngularRegularizer:
 
     @weight.setter
     def weight(self, value: float) -> None:
-        if not (math.isfinite(value) and value >= 0):
-            raise ValueError(f"weight is {value}, but must be a finite number, 0 or above.")
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not (number and math.isfinite(value) and value >= 0):
+            raise ValueError(f"weight is {value!r}, but must be a finite number, 0 or above.")
         self._weight = value
 
     @property

@@ -96,7 +96,9 @@ def _no_match(found: FoundLayers, argument: str, pattern: str) -> str:
     if unfit:
         return f"{argument}: {pattern!r} matches no layer with rows to compare{_listed(unfit)}."
     names = [name for layer in found.layers for name in layer.names]
-    near = difflib.get_close_matches(pattern.strip("*"), names, n=3, cutoff=0.4)
+    known = {name.lower(): name for name in [*names, *(_WORDS if argument == "layers" else ())]}
+    near = difflib.get_close_matches(pattern.strip("*").lower(), known, n=3, cutoff=0.4)
+    near = [known[name] for name in near]
     hint = f"the nearest are {', '.join(near)}" if near else f"there are {_some(names)}"
     return f"{argument}: {pattern!r} matches no layer; {hint}."
 

@@ -328,7 +328,11 @@ def test_a_row_without_direction_is_named_with_its_layer() -> None:
     ("options", "message"),
     [
         ({"weight": -1.0}, "weight is -1.0"),
-        ({"seed": -1}, "seed is -1, but must be 0 or above"),
+        ({"weight": "0.1"}, "weight is '0.1', but must be a finite number"),
+        ({"weight": True}, "weight is True, but must be a finite number"),
+        ({"seed": -1}, "seed is -1, but must be a whole number, 0 or above"),
+        ({"seed": 0.5}, "seed is 0.5, but must be a whole number"),
+        ({"layers": "Hidden"}, "layers: 'Hidden' matches no layer; the nearest are hidden"),
         ({"kind": "mmma"}, "kind is 'mmma'"),
         ({"layers": "stem"}, "layers: 'stem' matches no layer"),
         ({"rows": 0}, "rows is 0"),
