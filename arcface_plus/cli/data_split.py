@@ -14,8 +14,9 @@ def split_command(
     test_people: Annotated[int, typer.Option(help="People for testing; the others are trained.")],
     seed: Annotated[int, typer.Option(help="Which people; the same seed, the same ones.")] = 0,
     leave_out: Annotated[
-        str, typer.Option(help="People for neither part, such as those of another test set: A,B.")
-    ] = "",
+        list[str] | None,
+        typer.Option(help="A person for neither part, such as one of another test set; repeat it."),
+    ] = None,
     copy: Annotated[
         bool, typer.Option("--copy", help="Copy the images instead of linking the folders.")
     ] = False,
@@ -27,7 +28,8 @@ def split_command(
     """
     from arcface_plus.data.people_split import split_folder
 
-    names = [name.strip() for name in leave_out.split(",") if name.strip()]
-    split = split_folder(source, output, test_people, seed=seed, leave_out=names, copy=copy)
+    split = split_folder(
+        source, output, test_people, seed=seed, leave_out=leave_out or [], copy=copy
+    )
     typer.echo(f"{output / 'train'}: {len(split.train)} people")
     typer.echo(f"{output / 'test'}: {len(split.test)} people")

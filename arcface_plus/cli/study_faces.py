@@ -47,7 +47,7 @@ def face_margins_command(
         table_rows,
     )
 
-    settings_need_training(context.args, train=train)
+    settings_need_training([*(["--rows", rows] if rows else []), *context.args], train=train)
     chosen = chosen_rows([name.strip() for name in rows.split(",") if name.strip()])
     numbers = whole_numbers(seeds)
     if train:

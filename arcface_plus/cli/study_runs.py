@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from arcface_plus.config import RunConfig
     from arcface_plus.studies.accuracy_rows import Row
 
 # Of a command whose further options are settings of every run.
 TAKES_SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+# Settings that say where and how fast a run is, not what comes out of it.
+_PLACES = {
+    ("output",),
+    ("data", "path"),
+    ("data", "workers"),
+    ("train", "log_every"),
+    ("train", "checkpoint_every"),
+    ("train", "keep_checkpoints"),
+}
 
 
 class Run(NamedTuple):
@@ -42,15 +53,53 @@ def runs_of_rows(rows: Iterable[Row], configs: Path, seeds: Sequence[int]) -> li
 def train_unfinished(
     wanted: Iterable[Run], runs: Path, result: str, overrides: Sequence[str]
 ) -> None:
-    """Train (or continue) those of ``wanted`` without ``runs/NAME/result``, one after the other."""
-    from arcface_plus.cli.train import train
+    """Train (or continue) those of ``wanted`` without ``runs/NAME/result``, one after the other.
 
+    Raises ValueError, before any is trained, where a finished one had other settings.
+    """
+    from arcface_plus.cli.train import train
+    from arcface_plus.config import load_config
+
+    unfinished = []
     for run in wanted:
-        if (runs / run.name / result).is_file():
-            continue
-        resume = "auto" if (runs / run.name).is_dir() else "never"
         words = [*run.overrides, "--name", run.name, "--output", str(runs), *overrides]
+        config = load_config(run.config, words)
+        if (runs / run.name / result).is_file():
+            _check_same(runs / run.name, config)
+        else:
+            unfinished.append((run, words))
+    for run, words in unfinished:
+        resume = "auto" if (runs / run.name).is_dir() else "never"
         train(run.config, words, resume=resume)
+
+
+def _check_same(folder: Path, wanted: RunConfig) -> None:
+    """Raise ValueError where the finished run in ``folder`` is not the one that is wanted."""
+    from arcface_plus.config import load_config
+
+    done = load_config(folder / "config.yaml").model_dump(mode="json")
+    now = wanted.model_dump(mode="json")
+    changed = [
+        f"{'.'.join(key)}: {value!r} → {after!r}"
+        for key, value, after in _differences(done, now)
+        if key not in _PLACES
+    ]
+    if changed:
+        raise ValueError(
+            f"{folder} was trained with other settings: {'; '.join(changed)}. Ask for those, "
+            "remove the folder, or choose another --runs."
+        )
+
+
+def _differences(
+    done: dict[str, Any], now: dict[str, Any], path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Any, Any]]:
+    for key in done.keys() | now.keys():
+        before, after = done.get(key), now.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            yield from _differences(before, after, (*path, key))
+        elif before != after:
+            yield (*path, key), before, after
 
 
 def settings_need_training(settings: Sequence[str], *, train: bool) -> None:

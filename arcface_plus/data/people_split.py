@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from arcface_plus.data.folder import folders_in
+from arcface_plus.data.folder import ImageFolder
 
 
 class PeopleSplit(NamedTuple):
@@ -36,6 +36,10 @@ def split_people(
             f"those of the folders, such as {min(known, default='(none)')}."
         )
     left = sorted(known - set(leave_out))
+    if len(left) < 4:
+        raise ValueError(
+            f"{len(left)} people cannot be parted: training and testing need at least two each."
+        )
     if test_people < 2 or len(left) - test_people < 2:
         raise ValueError(
             f"{test_people} people for testing of {len(left)} cannot be: training and testing need "
@@ -57,13 +61,19 @@ def split_folder(
     """Make ``output/train`` and ``output/test`` of the people of ``source/PERSON/IMAGE``.
 
     Each person's folder is a symbolic link to the one in ``source``, or with ``copy`` a copy.
-    Raises FileNotFoundError where ``source`` is no folder, ValueError where ``output/train`` or
-    ``output/test`` is there, and as ``split_people``.
+    Raises as ``ImageFolder`` for ``source``, as ``split_people``, and ValueError where
+    ``output`` lies in ``source``, or ``output/train`` or ``output/test`` is there.
     """
-    if not source.is_dir():
-        raise FileNotFoundError(f"image folder {source} does not exist or is not a folder.")
-    split = split_people(folders_in(source), test_people, seed=seed, leave_out=leave_out)
+    if output.resolve().is_relative_to(source.resolve()):
+        raise ValueError(
+            f"{output} must not lie in {source}: its parts would count as people there. Choose "
+            "another output folder."
+        )
+    people = ImageFolder(source).class_names
+    split = split_people(people, test_people, seed=seed, leave_out=leave_out)
     parts = {output / "train": split.train, output / "test": split.test}
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"{output} is a file; choose another output folder.")
     for part in parts:
         if part.exists():
             raise ValueError(f"{part} exists; remove it, or choose another output folder.")

@@ -60,9 +60,18 @@ def read_results(runs: Path, seeds: Sequence[int]) -> dict[str, dict[int, dict[s
         for seed in seeds:
             path = runs / run_name(row, seed) / RESULT
             if path.is_file():
-                content = json.loads(path.read_text(encoding="utf-8"))
-                found[row.label][seed] = content["results"]
+                found[row.label][seed] = _results(path)
     return found
+
+
+def _results(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))["results"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is damaged, or another program's ({error}); train the run again with "
+            "--overwrite, or remove its folder."
+        ) from error
 
 
 def table_rows(found: dict[str, dict[int, dict[str, Any]]]) -> list[dict[str, Any]]:

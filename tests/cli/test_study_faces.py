@@ -82,6 +82,9 @@ def test_study_trains_every_row_and_writes_the_table(cli, data: Path, tmp_path: 
     assert len(runs) == 2 * len(ROWS) and f"{CONFIG}-arcface-seed1" in runs
     again = cli(*words, "--train", "--seeds", "1,2", *shrunk)  # nothing is left to train
     assert again.exit_code == 0 and "step 1/3" not in again.stdout
+    for other, message in (("--train.steps", "steps: 3 → 4"), ("--train.stepz", "stepz")):
+        refused = cli(*words, "--train", "--seeds", "1,2", *shrunk, other, 4)
+        assert refused.exit_code == 2 and message in refused.stderr
     text = (tmp_path / "out" / "face_margins.md").read_text()
     assert text.count("| 2 |") == 2 * len(ROWS) and "not run" not in text and "lfw AUC" in text
     lines = (tmp_path / "runs" / f"{CONFIG}-closeness-seed1" / "metrics.jsonl").read_text()
@@ -120,4 +123,11 @@ def test_unknown_rows_and_missing_runs_are_refused(cli, tmp_path: Path) -> None:
     assert answer.exit_code == 2 and "--train" in answer.stderr
     answer = cli("study", "face-margins", "--output", tmp_path / "out", "--optim.lr", "1")
     assert answer.exit_code == 2 and "without --train" in answer.stderr
+    answer = cli("study", "face-margins", "--output", tmp_path / "out", "--rows", "arcface")
+    assert answer.exit_code == 2 and "without --train" in answer.stderr
+    folder = tmp_path / f"{CONFIG}-arcface-seed1"
+    folder.mkdir()
+    (folder / "verification.json").write_text('{"results": ')
+    answer = cli("study", "face-margins", "--output", tmp_path / "out", "--runs", tmp_path)
+    assert answer.exit_code == 2 and "verification.json is damaged" in answer.stderr
     assert not (tmp_path / "out").exists()

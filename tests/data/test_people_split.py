@@ -69,13 +69,33 @@ def test_too_few_in_a_part(faces: Path, tmp_path: Path, wanted: int) -> None:
 
 def test_a_stranger_cannot_be_left_out(cli, faces: Path, tmp_path: Path) -> None:
     words = ["data", "split", faces, tmp_path / "out", "--test-people", 2]
-    answer = cli(*words, "--leave-out", "p01,p77")
+    answer = cli(*words, "--leave-out", "p01", "--leave-out", "p77")
     assert answer.exit_code == 2 and "p77" in answer.stderr and "p01" not in answer.stderr
-    answer = cli(*words, "--leave-out", "p01, p02")
+    answer = cli(*words, "--leave-out", "p01", "--leave-out", "p02")
     assert answer.exit_code == 0 and "test: 2 people" in answer.stdout
     assert not (tmp_path / "out" / "train" / "p01").exists()
     answer = cli(*words)
     assert answer.exit_code == 2 and "exists" in answer.stderr
+
+
+@pytest.mark.parametrize("place", ["", "out", "p01", "p01/out"])
+def test_never_into_the_source(faces: Path, place: str) -> None:
+    before = sorted(faces.rglob("*"))
+    with pytest.raises(ValueError, match="must not lie in"):
+        split_folder(faces, faces / place, 2)
+    assert sorted(faces.rglob("*")) == before
+
+
+def test_a_person_without_images_is_named(faces: Path, tmp_path: Path) -> None:
+    (faces / "nobody").mkdir()
+    with pytest.raises(ValueError, match="nobody holds no image"):
+        split_folder(faces, tmp_path / "out", 2)
+    (faces / "nobody").rmdir()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="is a file"):
+        split_folder(faces, tmp_path / "file", 2)
+    with pytest.raises(ValueError, match="3 people cannot be parted"):
+        split_folder(faces, tmp_path / "out", 2, leave_out=["p00", "p01", "p02"])
 
 
 def test_no_folder(cli, tmp_path: Path) -> None:
