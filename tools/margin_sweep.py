@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from arcface_plus.cli.study_runs import Run, train_unfinished
 from arcface_plus.studies.margin_sweep import (
     TABLE3,
     WC_RELU,
@@ -24,6 +25,7 @@ from arcface_plus.studies.margin_sweep import (
     sweep_runs,
     write_sweep,
 )
+from arcface_plus.studies.run_results import VERIFICATION
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -44,12 +46,9 @@ def main(words: Sequence[str] | None = None) -> int:
             print("torchrun --nproc_per_node=8 " + shlex.join(command))
         return 0
     try:
-        results = {}
-        for run in runs:
-            folder = known.output / run.name
-            if read_accuracies(folder) is None:
-                train(run, known.config, known.output, overrides)
-            results[run.name] = read_accuracies(folder) or {}
+        wanted = [Run(run.name, known.config, run.overrides()) for run in runs]
+        train_unfinished(wanted, known.output, VERIFICATION, overrides)
+        results = {run.name: read_accuracies(known.output / run.name) or {} for run in runs}
         for path in write_sweep(known.output, runs, results):
             print(path)
     except (ValueError, OSError) as error:
@@ -60,12 +59,6 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def run_words(run: SweepRun, output: Path, overrides: Sequence[str]) -> list[str]:
     return [*run.overrides(), "--output", str(output), *overrides]
-
-
-def train(run: SweepRun, config: Path, output: Path, overrides: Sequence[str]) -> None:
-    from arcface_plus.cli.train import train as train_run
-
-    train_run(config, run_words(run, output, overrides), resume="auto")
 
 
 if __name__ == "__main__":

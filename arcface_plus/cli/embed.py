@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from arcface_plus.cli.model_options import BatchSize, Device, Flip, Precision, Preprocessing, Resize
+
 
 def embed_command(
     model: Annotated[Path, typer.Option(help="Run folder, .safetensors, .pt or .onnx file.")],
@@ -15,20 +17,15 @@ def embed_command(
     ],
     output: Annotated[Path, typer.Option(help="The .npz or .parquet to write.")],
     root: Annotated[Path | None, typer.Option(help="Image folder of a pairs.txt.")] = None,
-    flip: Annotated[
-        bool | None,
-        typer.Option("--flip/--no-flip", help="Sum f(x) + f(mirrored x) (as the model states)."),
-    ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images embedded at once.")] = 64,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
-    resize: Annotated[bool, typer.Option(help="Scale images of another size.")] = False,
+    flip: Flip = None,
+    batch_size: BatchSize = 64,
+    device: Device = "auto",
+    precision: Precision = "fp32",
+    resize: Resize = False,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="List unreadable images instead of stopping.")
     ] = False,
-    preprocessing: Annotated[
-        str | None, typer.Option(help="For files that do not state it: insightface, or JSON.")
-    ] = None,
+    preprocessing: Preprocessing = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted export.")
     ] = False,

@@ -9,6 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from arcface_plus.cli.model_options import BatchSize, Device, Precision, Preprocessing
+
 if TYPE_CHECKING:
     from arcface_plus.data.ijb_meta import IjbFaces, TemplatePairs
     from arcface_plus.evaluation.identification import IdentificationResult
@@ -44,12 +46,10 @@ def ijb_command(
     json_path: Annotated[
         Path | None, typer.Option("--json", help="Write every number to this file.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images embedded at once.")] = 64,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
-    preprocessing: Annotated[
-        str | None, typer.Option(help="For files that do not state it: insightface, or JSON.")
-    ] = None,
+    batch_size: BatchSize = 64,
+    device: Device = "auto",
+    precision: Precision = "fp32",
+    preprocessing: Preprocessing = None,
 ) -> None:
     """Pool faces into templates and state TAR@FAR (1:1), rank-k and TPIR@FPIR (1:N)."""
     from arcface_plus.data.ijb_meta import read_faces

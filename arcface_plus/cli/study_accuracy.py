@@ -74,12 +74,12 @@ def study(
     """Train what is missing, if asked, then write the table of ``name`` into ``output``."""
     from arcface_plus.studies.accuracy_figures import draw_sweep
     from arcface_plus.studies.accuracy_rows import LAMBDAS, TABLES
-    from arcface_plus.studies.accuracy_tables import groups_of_rows, table_rows
+    from arcface_plus.studies.accuracy_tables import ACCURACY, groups_of_rows, table_rows
 
     settings_need_training(overrides, train=train)
     rows = TABLES[name]
     if train:
-        train_missing(name, runs, configs, seeds, overrides)
+        train_unfinished(runs_of_rows(rows, configs, seeds), runs, ACCURACY, overrides)
     groups = groups_of_rows(rows, runs, seeds)
     if not any(group.results for group in groups):
         raise ValueError(
@@ -91,16 +91,6 @@ def study(
     if sweep:
         title = "VGG19-BN" if name == "fig3" else "ResNet20"
         draw_sweep(LAMBDAS, table_rows(groups, last=False), output, name, title)
-
-
-def train_missing(
-    name: str, runs: Path, configs: Path, seeds: Sequence[int], overrides: Sequence[str]
-) -> None:
-    """Train every run of a table that is not finished, one after the other."""
-    from arcface_plus.studies.accuracy_rows import TABLES
-    from arcface_plus.studies.accuracy_tables import ACCURACY
-
-    train_unfinished(runs_of_rows(TABLES[name], configs, seeds), runs, ACCURACY, overrides)
 
 
 def accuracy_command(

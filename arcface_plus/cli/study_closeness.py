@@ -26,12 +26,13 @@ def table_a1_command(
     Further options are settings of every run (--data.path …).
     """
     from arcface_plus.studies.accuracy_tables import write_csv
-    from arcface_plus.studies.closeness_table import CONFIG, RESULT, ROWS, markdown, table_rows
+    from arcface_plus.studies.closeness_table import CONFIG, ROWS, markdown, table_rows
+    from arcface_plus.studies.run_results import VERIFICATION
 
     settings_need_training(context.args, train=train)
     if train:
         wanted = [Run(row.name, configs / f"{CONFIG}.yaml", row.overrides) for row in ROWS]
-        train_unfinished(wanted, runs, RESULT, context.args)
+        train_unfinished(wanted, runs, VERIFICATION, context.args)
     table = table_rows(runs)
     output.mkdir(parents=True, exist_ok=True)
     write_csv(table, output / "table_a1.csv")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from arcface_plus.cli.model_options import BatchSize, Device, Flip, Precision, Preprocessing, Resize
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -55,17 +57,12 @@ def distribution_command(
         int, typer.Option(min=1, help="Draw that many cosines at random where there are more.")
     ] = 1_000_000,
     seed: Annotated[int, typer.Option(min=0, help="Seed of that draw.")] = 0,
-    flip: Annotated[
-        bool | None,
-        typer.Option("--flip/--no-flip", help="Sum f(x) + f(mirrored x) (as the model states)."),
-    ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images embedded at once.")] = 64,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
-    resize: Annotated[bool, typer.Option(help="Scale images of another size.")] = False,
-    preprocessing: Annotated[
-        str | None, typer.Option(help="For files that do not state it: insightface, or JSON.")
-    ] = None,
+    flip: Flip = None,
+    batch_size: BatchSize = 64,
+    device: Device = "auto",
+    precision: Precision = "fp32",
+    resize: Resize = False,
+    preprocessing: Preprocessing = None,
 ) -> None:
     """Figure A1 of the closeness paper: histograms of cosines, their boundary and their tail.
 
@@ -229,7 +226,6 @@ def _of_file(
 def _write(output: Path, found: dict[Path, tuple[Cosines, dict[str, Any]]]) -> None:
     """Write the figure and the numbers, and show the main ones."""
     from arcface_plus.cli.json_files import write_json
-    from arcface_plus.evaluation.distribution import describe_cosines
     from arcface_plus.studies.distribution_view import distribution_numbers, draw_distributions
 
     names = [path.name if path.is_dir() else path.stem for path in found]
@@ -241,7 +237,7 @@ def _write(output: Path, found: dict[Path, tuple[Cosines, dict[str, Any]]]) -> N
         for name, (each, facts) in zip(names, found.values(), strict=True)
     ]
     for name, each in cosines.items():
-        typer.echo(f"{name}: {_words(describe_cosines(each.positive, each.negative))}")
+        typer.echo(f"{name}: {_words(each.distribution)}")
     for path in draw_distributions(cosines, output, "distribution"):
         typer.echo(str(path))
     write_json(output / "distribution.json", {"results": numbers})

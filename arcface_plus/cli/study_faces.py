@@ -39,19 +39,19 @@ def face_margins_command(
     from arcface_plus.studies.accuracy_tables import write_csv
     from arcface_plus.studies.face_margins import (
         MEASURES,
-        RESULT,
         ROWS,
         chosen_rows,
         markdown,
         read_results,
         table_rows,
     )
+    from arcface_plus.studies.run_results import VERIFICATION
 
     settings_need_training([*(["--rows", rows] if rows else []), *context.args], train=train)
     chosen = chosen_rows([name.strip() for name in rows.split(",") if name.strip()])
     numbers = whole_numbers(seeds)
     if train:
-        train_unfinished(runs_of_rows(chosen, configs, numbers), runs, RESULT, context.args)
+        train_unfinished(runs_of_rows(chosen, configs, numbers), runs, VERIFICATION, context.args)
     table = table_rows(read_results(runs, numbers))
     if not table:
         raise ValueError(

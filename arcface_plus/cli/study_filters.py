@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from arcface_plus.cli.model_options import Device
 from arcface_plus.cli.progress import counted
 
 Output = Annotated[Path, typer.Option(help="Folder for the table and figures.")]
@@ -50,7 +51,7 @@ def cost_command(
     batch: Annotated[int, typer.Option(min=2, help="Images a step.")] = 128,
     rounds: Annotated[int, typer.Option(min=1, help="Measured steps of each method.")] = 5,
     methods: Annotated[str, typer.Option(help="Names separated by ';', baseline first.")] = "",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Table 3 of the MMA paper: time and peak memory that each penalty adds, in one run."""
     from arcface_plus.distributed import start_world

@@ -69,8 +69,7 @@ def train_unfinished(
         else:
             unfinished.append((run, words))
     for run, words in unfinished:
-        resume = "auto" if (runs / run.name).is_dir() else "never"
-        train(run.config, words, resume=resume)
+        train(run.config, words, resume="auto")
 
 
 def _check_same(folder: Path, wanted: RunConfig) -> None:
@@ -87,14 +86,14 @@ def _check_same(folder: Path, wanted: RunConfig) -> None:
     if changed:
         raise ValueError(
             f"{folder} was trained with other settings: {'; '.join(changed)}. Ask for those, "
-            "remove the folder, or choose another --runs."
+            "remove the folder, or choose another folder of runs."
         )
 
 
 def _differences(
     done: dict[str, Any], now: dict[str, Any], path: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], Any, Any]]:
-    for key in done.keys() | now.keys():
+    for key in {**done, **now}:
         before, after = done.get(key), now.get(key)
         if isinstance(before, dict) and isinstance(after, dict):
             yield from _differences(before, after, (*path, key))

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from arcface_plus.cli.model_options import Device, Flip, Precision, Resize
+
 if TYPE_CHECKING:
     from arcface_plus.cli.verify_scoring import Entry, Scoring
     from arcface_plus.models.preprocessing import Preprocessing
@@ -76,14 +78,11 @@ def verify_command(
     folds: Annotated[
         int | None, typer.Option(help="Folds (as the list states; 10 if it does not).")
     ] = None,
-    flip: Annotated[
-        bool | None,
-        typer.Option("--flip/--no-flip", help="Sum f(x) + f(mirrored x) (as the model states)."),
-    ] = None,
+    flip: Flip = None,
     batch_size: Annotated[int, typer.Option(help="Images embedded at once.")] = 64,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
-    resize: Annotated[bool, typer.Option(help="Scale images of another size.")] = False,
+    device: Device = "auto",
+    precision: Precision = "fp32",
+    resize: Resize = False,
     preprocessing: Annotated[
         str | None,
         typer.Option(

@@ -19,14 +19,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 import numpy as np
 
-from arcface_plus.evaluation.roc import (
-    equal_error_rate,
-    tar_at_far,
-)
+from arcface_plus.evaluation.roc import equal_error_rate, tar_at_far
 from arcface_plus.evaluation.verification import unit_rows
 
 BOUNDARY_SHARE = 0.01  # of the positives, below the boundary
@@ -47,6 +45,11 @@ class Cosines:
     negative: np.ndarray
     positives_in_all: int
     negatives_in_all: int
+
+    @cached_property
+    def distribution(self) -> Distribution:
+        """The numbers of both, made when first asked for; raises as ``describe_cosines``."""
+        return describe_cosines(self.positive, self.negative)
 
 
 @dataclass(frozen=True)
@@ -160,8 +163,7 @@ def pair_cosines(distances: np.ndarray, is_same: np.ndarray) -> Cosines:
 
 def distance_distribution(distances: np.ndarray, is_same: np.ndarray) -> Distribution:
     """Return the numbers of genuine and impostor pairs, of squared distances (N,)."""
-    cosines = pair_cosines(distances, is_same)
-    return describe_cosines(cosines.positive, cosines.negative)
+    return pair_cosines(distances, is_same).distribution
 
 
 def people_cosines(

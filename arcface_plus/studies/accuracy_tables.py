@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -12,6 +11,7 @@ from statistics import mean, stdev
 from typing import Any, NamedTuple
 
 from arcface_plus.studies.accuracy_rows import Row
+from arcface_plus.studies.run_results import read_measured
 
 ACCURACY = "accuracy.json"
 _NEEDED = {"final", "mean_of_last", "minimum_angles"}
@@ -59,13 +59,7 @@ def read_result(folder: Path) -> dict[str, Any]:
             f"{folder} has no {ACCURACY}: it is not a finished run with evaluation.accuracy. "
             "Train it, or continue it with --resume auto."
         )
-    result = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(result, dict) or not result.keys() >= _NEEDED:
-        raise ValueError(
-            f"{path} lacks {', '.join(sorted(_NEEDED))}: it is damaged, or another program's. "
-            "Train the run again with --overwrite."
-        )
-    return result
+    return read_measured(path, _NEEDED)
 
 
 def groups_of_rows(rows: Iterable[Row], runs: Path, seeds: Sequence[int]) -> list[Group]:

@@ -7,16 +7,16 @@ weigh closeness and diversity is our reading, [R]: the supplement names them wit
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from arcface_plus.studies.run_results import read_verification
 
 CONFIG = "ms1mv2_10k_r18_closeness"
 # Names of the pair sets in the configuration, and the paper's heading of each.
 SETS = {"lfw": "LFW", "cfp_fp": "CFP-FP", "agedb_30": "AgeDB"}
 IJB = ("IJB-B", "IJB-C")
-RESULT = "verification.json"
 
 
 class Row(NamedTuple):
@@ -51,11 +51,6 @@ ROWS = (
 )
 
 
-def is_finished(runs: Path, row: Row) -> bool:
-    """Return whether the run of ``row`` under ``runs`` has been verified at its end."""
-    return (runs / row.name / RESULT).is_file()
-
-
 def table_rows(runs: Path) -> list[dict[str, Any]]:
     """Return a row a model: the weights, the accuracies of its run in percent, the paper's.
 
@@ -64,10 +59,7 @@ def table_rows(runs: Path) -> list[dict[str, Any]]:
     """
     table = []
     for number, row in enumerate(ROWS, start=1):
-        results: dict[str, Any] = {}
-        if is_finished(runs, row):
-            text = (runs / row.name / RESULT).read_text(encoding="utf-8")
-            results = json.loads(text)["results"]
+        results = read_verification(runs / row.name) or {}
         cells: dict[str, Any] = {
             "model": number,
             "lambda1": row.closeness,

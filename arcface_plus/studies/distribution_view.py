@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from arcface_plus.evaluation.distribution import Cosines, Distribution, describe_cosines
+from arcface_plus.evaluation.distribution import Cosines, Distribution
 from arcface_plus.studies.figure import COLORS, new_figure, save_figure
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def draw_distributions(models: Mapping[str, Cosines], folder: Path, name: str) -
 def distribution_numbers(cosines: Cosines) -> dict[str, Any]:
     """Return what the picture shows of a model, JSON-able: its numbers and its histograms."""
     return {
-        **describe_cosines(cosines.positive, cosines.negative).to_dict(),
+        **cosines.distribution.to_dict(),
         "positives_in_all": cosines.positives_in_all,
         "negatives_in_all": cosines.negatives_in_all,
         "histogram": {
@@ -85,7 +85,7 @@ def _span(models: Mapping[str, Cosines]) -> tuple[float, float]:
 
 def _draw(axes: Axes, number: int, cosines: Cosines) -> list[Artist]:
     """Draw a model's histograms and lines; return them for its legend."""
-    numbers, line = describe_cosines(cosines.positive, cosines.negative), _LINES[number]
+    numbers, line = cosines.distribution, _LINES[number]
     drawn: list[Artist] = []
     for color, words, values in (
         (_POSITIVE, "same person", cosines.positive),

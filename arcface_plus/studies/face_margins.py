@@ -6,19 +6,18 @@ same images in the same order, so that differences are taken seed by seed.
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from arcface_plus.studies.accuracy_rows import Row
 from arcface_plus.studies.accuracy_tables import Summary, run_name, summarize
+from arcface_plus.studies.run_results import read_verification
 
 CONFIG = "celeba299_iresnet18"
-RESULT = "verification.json"
 REFERENCE = "ArcFace"
-MEASURES = {"accuracy": ("accuracy", 100.0), "auc": ("AUC", 100.0)}
+MEASURES = {"accuracy": "accuracy", "auc": "AUC"}  # name in the results: heading
 
 
 def _row(label: str, suffix: str, *overrides: str) -> Row:
@@ -58,20 +57,10 @@ def read_results(runs: Path, seeds: Sequence[int]) -> dict[str, dict[int, dict[s
     for row in ROWS:
         found[row.label] = {}
         for seed in seeds:
-            path = runs / run_name(row, seed) / RESULT
-            if path.is_file():
-                found[row.label][seed] = _results(path)
+            results = read_verification(runs / run_name(row, seed))
+            if results is not None:
+                found[row.label][seed] = results
     return found
-
-
-def _results(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))["results"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path} is damaged, or another program's ({error}); train the run again with "
-            "--overwrite, or remove its folder."
-        ) from error
 
 
 def table_rows(found: dict[str, dict[int, dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -82,9 +71,9 @@ def table_rows(found: dict[str, dict[int, dict[str, Any]]]) -> list[dict[str, An
     """
     table = []
     for name in _sets(found):
-        for measure, (_, factor) in MEASURES.items():
+        for measure in MEASURES:
             values = {
-                label: {s: factor * r[name][measure] for s, r in by_seed.items() if name in r}
+                label: {s: 100 * r[name][measure] for s, r in by_seed.items() if name in r}
                 for label, by_seed in found.items()
             }
             for label, by_seed in values.items():
@@ -114,7 +103,7 @@ def markdown(table: Sequence[dict[str, Any]], measure: str) -> str:
     """Return one measure of the table as Markdown: a row a method, two columns a pair set."""
     sets = list(dict.fromkeys(row["set"] for row in table))
     cells = {(row["row"], row["set"]): row for row in table if row["measure"] == measure}
-    shown = MEASURES[measure][0]
+    shown = MEASURES[measure]
     heading = ["loss", "runs"]
     for name in sets:
         heading += [f"{name} {shown}", f"− {REFERENCE}"]
@@ -133,10 +122,8 @@ def markdown(table: Sequence[dict[str, Any]], measure: str) -> str:
 
 
 def _sets(found: dict[str, dict[int, dict[str, Any]]]) -> list[str]:
-    names: Iterable[str] = (
-        name for by_seed in found.values() for results in by_seed.values() for name in results
-    )
-    return list(dict.fromkeys(names))
+    runs = [results for by_seed in found.values() for results in by_seed.values()]
+    return list(dict.fromkeys(name for results in runs for name in results))
 
 
 def _measured(label: str, cell: dict[str, Any]) -> list[str]:

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from arcface_plus.studies.run_results import read_verification
+
 # Series -> (swept setting, whether the paper has WC-ReLU on, {value: MegaFace identification, %}).
 # m1 = 1.35 is from the paper's text, the others from its Table 3. What cos(m1·θ) does past π is not
 # stated; raw is the reading that fits the paper's words [reconstructed].
@@ -93,10 +95,9 @@ def sweep_runs(series: Sequence[str] = tuple(TABLE3), wc_relu: str = "paper") ->
 
 def read_accuracies(folder: Path) -> dict[str, float] | None:
     """Return the accuracy by pair set that a finished run wrote, or None for another folder."""
-    path = folder / "verification.json"
-    if not path.is_file():
+    results = read_verification(folder)
+    if results is None:
         return None
-    results = json.loads(path.read_text(encoding="utf-8"))["results"]
     return {name: float(numbers["accuracy"]) for name, numbers in results.items()}
 
 

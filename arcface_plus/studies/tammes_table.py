@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import time
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from arcface_plus.studies.accuracy_tables import write_csv
 from arcface_plus.studies.tammes import solve_with_report
 from arcface_plus.studies.tammes_losses import LOSSES
 from arcface_plus.studies.tammes_paper import ITERATIONS, run_protocol
@@ -106,10 +106,7 @@ def write_table(results: Sequence[dict[str, Any]], output: Path) -> str:
     """Write ``table1.json``, ``.csv`` and ``.md`` into ``output`` and return the Markdown."""
     output.mkdir(parents=True, exist_ok=True)
     (output / "table1.json").write_text(json.dumps(list(results), indent=1), encoding="utf-8")
-    with (output / "table1.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(results[0]))
-        writer.writeheader()
-        writer.writerows(results)
+    write_csv(results, output / "table1.csv")
     text = markdown(results)
     (output / "table1.md").write_text(text, encoding="utf-8")
     return text

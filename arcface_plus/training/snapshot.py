@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import BaseModel
 from torch import Tensor
 
 from arcface_plus.checkpoint import class_shard, local_rows
@@ -128,7 +127,8 @@ def check_resumable(path: Path, config: RunConfig) -> None:
     changed = [f"seed: {saved['seed']} → {now['seed']}"] if saved["seed"] != now["seed"] else []
     for section, keys in free.items():
         # A setting that came after the checkpoint had its default there.
-        before = _defaults(getattr(config, section)) | saved.get(section, {})
+        defaults = type(getattr(config, section)).model_construct().model_dump(mode="json")
+        before = defaults | saved.get(section, {})
         for key, value in before.items():
             if key not in keys and now[section].get(key) != value:
                 changed.append(f"{section}.{key}: {value!r} → {now[section].get(key)!r}")
@@ -137,14 +137,3 @@ def check_resumable(path: Path, config: RunConfig) -> None:
             f"{path} was saved by a run with other settings: {'; '.join(changed)}. Resume with "
             "those, or start a run of another --name (model.weights starts it from these weights)."
         )
-
-
-def _defaults(section: BaseModel) -> dict[str, Any]:
-    """Return the settings of ``section`` that have a default, as a checkpoint writes them."""
-    fields = type(section).model_fields
-    values = {
-        name: field.get_default(call_default_factory=True)
-        for name, field in fields.items()
-        if not field.is_required()
-    }
-    return type(section).model_construct(**values).model_dump(mode="json", include=set(values))

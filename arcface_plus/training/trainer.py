@@ -324,11 +324,10 @@ class _Window:
     ) -> None:
         """Add a step's numbers; those of a skipped one do not count."""
         numbers = {"loss": loss, **_step_numbers(outputs, penalty)}
-        kept = 1 - skip.double()
         for name, value in numbers.items():
             value = torch.where(skip.bool(), torch.zeros_like(value), value).double()
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
-        self.counted = self.counted + kept
+            self.sums[name] = self.sums.get(name, 0) + value
+        self.counted = self.counted + (1 - skip.double())
         self.steps += 1
         self.learning_rate = learning_rate
 
