@@ -20,10 +20,10 @@ _HOMES = {
     "nearest_neighbors": "arcface_plus.regularizers.nearest",
     "build_model": "arcface_plus.models",
     "load_model": "arcface_plus.models",
-    "RecordReader": "arcface_plus.data.records",
-    "RecordWriter": "arcface_plus.data.records",
-    "PairSet": "arcface_plus.data.pairs",
-    "load_pairs": "arcface_plus.data.pairs",
+    "RecordReader": "arcface_plus.data.records.reader",
+    "RecordWriter": "arcface_plus.data.records.reader",
+    "PairSet": "arcface_plus.data.pairs.sets",
+    "load_pairs": "arcface_plus.data.pairs.sets",
     "verify": "arcface_plus.evaluation.verification",
     "VerificationResult": "arcface_plus.evaluation.verification",
     "embed": "arcface_plus.evaluation.embedding",
@@ -37,10 +37,10 @@ __all__ = ["__version__", *_HOMES]
 if TYPE_CHECKING:
     from arcface_plus.config import RunConfig as RunConfig
     from arcface_plus.config import load_config as load_config
-    from arcface_plus.data.pairs import PairSet as PairSet
-    from arcface_plus.data.pairs import load_pairs as load_pairs
-    from arcface_plus.data.records import RecordReader as RecordReader
-    from arcface_plus.data.records import RecordWriter as RecordWriter
+    from arcface_plus.data.pairs.sets import PairSet as PairSet
+    from arcface_plus.data.pairs.sets import load_pairs as load_pairs
+    from arcface_plus.data.records.reader import RecordReader as RecordReader
+    from arcface_plus.data.records.reader import RecordWriter as RecordWriter
     from arcface_plus.evaluation.embedding import embed as embed
     from arcface_plus.evaluation.verification import VerificationResult as VerificationResult
     from arcface_plus.evaluation.verification import verify as verify

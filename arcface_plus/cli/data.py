@@ -14,7 +14,7 @@ from arcface_plus.cli.data_subset import subset_command
 from arcface_plus.cli.progress import counted
 
 if TYPE_CHECKING:
-    from arcface_plus.data.records import RecordReader
+    from arcface_plus.data.records.reader import RecordReader
 
 app = typer.Typer(
     help="Pack, unpack, inspect, check and cut training data; make pairs.", no_args_is_help=True
@@ -50,7 +50,7 @@ def pack(
     overwrite: Overwrite = False,
 ) -> None:
     """Pack a folder of aligned faces into train.rec, train.idx, property and train.lst."""
-    from arcface_plus.data.packing import pack_folder
+    from arcface_plus.data.records.packing import pack_folder
 
     with counted("packing") as on_progress:
         summary = pack_folder(
@@ -80,8 +80,8 @@ def unpack(
     overwrite: Overwrite = False,
 ) -> None:
     """Write every image of a record file, bytes unchanged, into one sub-folder a person."""
-    from arcface_plus.data.packing import unpack_records
-    from arcface_plus.data.records import RecordReader
+    from arcface_plus.data.records.packing import unpack_records
+    from arcface_plus.data.records.reader import RecordReader
 
     with RecordReader(records) as reader, counted("unpacking") as on_progress:
         count = unpack_records(reader, output, overwrite=overwrite, on_progress=on_progress)
@@ -95,7 +95,7 @@ def inspect(
     as_json: AsJson = False,
 ) -> None:
     """Show the counts, images per person and first records of a record file."""
-    from arcface_plus.data.records import RecordReader
+    from arcface_plus.data.records.reader import RecordReader
 
     with RecordReader(records) as reader:
         facts = _describe(reader, first)
@@ -126,8 +126,8 @@ def check(
     """Check framing, labels, counts and images; exit 1 where an error is found."""
     from dataclasses import asdict
 
-    from arcface_plus.data.record_check import find_record_problems
-    from arcface_plus.data.records import RecordReader
+    from arcface_plus.data.records.check import find_record_problems
+    from arcface_plus.data.records.reader import RecordReader
 
     with RecordReader(records) as reader:
         mode = _one_of("decode", decode, ("headers", "sample", "all"))

@@ -25,8 +25,8 @@ def subset_command(
     Labels are counted anew from 0; NAME.classes.csv beside the records names the old ones.
     """
     from arcface_plus.cli.progress import counted
-    from arcface_plus.data.record_subset import cut_subset
-    from arcface_plus.data.records import RecordReader
+    from arcface_plus.data.records.reader import RecordReader
+    from arcface_plus.data.records.subset import cut_subset
 
     with RecordReader(source) as reader, counted("cutting") as on_progress:
         summary = cut_subset(

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from arcface_plus.data.orl import orl_folder
+from arcface_plus.data.sources.orl import orl_folder
 from arcface_plus.training.run_folder import environment
 
 # What an extra brings: extra -> a module of it.

@@ -162,7 +162,7 @@ class _Embedder:
 
 
 def _of_pairs(path: Path, root: Path | None, embedder: _Embedder) -> Measure:
-    from arcface_plus.data.pairs import load_pairs
+    from arcface_plus.data.pairs.sets import load_pairs
     from arcface_plus.evaluation.distribution import pair_cosines
     from arcface_plus.evaluation.embedding import SelectedImages, both_sides
     from arcface_plus.evaluation.verification import squared_distances

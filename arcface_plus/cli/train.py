@@ -15,9 +15,13 @@ from torch import nn
 from arcface_plus.checkpoint import Checkpoints
 from arcface_plus.cli.train_accuracy import save_accuracy
 from arcface_plus.config import RunConfig, load_config
-from arcface_plus.data.loader import TrainLoader
-from arcface_plus.data.order import OrderedSteps
-from arcface_plus.data.sources import ImageSource, open_source, open_test_source
+from arcface_plus.data.batches.loader import TrainLoader
+from arcface_plus.data.batches.order import OrderedSteps
+from arcface_plus.data.sources.image_source import (
+    ImageSource,
+    open_source,
+    open_test_source,
+)
 from arcface_plus.distributed import World, barrier, start_world
 from arcface_plus.evaluation.callback import PairEvaluation, open_pair_sets
 from arcface_plus.evaluation.classification import AccuracyEvaluation

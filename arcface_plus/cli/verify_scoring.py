@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from arcface_plus.data.pairs import PairSet
+    from arcface_plus.data.pairs.sets import PairSet
     from arcface_plus.evaluation.comparison import PairedDifference
     from arcface_plus.evaluation.dependence import Units
     from arcface_plus.evaluation.intervals import FarAdvice, Intervals
@@ -88,7 +88,7 @@ def score_model(
     device: torch.device,
 ) -> list[Entry]:
     """Score pair sets with a model; all ranks together."""
-    from arcface_plus.data.pairs import load_pairs
+    from arcface_plus.data.pairs.sets import load_pairs
     from arcface_plus.evaluation.dependence import find_units
     from arcface_plus.evaluation.embedding import both_sides
     from arcface_plus.models import load_model
@@ -161,7 +161,7 @@ def advise(entries: Sequence[Entry], far: float) -> list[Entry]:
 
 
 def _score_file(path: Path, listed: Path | None, scoring: Scoring, *, named_by_list: bool) -> Entry:
-    from arcface_plus.data.pairs import load_pairs
+    from arcface_plus.data.pairs.sets import load_pairs
     from arcface_plus.evaluation.dependence import find_units
     from arcface_plus.evaluation.embedding_files import read_embedded_pairs
 

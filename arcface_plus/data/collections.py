@@ -12,8 +12,8 @@ import numpy as np
 from arcface_plus.data.folder import IMAGE_SUFFIXES
 from arcface_plus.data.images import decode_image
 from arcface_plus.data.lazy_images import ImageFiles, ImageSequence
-from arcface_plus.data.pairs import load_pairs
-from arcface_plus.data.records import RecordReader
+from arcface_plus.data.pairs.sets import load_pairs
+from arcface_plus.data.records.reader import RecordReader
 
 UNKNOWN = -1
 

@@ -11,8 +11,11 @@ import numpy as np
 from torch import nn
 
 from arcface_plus.config import EvaluationConfig
-from arcface_plus.data.orl import orl_pairs
-from arcface_plus.data.pairs import PairSet, load_pairs
+from arcface_plus.data.pairs.sets import (
+    PairSet,
+    load_pairs,
+)
+from arcface_plus.data.sources.orl import orl_pairs
 from arcface_plus.distributed import Group
 from arcface_plus.evaluation.baselines import raw_pixel_embeddings
 from arcface_plus.evaluation.distribution import distance_distribution

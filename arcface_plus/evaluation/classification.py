@@ -12,7 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from arcface_plus.data.sources import ImageSource, fit_square
+from arcface_plus.data.sources.image_source import (
+    ImageSource,
+    fit_square,
+)
 from arcface_plus.distributed import (
     all_gather_rows,
     all_reduce_sum,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from arcface_plus import distributed
 from arcface_plus.data.lazy_images import ImageSequence, describe_image
-from arcface_plus.data.pairs import PairSet
+from arcface_plus.data.pairs.sets import PairSet
 from arcface_plus.evaluation.verification import (
     VerificationResult,
     squared_distances,

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from arcface_plus.data.lazy_images import ImageFiles, identify_image
-from arcface_plus.data.pairs import PairSet
+from arcface_plus.data.pairs.sets import PairSet
 from arcface_plus.distributed import Group, broadcast_object, rank
 
 Fact = str | bool

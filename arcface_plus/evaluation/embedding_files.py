@@ -9,7 +9,10 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from arcface_plus.data.pair_lists import PairList, read_pair_list
+from arcface_plus.data.pairs.lists import (
+    PairList,
+    read_pair_list,
+)
 
 _SHOWN = 5
 # What damaged archives raise: cut members, wrong checksums, odd compression, absurd shapes.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from arcface_plus.data.pairs import PairSet
+from arcface_plus.data.pairs.sets import PairSet
 from arcface_plus.evaluation.dependence import Units, find_units
 from arcface_plus.evaluation.intervals import Intervals, score_intervals
 from arcface_plus.evaluation.report_charts import distance_chart, fold_chart, history_chart

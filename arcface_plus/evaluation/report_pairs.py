@@ -10,7 +10,7 @@ import numpy as np
 
 from arcface_plus.data.images import encode_jpeg
 from arcface_plus.data.lazy_images import describe_image
-from arcface_plus.data.pairs import PairSet
+from arcface_plus.data.pairs.sets import PairSet
 from arcface_plus.evaluation.report_words import file_name, shortened
 
 MOST_SHOWN = 8

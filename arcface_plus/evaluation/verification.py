@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from arcface_plus.data.pair_labels import boolean_labels
+from arcface_plus.data.pairs.labels import boolean_labels
 from arcface_plus.evaluation.roc import area_under_curve, equal_error_rate, tar_at_far
 from arcface_plus.evaluation.tenfold import FoldResult, evaluate_folds
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from arcface_plus.data.score_sampling import threshold_sample
+from arcface_plus.data.batches.score_sampling import threshold_sample
 from arcface_plus.distributed import contiguous_part
 from arcface_plus.losses.plan import StepPlan
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from arcface_plus.data.loader import Batch
+from arcface_plus.data.batches.loader import Batch
 
 
 class Quarantine:

@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 
 from arcface_plus.config import RunConfig
-from arcface_plus.data import score_sampling
-from arcface_plus.data.chosen_images import ChosenImages
-from arcface_plus.data.loader import Batch
-from arcface_plus.data.sources import ImageSource
+from arcface_plus.data.batches import score_sampling
+from arcface_plus.data.batches.chosen_images import ChosenImages
+from arcface_plus.data.batches.loader import Batch
+from arcface_plus.data.sources.image_source import ImageSource
 from arcface_plus.distributed import (
     World,
     all_gather_rows,

@@ -18,7 +18,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from arcface_plus.checkpoint import Checkpoints
 from arcface_plus.config import RunConfig
-from arcface_plus.data.loader import Batch, TrainLoader
+from arcface_plus.data.batches.loader import (
+    Batch,
+    TrainLoader,
+)
 from arcface_plus.distributed import World, average_batch_norm_buffers, contiguous_part
 from arcface_plus.losses.head import ClassifierHead, HeadOutput
 from arcface_plus.models.embedding_model import EmbeddingModel

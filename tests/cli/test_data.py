@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from arcface_plus.data.images import decode_image, encode_jpeg
-from arcface_plus.data.record_check import check_records
-from arcface_plus.data.records import RecordReader
+from arcface_plus.data.records.check import check_records
+from arcface_plus.data.records.reader import RecordReader
 
 
 @pytest.fixture

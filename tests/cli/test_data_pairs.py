@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from arcface_plus.data.images import encode_jpeg
-from arcface_plus.data.pairs import load_pairs
+from arcface_plus.data.pairs.sets import load_pairs
 
 
 @pytest.fixture

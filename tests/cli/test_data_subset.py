@@ -3,7 +3,10 @@ from __future__ import annotations
 import numpy as np
 
 from arcface_plus.data.images import encode_jpeg
-from arcface_plus.data.records import RecordReader, RecordWriter
+from arcface_plus.data.records.reader import (
+    RecordReader,
+    RecordWriter,
+)
 
 
 def test_subset(cli, tmp_path) -> None:

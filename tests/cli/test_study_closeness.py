@@ -12,8 +12,8 @@ import pytest
 
 from arcface_plus.config import load_config
 from arcface_plus.data.images import encode_jpeg
-from arcface_plus.data.pairs import save_pairs_bin
-from arcface_plus.data.records import RecordWriter
+from arcface_plus.data.pairs.sets import save_pairs_bin
+from arcface_plus.data.records.reader import RecordWriter
 from arcface_plus.studies import closeness_table
 from arcface_plus.studies.closeness_table import CONFIG, ROWS, SETS, markdown, table_rows
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from arcface_plus.data.images import encode_jpeg
-from arcface_plus.data.pairs import save_pairs_bin
+from arcface_plus.data.pairs.sets import save_pairs_bin
 from arcface_plus.evaluation.distribution import describe_cosines, people_cosines
 from arcface_plus.evaluation.embedding import pair_distances
 from arcface_plus.models import build_model, load_model, save_model
@@ -53,7 +53,7 @@ def results(tmp_path: Path) -> list[dict]:
 
 
 def test_two_models_on_pairs(study, model, tmp_path: Path) -> None:
-    from arcface_plus.data.pairs import load_pairs
+    from arcface_plus.data.pairs.sets import load_pairs
 
     first, second, known = model("a", 0), model("b", 1), faces()
     images = [image for face in known for image in face[:2]]

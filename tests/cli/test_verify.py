@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from arcface_plus.cli.verify import parse_preprocessing
-from arcface_plus.data.pairs import save_pairs_bin
+from arcface_plus.data.pairs.sets import save_pairs_bin
 from arcface_plus.models import build_model, save_model
 from arcface_plus.models.preprocessing import INSIGHTFACE, Preprocessing
 

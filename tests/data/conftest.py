@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 
 from arcface_plus.data.images import encode_jpeg
-from arcface_plus.data.record_check import find_record_problems
-from arcface_plus.data.recordio import frame_record
-from arcface_plus.data.records import RecordReader, RecordWriter
+from arcface_plus.data.records.check import find_record_problems
+from arcface_plus.data.records.reader import (
+    RecordReader,
+    RecordWriter,
+)
+from arcface_plus.data.records.recordio import frame_record
 
 
 class RecordFiles:

@@ -7,8 +7,8 @@ import pytest
 
 from arcface_plus.data.collections import open_collection
 from arcface_plus.data.images import encode_jpeg
-from arcface_plus.data.pairs import save_pairs_bin
-from arcface_plus.data.records import RecordWriter
+from arcface_plus.data.pairs.sets import save_pairs_bin
+from arcface_plus.data.records.reader import RecordWriter
 
 FACE = encode_jpeg(np.full((8, 8, 3), 90, dtype=np.uint8))
 

@@ -13,11 +13,17 @@ from torch.nn import functional as F
 from arcface_plus.checkpoint import Checkpoints
 from arcface_plus.cli.train import build
 from arcface_plus.config import RunConfig
-from arcface_plus.data.augment import augment
-from arcface_plus.data.loader import Batch, TrainLoader
-from arcface_plus.data.order import OrderedSteps, keyed_generator
-from arcface_plus.data.score_sampling import image_generator
-from arcface_plus.data.synthetic import SyntheticFaces
+from arcface_plus.data.batches.augmentation import augment
+from arcface_plus.data.batches.loader import (
+    Batch,
+    TrainLoader,
+)
+from arcface_plus.data.batches.order import (
+    OrderedSteps,
+    keyed_generator,
+)
+from arcface_plus.data.batches.score_sampling import image_generator
+from arcface_plus.data.sources.synthetic import SyntheticFaces
 from arcface_plus.distributed import World, rank, world_size
 from arcface_plus.losses.margins import Margin, margin_logits
 from arcface_plus.training.monitor import Monitor

@@ -8,7 +8,10 @@ import pytest
 import torch
 
 from arcface_plus.config import EvaluationConfig
-from arcface_plus.data.pairs import PairSet, save_pairs_bin
+from arcface_plus.data.pairs.sets import (
+    PairSet,
+    save_pairs_bin,
+)
 from arcface_plus.evaluation.callback import PairEvaluation, open_pair_sets
 from arcface_plus.evaluation.report_tables import MainNumbers
 from arcface_plus.models import Preprocessing, build_model

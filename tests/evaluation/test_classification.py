@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from arcface_plus.data.synthetic import SyntheticFaces
+from arcface_plus.data.sources.synthetic import SyntheticFaces
 from arcface_plus.evaluation.classification import AccuracyEvaluation, mean_of_last, target_ranks
 from arcface_plus.losses.head import ClassifierHead
 from arcface_plus.losses.margins import Margin

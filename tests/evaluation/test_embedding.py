@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from arcface_plus.data.lazy_images import EncodedImages
-from arcface_plus.data.pairs import PairSet
+from arcface_plus.data.pairs.sets import PairSet
 from arcface_plus.evaluation.embedding import embed, evaluate_pairs
 from arcface_plus.evaluation.verification import verify
 from arcface_plus.models.preprocessing import Preprocessing

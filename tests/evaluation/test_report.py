@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from arcface_plus.data.pairs import PairSet
+from arcface_plus.data.pairs.sets import PairSet
 from arcface_plus.evaluation.report import ReportSection, section_intervals, write_report
 from arcface_plus.evaluation.report_tables import MainNumbers
 from arcface_plus.evaluation.report_words import span

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import pytest
 
-from arcface_plus.data.pairs import PairSet
+from arcface_plus.data.pairs.sets import PairSet
 from arcface_plus.evaluation.report import ReportSection, write_report
 from arcface_plus.evaluation.verification import verify_distances
 

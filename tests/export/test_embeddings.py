@@ -9,8 +9,8 @@ import torch
 
 from arcface_plus.data.collections import open_collection
 from arcface_plus.data.images import encode_jpeg
-from arcface_plus.data.pairs import save_pairs_bin
-from arcface_plus.data.records import RecordWriter
+from arcface_plus.data.pairs.sets import save_pairs_bin
+from arcface_plus.data.records.reader import RecordWriter
 from arcface_plus.distributed import start_world
 from arcface_plus.evaluation.embedding import embed
 from arcface_plus.export import embeddings as export

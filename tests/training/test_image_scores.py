@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from arcface_plus.data.score_sampling import draw_generator
+from arcface_plus.data.batches.score_sampling import draw_generator
 from arcface_plus.training.image_scores import ImageScores, order_of_outputs
 
 CPU = torch.device("cpu")

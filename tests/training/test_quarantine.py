@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from arcface_plus.data.loader import Batch
+from arcface_plus.data.batches.loader import Batch
 from arcface_plus.training.quarantine import Quarantine
 
 

@@ -13,7 +13,7 @@ from torch.distributed.checkpoint import FileSystemReader, load
 
 from arcface_plus import load_config, load_model
 from arcface_plus.cli.train import train
-from arcface_plus.data.synthetic import SyntheticFaces
+from arcface_plus.data.sources.synthetic import SyntheticFaces
 from arcface_plus.distributed import World
 from arcface_plus.losses.head import ClassifierHead
 from arcface_plus.training.second_branch import SecondBranch

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from arcface_plus.data.orl import orl_pairs
+from arcface_plus.data.sources.orl import orl_pairs
 from arcface_plus.evaluation.comparison import accuracy_difference
 from arcface_plus.evaluation.dependence import Units, find_units
 from arcface_plus.evaluation.intervals import (

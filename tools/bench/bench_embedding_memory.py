@@ -32,7 +32,7 @@ def write_sets(folder: Path, sets: int, pairs: int) -> list[Path]:
     import numpy as np
 
     from arcface_plus.data.images import encode_jpeg
-    from arcface_plus.data.pairs import save_pairs_bin
+    from arcface_plus.data.pairs.sets import save_pairs_bin
 
     rng = np.random.default_rng(0)
     encoded = []
@@ -81,7 +81,7 @@ def narrow_net() -> EmbeddingModel:
 
 def score_sets(paths: list[Path]) -> None:
     """Open, embed and score the sets, and print what it took; runs in a process of its own."""
-    from arcface_plus.data.pairs import load_pairs
+    from arcface_plus.data.pairs.sets import load_pairs
     from arcface_plus.evaluation.dependence import find_units
     from arcface_plus.evaluation.embedding import pair_distances
     from arcface_plus.evaluation.intervals import score_intervals

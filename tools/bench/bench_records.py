@@ -53,7 +53,7 @@ def serve_mxnet(prefix: str, count: int) -> None:
 
 def measure(prefix: Path, count: int, repeats: int, python: str) -> dict[str, dict[str, float]]:
     """Return records a second of both readers and their ratio, medians over repeats."""
-    from arcface_plus.data.records import RecordReader
+    from arcface_plus.data.records.reader import RecordReader
 
     reader = RecordReader(prefix.with_suffix(".rec"))
     ours = {"payload": reader.read, "record": reader.__getitem__}
@@ -79,7 +79,7 @@ def measure(prefix: Path, count: int, repeats: int, python: str) -> dict[str, di
 
 
 def write_file(prefix: Path, count: int, image_bytes: int) -> None:
-    from arcface_plus.data.records import RecordWriter
+    from arcface_plus.data.records.reader import RecordWriter
 
     rng = random.Random(0)
     with RecordWriter(prefix.with_suffix(".rec"), layout="plain") as writer:

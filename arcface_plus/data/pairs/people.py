@@ -1,0 +1,77 @@
+"""Who is in a data set, by name, and who is in two: a model knows people it was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+from arcface_plus.data.pairs.lists import read_pair_list
+
+
+def people_of(path: str | Path) -> list[str]:
+    """Return the names of the people in a data set, sorted.
+
+    ``path``: a folder with a sub-folder a person; a ``.rec`` (or the folder of a ``train.rec``)
+    with the ``.lst`` it was packed from beside it, for records hold numbers; that ``.lst``; or a
+    list of pairs. In lists, the person of a path is the folder the image is in.
+
+    Raises ValueError where names are not known, FileNotFoundError for a missing file.
+    """
+    path = Path(path)
+    if path.is_dir() and not (path / "train.rec").is_file():
+        names = {e.name for e in path.iterdir() if e.is_dir() and not e.name.startswith(".")}
+    elif path.is_dir() or path.suffix == ".rec":
+        records = path / "train.rec" if path.is_dir() else path
+        listing = records.with_suffix(".lst")
+        if not listing.is_file():
+            raise ValueError(
+                f"{records} holds numbers, not names of people, and {listing.name}, the list it "
+                "was packed from, is not beside it. Give the folder of images or that list."
+            )
+        names = _listed_people(listing)
+    elif not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}.")
+    elif path.suffix == ".lst":
+        names = _listed_people(path)
+    elif path.suffix == ".bin":
+        raise ValueError(f"{path}: a .bin does not say who is in it; give the list of pairs.")
+    else:
+        images = read_pair_list(path).images
+        names = {
+            _folder_of(image.name, path) if image.number is None else image.name for image in images
+        }
+    if not names:
+        raise ValueError(f"{path} names nobody.")
+    return sorted(names)
+
+
+def shared_people(first: Iterable[str], second: Iterable[str]) -> list[str]:
+    """Return the names of ``second`` that ``first`` has too, sorted.
+
+    Case does not count, nor whether blanks, hyphens, dots or underscores part the words.
+    """
+    known = {_plain_name(name) for name in first}
+    return sorted({name for name in second if _plain_name(name) in known})
+
+
+def _listed_people(path: Path) -> set[str]:
+    names = set()
+    for line in path.read_text(encoding="utf-8-sig").splitlines():
+        if files := [field for field in line.split("\t") if "/" in field]:
+            names.add(_folder_of(files[0], path))
+    if not names:
+        raise ValueError(f"{path} has no line with the path PERSON/IMAGE of an image.")
+    return names
+
+
+def _folder_of(file: str, source: Path) -> str:
+    folder = PurePosixPath(file).parent.name
+    if not folder:
+        raise ValueError(f"{source} names {file!r} without a folder, so not whose image it is.")
+    return folder
+
+
+def _plain_name(name: str) -> str:
+    for sign in "-._":
+        name = name.replace(sign, " ")
+    return " ".join(name.casefold().split())

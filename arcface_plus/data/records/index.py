@@ -1,0 +1,143 @@
+"""Where each record of a ``.rec`` file starts: read from its ``.idx``, or found by a scan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from arcface_plus.data.records.recordio import (
+    Buffer,
+    scan_offsets,
+)
+
+
+class Property(NamedTuple):
+    """Hold the ``property`` file: number of people, image height and width in pixels."""
+
+    num_classes: int
+    height: int
+    width: int
+
+
+def read_property(path: Path) -> Property | None:
+    """Read InsightFace's ``property`` file (``people,height,width``); None where there is none.
+
+    Later lines, which some writers add, are ignored. Raises ValueError for anything else.
+    """
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        line = file.read(256).split(b"\n")[0].strip()
+    fields = line.split(b",")
+    if len(fields) != 3 or not all(field.strip().isdigit() for field in fields):
+        raise ValueError(
+            f"{path}: {line!r}; the first line must be 'people,height,width', three whole numbers"
+        )
+    return Property(*(int(field) for field in fields))
+
+
+class RecordIndex:
+    """Map record keys to byte offsets.
+
+    ``keys`` (n,) is a ``range`` where the keys count up by one (no memory, instant look-up), else
+    an int64 array; ``offsets`` (n,) is int64. Both are in the order of the .idx lines.
+    """
+
+    def __init__(self, keys: np.ndarray, offsets: np.ndarray, *, where: str) -> None:
+        self.offsets = offsets
+        self.where = where
+        self.keys: range | np.ndarray = keys
+        self._order: np.ndarray | None = None
+        if len(keys) and keys[-1] - keys[0] == len(keys) - 1 and (np.diff(keys) == 1).all():
+            self.keys = range(int(keys[0]), int(keys[-1]) + 1)
+            return
+        self._order = np.argsort(keys, kind="stable")
+        ordered = keys[self._order]
+        twice = np.flatnonzero(ordered[1:] == ordered[:-1])
+        if len(twice):
+            raise ValueError(
+                f"{where}: key {ordered[twice[0]]} is listed more than once; keys must be unique: "
+                "write the .idx anew"
+            )
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def __contains__(self, key: int) -> bool:
+        return key in self.keys if isinstance(self.keys, range) else bool((self.keys == key).any())
+
+    def keys_array(self) -> np.ndarray:
+        """Return the keys as an int64 array, (n,)."""
+        return np.asarray(self.keys, dtype=np.int64)
+
+    def offsets_of(self, keys: range) -> np.ndarray:
+        """Return the offsets of successive keys, without a copy where the index is in key order."""
+        if isinstance(self.keys, range) and len(keys):
+            start = self.row(keys[0])
+            self.row(keys[-1])
+            return self.offsets[start : start + len(keys)]
+        return self.offsets[self.rows(np.asarray(keys, dtype=np.int64))]
+
+    def rows(self, keys: np.ndarray) -> np.ndarray:
+        """Return the row of each key; raise ValueError naming the first one not listed."""
+        keys = np.asarray(keys, dtype=np.int64)
+        if isinstance(self.keys, range):
+            rows = keys - self.keys.start
+            found = (rows >= 0) & (rows < len(self.keys))
+        else:
+            order = self._order
+            assert order is not None
+            at = np.minimum(np.searchsorted(self.keys, keys, sorter=order), len(order) - 1)
+            rows = order[at]
+            found = self.keys[rows] == keys
+        if not found.all():
+            raise ValueError(
+                f"{self.where}: key {keys[~found][0]} is not listed ({int((~found).sum())} such "
+                "keys); the .idx must list every record: delete it to have the .rec scanned"
+            )
+        return rows
+
+    def row(self, key: int) -> int:
+        """Return the row of one key; raise ValueError where it is not listed."""
+        if isinstance(self.keys, range) and key in self.keys:
+            return key - self.keys.start
+        return int(self.rows(np.array([key]))[0])
+
+
+def read_index(path: Path) -> RecordIndex:
+    """Read an ``.idx`` file: lines ``key TAB offset`` in any order.
+
+    Raises ValueError naming file, line and rule for anything else.
+    """
+    if not path.read_bytes()[:64].strip():
+        raise ValueError(f"{path}: no lines; delete it to have the .rec scanned instead")
+    try:
+        table = np.loadtxt(path, dtype=np.int64, delimiter="\t", ndmin=2, comments=None)
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: {error}; every line must be 'key TAB byte offset', two whole numbers"
+        ) from error
+    if table.shape[1] != 2:
+        raise ValueError(
+            f"{path}: lines of {table.shape[1]} columns; every line must be 'key TAB byte offset'"
+        )
+    columns = np.ascontiguousarray(table.T)
+    return RecordIndex(columns[0], columns[1], where=str(path))
+
+
+def scan_index(buffer: Buffer, *, where: str) -> RecordIndex:
+    """Index a ``.rec`` that has no ``.idx``: keys are positions 0, 1, 2, … in file order.
+
+    That is the rule of mxnet's rec2idx tool; it is exact for files written in key order, as
+    InsightFace's are.
+    """
+    try:
+        offsets = scan_offsets(buffer)
+    except ValueError as error:
+        raise ValueError(
+            f"{where}: {error}; the file has no .idx beside it and cannot be scanned past this "
+            "point: copy the file again, or bring back its .idx"
+        ) from error
+    return RecordIndex(np.arange(len(offsets), dtype=np.int64), offsets, where=where)

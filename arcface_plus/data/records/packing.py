@@ -1,0 +1,199 @@
+"""Turn a folder of face images (one sub-folder a person) into a ``.rec``, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import cv2
+import numpy as np
+
+from arcface_plus.data.images import decode_image, encode_jpeg, image_format, image_size
+from arcface_plus.data.records.reader import (
+    RecordReader,
+    RecordWriter,
+)
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".pgm", ".ppm")
+EXTENSIONS = {"jpeg": ".jpg", "png": ".png", "bmp": ".bmp", "pnm": ".pgm"}
+_IMAGES_AT_ONCE = 256
+
+Progress = Callable[[int, int], None]
+Encoded = tuple[bytes, bool] | ValueError
+
+
+class PackSummary(NamedTuple):
+    """Count what was packed; ``rejected`` lists the errors of images left out."""
+
+    path: Path
+    people: int
+    images: int
+    kept: int
+    rejected: list[str]
+
+
+class FaceFile(NamedTuple):
+    """Name one image file of one person (label = position of the person's folder)."""
+
+    path: Path
+    label: int
+
+
+def pack_folder(
+    source: Path,
+    output: Path,
+    *,
+    size: int = 112,
+    quality: int = 95,
+    resize: bool = False,
+    reencode: bool = False,
+    on_error: Literal["stop", "skip"] = "stop",
+    overwrite: bool = False,
+    threads: int = 4,
+    on_progress: Progress | None = None,
+) -> PackSummary:
+    """Write the images below ``source`` to ``output`` in InsightFace's layout; return the counts.
+
+    Sub-folders, sorted by name, are people 0, 1, …; a ``.lst`` file beside the records notes key,
+    label and file of each image. JPEGs of ``size`` × ``size`` keep their bytes unless
+    ``reencode``; other formats become JPEG of ``quality``. Images of another size are errors
+    unless ``resize``. ``on_error="skip"`` leaves bad images out; a person without any image left
+    gets no label. Raises ValueError naming the file.
+    """
+    if on_error not in ("stop", "skip"):
+        raise ValueError(f"on_error={on_error!r} is unknown; use 'stop' or 'skip'")
+    if size < 1 or threads < 1:
+        raise ValueError(f"size={size} and threads={threads} must be at least 1")
+    output = output if output.suffix == ".rec" else output / "train.rec"
+    listing_path = output.with_suffix(".lst")
+    if listing_path.exists() and not overwrite:
+        raise ValueError(f"{listing_path} exists; choose another place, or overwrite")
+    files = list_faces(source)
+
+    def encode(file: FaceFile) -> Encoded:
+        try:
+            return encode_face(
+                file.path, size=size, quality=quality, resize=resize, reencode=reencode
+            )
+        except ValueError as error:
+            if on_error == "stop":
+                raise
+            return error
+
+    with (
+        RecordWriter(output, image_size=(size, size), overwrite=overwrite) as writer,
+        ThreadPoolExecutor(threads) as pool,
+    ):
+        encoded = _map_in_order(pool, encode, files)
+        summary, listing = _write_faces(writer, encoded, source, len(files), on_progress)
+    listing_path.write_text("".join(listing), encoding="utf-8")
+    return summary
+
+
+def _write_faces(
+    writer: RecordWriter,
+    encoded: Iterator[tuple[FaceFile, Encoded]],
+    source: Path,
+    total: int,
+    on_progress: Progress | None,
+) -> tuple[PackSummary, list[str]]:
+    """Write the encoded images; return the counts and the lines of the ``.lst`` file."""
+    kept, labels = 0, dict[int, int]()
+    listing, rejected = list[str](), list[str]()
+    for done, (file, result) in enumerate(encoded, start=1):
+        if isinstance(result, ValueError):
+            rejected.append(str(result))
+        else:
+            label = labels.setdefault(file.label, len(labels))
+            key = writer.write(result[0], label)
+            kept += result[1]
+            listing.append(f"{key}\t{label}\t{file.path.relative_to(source).as_posix()}\n")
+        if on_progress is not None:
+            on_progress(done, total)
+    if not listing:
+        raise ValueError(f"{source}: none of the {total} images could be packed: {rejected[0]}")
+    return PackSummary(writer.path, len(labels), len(listing), kept, rejected), listing
+
+
+def list_faces(source: Path) -> list[FaceFile]:
+    """Return the image files in the sub-folders of ``source``, by folder name, then file name."""
+    if not source.is_dir():
+        raise FileNotFoundError(f"{source}: no such folder")
+    files: list[FaceFile] = []
+    people = 0
+    for folder in sorted(entry for entry in source.iterdir() if entry.is_dir()):
+        paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+        files.extend(FaceFile(path, people) for path in paths)
+        people += bool(paths)
+    if not files:
+        raise ValueError(
+            f"{source}: no sub-folder holds images ({', '.join(IMAGE_SUFFIXES)}); "
+            "one sub-folder a person is expected"
+        )
+    return files
+
+
+def encode_face(
+    path: Path, *, size: int, quality: int, resize: bool, reencode: bool
+) -> tuple[bytes, bool]:
+    """Return the bytes to store for one image file, and whether they are the file's own.
+
+    Every image is decoded, so that no corrupt file gets into a data set.
+    """
+    data = path.read_bytes()
+    pixels = decode_image(data, where=str(path))
+    height, width = pixels.shape[:2]
+    if (height, width) != (size, size):
+        if not resize:
+            raise ValueError(
+                f"{path}: {width}×{height} pixels, but records of {size}×{size} are written; "
+                "align the faces first, or allow resizing"
+            )
+        shrink = min(height, width) >= size
+        method = cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
+        pixels = cv2.resize(pixels, (size, size), interpolation=method)
+    elif image_format(data) == "jpeg" and image_size(data) == (height, width) and not reencode:
+        return data, True
+    return encode_jpeg(pixels, quality), False
+
+
+def unpack_records(
+    reader: RecordReader,
+    output: Path,
+    *,
+    overwrite: bool = False,
+    on_progress: Progress | None = None,
+) -> int:
+    """Write each image, bytes unchanged, to ``output/<label>/<key>.<ext>``; return the count.
+
+    Labels and keys are zero-padded, so that sorted folder names keep the labels' order. An
+    existing, non-empty folder is refused unless ``overwrite``.
+    """
+    if output.exists() and not overwrite and any(output.iterdir()):
+        raise ValueError(f"{output}: the folder is not empty; choose another one, or overwrite")
+    labels = reader.labels
+    label_digits = len(str(labels.max(initial=0)))
+    key_digits = len(str(np.max(reader.keys, initial=0)))
+    for position, record in enumerate(reader):
+        folder = output / f"{labels[position]:0{label_digits}d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            extension = EXTENSIONS[image_format(record.data)]
+        except ValueError as error:
+            raise ValueError(f"{reader.path}: record {record.key}: {error}") from error
+        (folder / f"{record.key:0{key_digits}d}{extension}").write_bytes(record.data)
+        if on_progress is not None:
+            on_progress(position + 1, len(reader))
+    return len(reader)
+
+
+def _map_in_order(
+    pool: ThreadPoolExecutor, function: Callable[[FaceFile], Encoded], files: list[FaceFile]
+) -> Iterator[tuple[FaceFile, Encoded]]:
+    """Yield (file, result) in order, a bounded number of results being in memory at once."""
+    rest = iter(files)
+    while block := list(islice(rest, _IMAGES_AT_ONCE)):
+        yield from zip(block, pool.map(function, block), strict=True)

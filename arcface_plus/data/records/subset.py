@@ -1,0 +1,108 @@
+"""Cut a record file down to some of its identities, image bytes unchanged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from arcface_plus.data.images import image_size
+from arcface_plus.data.records.reader import (
+    RecordReader,
+    RecordWriter,
+)
+
+Progress = Callable[[int, int], None]
+
+
+class SubsetSummary(NamedTuple):
+    """Say what was cut: the record file, the file that maps its labels, and the counts."""
+
+    path: Path
+    mapping: Path
+    identities: int
+    images: int
+
+
+def choose_identities(
+    labels: np.ndarray, identities: int, *, seed: int = 0, min_images: int = 1
+) -> np.ndarray:
+    """Return ``identities`` different ones of ``labels`` (n,), ascending.
+
+    Drawn with equal chances from those of at least ``min_images`` images; the same seed gives the
+    same ones. Raises ValueError where there are too few.
+    """
+    if identities < 1 or min_images < 1:
+        raise ValueError(f"identities={identities} and min_images={min_images} must be at least 1")
+    known, counts = np.unique(labels, return_counts=True)
+    able = known[counts >= min_images]
+    if len(able) < identities:
+        raise ValueError(
+            f"{identities} identities are wanted, but only {len(able)} of {len(known)} have at "
+            f"least {min_images} image(s); ask for fewer, or for fewer images of each"
+        )
+    return np.sort(np.random.default_rng(seed).choice(able, identities, replace=False))
+
+
+def cut_subset(
+    reader: RecordReader,
+    output: Path,
+    identities: int,
+    *,
+    seed: int = 0,
+    min_images: int = 1,
+    overwrite: bool = False,
+    on_progress: Progress | None = None,
+) -> SubsetSummary:
+    """Write all images of ``identities`` random people to ``output`` in InsightFace's layout.
+
+    Labels become 0, 1, … in the order of the source's; NAME.classes.csv beside the records says
+    which was which (label, source_label, images). Raises ValueError as ``choose_identities``, for
+    the source's own folder, and where a file exists and ``overwrite`` is not set.
+    """
+    output = output if output.suffix == ".rec" else output / "train.rec"
+    mapping = output.with_suffix(".classes.csv")
+    if output.resolve().parent == reader.path.resolve().parent:
+        # Overwriting would replace the source's property, or the source.
+        raise ValueError(f"{output} is in the folder of {reader.path}; choose another folder")
+    if mapping.exists() and not overwrite:
+        raise ValueError(f"{mapping} exists; choose another place, or overwrite")
+    labels = reader.labels
+    chosen = choose_identities(labels, identities, seed=seed, min_images=min_images)
+    # By person, as the layout wants; a person's images keep their order.
+    positions = np.flatnonzero(np.isin(labels, chosen))
+    positions = positions[np.argsort(labels[positions], kind="stable")]
+    new = np.searchsorted(chosen, labels[positions])
+    size = _size_of(reader, int(positions[0]))
+    with RecordWriter(output, image_size=size, overwrite=overwrite) as writer:
+        for done, (position, label) in enumerate(zip(positions, new, strict=True), start=1):
+            record = reader[int(position)]
+            writer.write(record.data, _relabelled(record.label, int(label)))
+            if on_progress is not None:
+                on_progress(done, len(positions))
+    counts = np.bincount(new)
+    rows = [f"{i},{chosen[i]},{counts[i]}\n" for i in range(identities)]
+    mapping.write_text("label,source_label,images\n" + "".join(rows), encoding="utf-8")
+    return SubsetSummary(output, mapping, identities, len(positions))
+
+
+def _relabelled(label: float | np.ndarray, new: int) -> float | np.ndarray:
+    """Return ``label`` with the class replaced; what stands beside the class in an array stays."""
+    if not isinstance(label, np.ndarray):
+        return float(new)
+    changed = label.copy()
+    changed.flat[0] = new
+    return changed
+
+
+def _size_of(reader: RecordReader, position: int) -> tuple[int, int]:
+    """Return height and width of the images: as ``property`` says, else those of one of them."""
+    if reader.property is not None:
+        return reader.property.height, reader.property.width
+    record = reader[position]
+    try:
+        return image_size(record.data)
+    except ValueError as error:
+        raise ValueError(f"{reader.path}: record {record.key}: {error}") from error

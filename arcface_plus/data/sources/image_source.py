@@ -1,0 +1,162 @@
+"""One interface for everything that training images can come from."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from arcface_plus.config import DataConfig
+from arcface_plus.data.folder import ImageFolder
+from arcface_plus.data.images import decode_image
+from arcface_plus.data.records.check import check_records
+from arcface_plus.data.records.reader import RecordReader
+from arcface_plus.data.sources.cifar import CifarImages
+from arcface_plus.data.sources.digits import DigitImages
+from arcface_plus.data.sources.holdout import split_by_class
+from arcface_plus.data.sources.orl import OrlFaces
+from arcface_plus.data.sources.synthetic import SyntheticFaces
+from arcface_plus.data.sources.tiny_imagenet import open_tiny_imagenet
+
+
+class ImageSource(Protocol):
+    """A fixed sequence of labelled images; also safe to hand to worker processes."""
+
+    num_classes: int
+    warnings: tuple[str, ...]  # what a user should hear before training, though it stops nothing
+
+    @property
+    def labels(self) -> np.ndarray:
+        """All labels, (n,) int64, each in ``range(num_classes)``."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int) -> tuple[np.ndarray, int]:
+        """Return an image (H, W, 3) uint8 RGB and its label; errors name what is unreadable."""
+        ...
+
+    def describe(self, index: int) -> str:
+        """Name the file and record of an image, for messages."""
+        ...
+
+
+class RecordSource:
+    """Images of an InsightFace ``train.rec``."""
+
+    def __init__(self, reader: RecordReader, warnings: tuple[str, ...] = ()) -> None:
+        self.reader, self.warnings = reader, warnings
+        self.labels = reader.labels
+        self.num_classes = reader.num_classes
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def read(self, index: int) -> tuple[np.ndarray, int]:
+        record = self.reader[index]
+        return decode_image(record.data, where=self.describe(index)), int(self.labels[index])
+
+    def describe(self, index: int) -> str:
+        return f"{self.reader.path}, record {self.reader.keys[index]}"
+
+
+def open_source(config: DataConfig, seed: int = 0) -> ImageSource:
+    """Open and check what ``config`` names, before anything is trained or overwritten.
+
+    Raises FileNotFoundError or ValueError naming the file, the record and the fix.
+    """
+    source: ImageSource
+    if config.source == "records":
+        source = _open_records(config)
+    elif config.source == "orl":
+        assert config.people is not None
+        first, last = config.people
+        source = OrlFaces(range(first, last + 1), size=config.size)
+    elif config.source == "synthetic":
+        assert config.num_classes is not None
+        source = SyntheticFaces(
+            config.num_classes, config.images_per_class, size=config.size, seed=seed
+        )
+    else:
+        source = _open_part(config, train=True)
+    if config.num_classes is not None and source.num_classes > config.num_classes:
+        raise ValueError(
+            f"data.num_classes is {config.num_classes}, but the data holds {source.num_classes} "
+            "classes; set it to that number, or remove it."
+        )
+    if config.num_classes is not None and source.num_classes < config.num_classes:
+        source.warnings += (
+            f"data.num_classes is {config.num_classes}, but the data holds {source.num_classes} "
+            "classes: the others are never trained on, only pushed away.",
+        )
+    return source
+
+
+def open_test_source(config: DataConfig) -> ImageSource:
+    """Open the test images of what ``config`` names: other images of the same classes.
+
+    cifar10, cifar100, digits: their test images; tiny_imagenet: its validation images; folder: the
+    share ``holdout`` of each class, which ``open_source`` leaves out.
+    Raises ValueError for data without test images, and as ``open_source``.
+    """
+    if config.source in ("records", "orl", "synthetic"):
+        raise ValueError(
+            f"data.source {config.source} has no test images. Set evaluation.accuracy to false, or "
+            "train on a folder with data.holdout above 0."
+        )
+    if config.source == "folder" and not config.holdout:
+        raise ValueError(
+            "data.source folder has no test images while data.holdout is 0. Set it to the share of "
+            "each class to keep for testing, such as --data.holdout 0.1."
+        )
+    return _open_part(config, train=False)
+
+
+def _open_part(config: DataConfig, *, train: bool) -> ImageSource:
+    """Open the training or the test images of a source that has both."""
+    if config.source == "digits":
+        return DigitImages(train=train)
+    assert config.path is not None
+    if config.source in ("cifar10", "cifar100"):
+        return CifarImages(config.path, config.source, train=train)
+    if config.source == "tiny_imagenet":
+        return open_tiny_imagenet(config.path, train=train)
+    assert config.source == "folder"
+    folder = ImageFolder(config.path)
+    if not config.holdout:
+        return folder
+    parts = split_by_class(folder.labels, folder.class_names, config.holdout)
+    return folder.select(parts[0] if train else parts[1])
+
+
+def _open_records(config: DataConfig) -> RecordSource:
+    assert config.path is not None
+    if config.path.is_dir():
+        raise ValueError(
+            f"data.path {config.path} is a folder; name the record file in it, "
+            f"such as {config.path / 'train.rec'}, or set data.source to folder."
+        )
+    reader = RecordReader(config.path)
+    warnings = check_records(reader, num_classes=config.num_classes)
+    return RecordSource(reader, tuple(str(warning) for warning in warnings))
+
+
+def fit_square(image: np.ndarray, size: int, *, where: str) -> np.ndarray:
+    """Return ``image`` (S, S, 3) with side ``size``; refuse one that is not square.
+
+    Resizing an unaligned photograph would train on distorted faces, so only aligned (square) crops
+    are accepted.
+    """
+    height, width = image.shape[:2]
+    if (height, width) == (size, size):
+        return image
+    if height != width:
+        raise ValueError(
+            f"{where}: the image is {width}×{height}, but training needs aligned square faces "
+            f"({size}×{size}); align it first (arcface-plus data align)."
+        )
+    shrink = height > size
+    return cv2.resize(
+        image, (size, size), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_CUBIC
+    )
