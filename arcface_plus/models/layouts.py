@@ -7,7 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
-from arcface_plus.models import iresnet, mobilefacenet
+from arcface_plus.models.face import (
+    iresnet,
+    mobilefacenet,
+)
 from arcface_plus.models.weight_files import State
 
 

@@ -18,7 +18,7 @@ from torch import nn
 
 from arcface_plus.models import build_model, load_model, model_hash, save_model
 from arcface_plus.models.embedding_model import EmbeddingModel
-from arcface_plus.models.mobilefacenet import MobileFaceNet
+from arcface_plus.models.face.mobilefacenet import MobileFaceNet
 from arcface_plus.models.preprocessing import INSIGHTFACE, Preprocessing
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from arcface_plus.models import build_model
-from arcface_plus.models.mobilefacenet import MobileFaceNet
+from arcface_plus.models.face.mobilefacenet import MobileFaceNet
 
 Shapes = dict[str, tuple[int, ...]]
 MBF = ((1, 4, 6, 2), 2)

@@ -9,14 +9,14 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from arcface_plus.models.classification import (
+from arcface_plus.models.classification.net_parts import (
     average_positions,
     check_dropout,
     check_features,
     initialize_he,
 )
 from arcface_plus.models.embedding_model import EmbeddingModel, check_count, check_preprocessing
-from arcface_plus.models.iresnet import Shortcut
+from arcface_plus.models.face.iresnet import Shortcut
 from arcface_plus.models.preprocessing import Preprocessing
 
 # name -> depth 6n + 4, and widening factor k

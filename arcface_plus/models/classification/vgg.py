@@ -10,7 +10,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from arcface_plus.models.classification import average_positions, check_features, initialize_he
+from arcface_plus.models.classification.net_parts import (
+    average_positions,
+    check_features,
+    initialize_he,
+)
 from arcface_plus.models.embedding_model import EmbeddingModel, check_count, check_preprocessing
 from arcface_plus.models.preprocessing import Preprocessing
 

@@ -9,7 +9,7 @@ from torch import nn
 from torchvision.models.vgg import cfgs, make_layers
 
 from arcface_plus.models import build_model
-from arcface_plus.models.vgg_cifar import Vgg
+from arcface_plus.models.classification.vgg import Vgg
 
 THEIRS = {"vgg16_bn": torchvision.models.vgg16_bn, "vgg19_bn": torchvision.models.vgg19_bn}
 CONFIGURATIONS = {"vgg16_bn": "D", "vgg19_bn": "E"}

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from arcface_plus.models import MODELS, build_model, load_model, model_hash, save_model
-from arcface_plus.models.classification import initialize_he
+from arcface_plus.models.classification.net_parts import initialize_he
 from arcface_plus.models.embedding_model import EmbeddingModel
 from arcface_plus.models.onnx_model import OnnxModel
 from arcface_plus.models.preprocessing import Preprocessing

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from arcface_plus.models import build_model
-from arcface_plus.models.densenet import DenseNet
+from arcface_plus.models.classification.densenet import DenseNet
 
 
 def naive(state: dict[str, Tensor], growth: int, x: Tensor, *, training: bool) -> Tensor:

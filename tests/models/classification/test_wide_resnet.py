@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from arcface_plus.models import build_model
-from arcface_plus.models.wide_resnet import WideResNet
+from arcface_plus.models.classification.wide_resnet import WideResNet
 
 Shapes = dict[str, tuple[int, ...]]
 
