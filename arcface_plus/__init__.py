@@ -17,7 +17,7 @@ _HOMES = {
     "Margin": "arcface_plus.losses.margins",
     "margin_logits": "arcface_plus.losses.margins",
     "mma_loss": "arcface_plus.regularizers.mma",
-    "nearest_neighbors": "arcface_plus.regularizers.nearest",
+    "nearest_neighbors": "arcface_plus.regularizers.nearest.search",
     "build_model": "arcface_plus.models",
     "load_model": "arcface_plus.models",
     "RecordReader": "arcface_plus.data.records.reader",
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from arcface_plus.models import load_model as load_model
     from arcface_plus.regularizers.angular import AngularRegularizer as AngularRegularizer
     from arcface_plus.regularizers.mma import mma_loss as mma_loss
-    from arcface_plus.regularizers.nearest import nearest_neighbors as nearest_neighbors
+    from arcface_plus.regularizers.nearest.search import nearest_neighbors as nearest_neighbors
     from arcface_plus.studies.tammes import solve_tammes as solve_tammes
 
 

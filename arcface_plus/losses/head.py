@@ -36,7 +36,7 @@ from arcface_plus.losses.plan import StepPlan
 from arcface_plus.losses.sampling import sampled_rows
 from arcface_plus.losses.scoring import Scores, linear_scores, margin_scores, own_cosines
 from arcface_plus.losses.softmax import cross_entropy_of
-from arcface_plus.regularizers.class_mma import ClassMMA
+from arcface_plus.regularizers.sharded.class_mma import ClassMMA
 
 
 class ClassifierHead(nn.Module):

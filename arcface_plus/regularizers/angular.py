@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from arcface_plus.regularizers.layer_choice import choose_layers
-from arcface_plus.regularizers.layers import Layer
+from arcface_plus.regularizers.layers.choice import choose_layers
+from arcface_plus.regularizers.layers.finding import Layer
 from arcface_plus.regularizers.mma import nearest_angles
 from arcface_plus.regularizers.penalty import AngularPenalty
 

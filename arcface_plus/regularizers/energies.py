@@ -25,8 +25,8 @@ import math
 import torch
 from torch import Tensor
 
-from arcface_plus.regularizers.angles import pair_terms
-from arcface_plus.regularizers.closed_form import (
+from arcface_plus.regularizers.geometry.angles import pair_terms
+from arcface_plus.regularizers.geometry.closed_form import (
     CANCELLED_BELOW,
     COINCIDENT_BELOW,
     add_tangents,
@@ -35,9 +35,9 @@ from arcface_plus.regularizers.closed_form import (
     is_crowded,
     pair_blocks,
 )
+from arcface_plus.regularizers.geometry.sphere import UnitRows
 from arcface_plus.regularizers.mma import sample_rows
-from arcface_plus.regularizers.nearest import search_self
-from arcface_plus.regularizers.sphere import UnitRows
+from arcface_plus.regularizers.nearest.search import search_self
 
 SMALLEST_DISTANCE = math.sqrt(1e-3)
 LARGEST_EXPONENT = 20.0  # beyond, the energy at the smallest distance leaves float32

@@ -17,17 +17,25 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from arcface_plus.regularizers.angles import pair_angles, pair_terms, project_rows
-from arcface_plus.regularizers.closed_form import attach_closed_form
-from arcface_plus.regularizers.nearest import Precision, search_few, search_self
-from arcface_plus.regularizers.neighbour_cache import NeighbourCache
-from arcface_plus.regularizers.sphere import (
+from arcface_plus.regularizers.geometry.angles import (
+    pair_angles,
+    pair_terms,
+    project_rows,
+)
+from arcface_plus.regularizers.geometry.closed_form import attach_closed_form
+from arcface_plus.regularizers.geometry.sphere import (
     UnitRows,
     bad_row_message,
     first_bad_row,
     full_precision,
     matrix_rows,
     row_norms,
+)
+from arcface_plus.regularizers.nearest.cache import NeighbourCache
+from arcface_plus.regularizers.nearest.search import (
+    Precision,
+    search_few,
+    search_self,
 )
 
 BadRows = Literal["raise", "nan"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from arcface_plus.regularizers.closed_form import closed_form_loss
+from arcface_plus.regularizers.geometry.closed_form import closed_form_loss
 
 
 def orthogonal_loss(weight: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from arcface_plus.regularizers.gradient_norms import (
+from arcface_plus.regularizers.geometry.gradient_norms import (
     cosine_gradient_norm,
     log_gradient_norm,
     mma_gradient_norm,

@@ -20,9 +20,16 @@ from arcface_plus.losses.uniform_law import (
     log_angle_density,
     log_cap_fraction,
 )
-from arcface_plus.regularizers.angles import pair_angles
-from arcface_plus.regularizers.nearest import nearest_neighbors, search_few
-from arcface_plus.regularizers.sphere import UnitRows, full_precision, row_norms
+from arcface_plus.regularizers.geometry.angles import pair_angles
+from arcface_plus.regularizers.geometry.sphere import (
+    UnitRows,
+    full_precision,
+    row_norms,
+)
+from arcface_plus.regularizers.nearest.search import (
+    nearest_neighbors,
+    search_few,
+)
 
 _BLOCK = 8192  # prototypes made at once: a multiple of the blocks they are drawn in
 _PAIRS_AT_ONCE = 1024

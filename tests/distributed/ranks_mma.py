@@ -6,8 +6,8 @@ import torch
 import torch.distributed as dist
 
 from arcface_plus.distributed import shard_bounds
-from arcface_plus.regularizers.neighbour_cache import NeighbourCache
-from arcface_plus.regularizers.sharded_mma import (
+from arcface_plus.regularizers.nearest.cache import NeighbourCache
+from arcface_plus.regularizers.sharded.mma import (
     sharded_mma_loss,
     sharded_mma_value_and_gradient,
     sharded_nearest_angles,

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from arcface_plus.regularizers import gradient_norms
 from arcface_plus.regularizers.energies import (
     SMALLEST_DISTANCE,
     cosine_loss,
@@ -17,6 +16,7 @@ from arcface_plus.regularizers.energies import (
     mhe_loss,
     riesz_loss,
 )
+from arcface_plus.regularizers.geometry import gradient_norms
 from arcface_plus.regularizers.mma import mma_loss
 
 SMALLEST_ANGLE = 2 * math.asin(SMALLEST_DISTANCE / 2)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from arcface_plus.regularizers.angles import index_tangent
+from arcface_plus.regularizers.geometry.angles import index_tangent
 from arcface_plus.regularizers.mma import (
     attach_gradient,
     mma_loss,
@@ -17,7 +17,7 @@ from arcface_plus.regularizers.mma import (
     nearest_angles,
     pick_rows,
 )
-from arcface_plus.regularizers.neighbour_cache import NeighbourCache
+from arcface_plus.regularizers.nearest.cache import NeighbourCache
 
 
 def plain(weight: Tensor) -> Tensor:

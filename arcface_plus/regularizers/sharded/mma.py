@@ -21,7 +21,14 @@ from arcface_plus.distributed import (
     gather_sizes,
     world_size,
 )
-from arcface_plus.regularizers.angles import pair_terms
+from arcface_plus.regularizers.geometry.angles import pair_terms
+from arcface_plus.regularizers.geometry.sphere import (
+    UnitRows,
+    first_bad_row,
+    full_precision,
+    matrix_rows,
+    row_norms,
+)
 from arcface_plus.regularizers.mma import (
     BadRows,
     MMATerms,
@@ -35,15 +42,17 @@ from arcface_plus.regularizers.mma import (
     sample_rows,
     shaped_as,
 )
-from arcface_plus.regularizers.nearest import Precision, search_few
-from arcface_plus.regularizers.neighbour_cache import NeighbourCache
-from arcface_plus.regularizers.ring import Shards, located, nearer, ring_pairs, ring_search
-from arcface_plus.regularizers.sphere import (
-    UnitRows,
-    first_bad_row,
-    full_precision,
-    matrix_rows,
-    row_norms,
+from arcface_plus.regularizers.nearest.cache import NeighbourCache
+from arcface_plus.regularizers.nearest.search import (
+    Precision,
+    search_few,
+)
+from arcface_plus.regularizers.sharded.ring import (
+    Shards,
+    located,
+    nearer,
+    ring_pairs,
+    ring_search,
 )
 
 _ROWS_AT_ONCE = 512

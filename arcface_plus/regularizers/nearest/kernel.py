@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from arcface_plus.regularizers.sphere import UnitRows
+from arcface_plus.regularizers.geometry.sphere import UnitRows
 
 _COLUMNS_AT_ONCE = 1 << 17
 _TILE, _DEPTH = 64, 32  # larger tiles spill registers

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from arcface_plus.regularizers.nearest_tables import (
+from arcface_plus.regularizers.geometry.sphere import UnitRows
+from arcface_plus.regularizers.nearest.tables import (
     GroupMaxima,
     full_slack,
     hide_own,
     one_way_maxima,
 )
-from arcface_plus.regularizers.sphere import UnitRows
 
 _QUERIES_AT_ONCE = 16384
 _ENTRIES_AT_ONCE = 1 << 20

@@ -12,8 +12,11 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from arcface_plus.regularizers.angles import index_axes, project_rows
-from arcface_plus.regularizers.sphere import (
+from arcface_plus.regularizers.geometry.angles import (
+    index_axes,
+    project_rows,
+)
+from arcface_plus.regularizers.geometry.sphere import (
     bad_row_message,
     first_bad_row,
     full_precision,

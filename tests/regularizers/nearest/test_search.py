@@ -12,14 +12,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from arcface_plus.regularizers import nearest_rank, nearest_tables
+from arcface_plus.regularizers.geometry.sphere import UnitRows
 from arcface_plus.regularizers.nearest import (
+    ranking as nearest_rank,
+)
+from arcface_plus.regularizers.nearest import (
+    tables as nearest_tables,
+)
+from arcface_plus.regularizers.nearest.ranking import (
+    Search,
+    nearest_from_table,
+)
+from arcface_plus.regularizers.nearest.search import (
     nearest_between,
     nearest_neighbors,
     search_few,
 )
-from arcface_plus.regularizers.nearest_rank import Search, nearest_from_table
-from arcface_plus.regularizers.sphere import UnitRows
 
 TIE = 6e-8  # rows nearer to each other than this may be ranked by index
 
@@ -245,7 +253,7 @@ def test_bad_arguments_are_refused() -> None:
 KERNEL = """
 import torch
 from arcface_plus.regularizers import nearest_triton as kernel, nearest
-from arcface_plus.regularizers.sphere import UnitRows
+from arcface_plus.regularizers.geometry.sphere import UnitRows
 from test_nearest import assert_nearest, chords, make
 kernel._COLUMNS_AT_ONCE = 100
 for kind, n, m, d in (("random", 2, 3, 3), ("clusters", 90, 200, 40), ("tight", 130, 65, 33)):

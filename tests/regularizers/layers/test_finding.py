@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
-from arcface_plus.regularizers.layer_choice import choose_layers
-from arcface_plus.regularizers.layers import find_layers
+from arcface_plus.regularizers.layers.choice import choose_layers
+from arcface_plus.regularizers.layers.finding import find_layers
 
 
 class Head(nn.Module):

@@ -22,19 +22,23 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from arcface_plus.regularizers.nearest_rank import (
+from arcface_plus.regularizers.geometry.sphere import (
+    UnitRows,
+    full_precision,
+    matrix_rows,
+)
+from arcface_plus.regularizers.nearest.ranking import (
     Search,
     nearest_at_once,
     nearest_from_table,
     squared_chord,
 )
-from arcface_plus.regularizers.nearest_tables import (
+from arcface_plus.regularizers.nearest.tables import (
     GroupMaxima,
     cross_maxima,
     one_way_maxima,
     self_maxima,
 )
-from arcface_plus.regularizers.sphere import UnitRows, full_precision, matrix_rows
 
 Precision = Literal["auto", "fp32", "bf16"]
 _NORM_TOLERANCE, _HALF_NORM_TOLERANCE = 1e-5, 1e-2
@@ -227,6 +231,6 @@ def _has_kernel(unit: UnitRows) -> bool:
 def _kernel_search(
     rows: UnitRows, columns: UnitRows, *, own: Tensor | bool | None
 ) -> tuple[Tensor, Tensor]:
-    from arcface_plus.regularizers import nearest_triton  # needs a GPU's compiler
+    from arcface_plus.regularizers.nearest import kernel as nearest_triton  # needs a GPU's compiler
 
     return nearest_triton.search(rows, columns, own=own)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from arcface_plus.regularizers.sphere import UnitRows
+from arcface_plus.regularizers.geometry.sphere import UnitRows
 
 _SMALLEST_GROUP = 64
 _TABLE_BYTES = 16 << 20  # beside a quarter of what the queries themselves take

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from arcface_plus.regularizers.class_mma import ClassMMA
 from arcface_plus.regularizers.mma import mma_loss
+from arcface_plus.regularizers.sharded.class_mma import ClassMMA
 
 
 @pytest.fixture

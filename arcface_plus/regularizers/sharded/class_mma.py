@@ -8,8 +8,8 @@ from torch import Tensor
 
 from arcface_plus.distributed import Group, all_gather_rows, rank, shard_bounds, world_size
 from arcface_plus.regularizers.mma import MMATerms, attach_gradient, pick_rows
-from arcface_plus.regularizers.neighbour_cache import NeighbourCache
-from arcface_plus.regularizers.sharded_mma import sharded_mma_value_and_gradient
+from arcface_plus.regularizers.nearest.cache import NeighbourCache
+from arcface_plus.regularizers.sharded.mma import sharded_mma_value_and_gradient
 
 PERCENTILES = (1, 10, 50, 90)
 _CLOSE = torch.pi / 180  # class pairs under one degree are all but one class
