@@ -12,10 +12,10 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "AngularRegularizer": "arcface_plus.regularizers.angular",
-    "ClassifierHead": "arcface_plus.losses.head",
-    "HeadOutput": "arcface_plus.losses.head",
-    "Margin": "arcface_plus.losses.margins",
-    "margin_logits": "arcface_plus.losses.margins",
+    "ClassifierHead": "arcface_plus.losses.head.classifier",
+    "HeadOutput": "arcface_plus.losses.head.classifier",
+    "Margin": "arcface_plus.losses.margins.family",
+    "margin_logits": "arcface_plus.losses.margins.family",
     "mma_loss": "arcface_plus.regularizers.mma",
     "nearest_neighbors": "arcface_plus.regularizers.nearest.search",
     "build_model": "arcface_plus.models",
@@ -44,10 +44,10 @@ if TYPE_CHECKING:
     from arcface_plus.evaluation.embedding import embed as embed
     from arcface_plus.evaluation.verification import VerificationResult as VerificationResult
     from arcface_plus.evaluation.verification import verify as verify
-    from arcface_plus.losses.head import ClassifierHead as ClassifierHead
-    from arcface_plus.losses.head import HeadOutput as HeadOutput
-    from arcface_plus.losses.margins import Margin as Margin
-    from arcface_plus.losses.margins import margin_logits as margin_logits
+    from arcface_plus.losses.head.classifier import ClassifierHead as ClassifierHead
+    from arcface_plus.losses.head.classifier import HeadOutput as HeadOutput
+    from arcface_plus.losses.margins.family import Margin as Margin
+    from arcface_plus.losses.margins.family import margin_logits as margin_logits
     from arcface_plus.models import build_model as build_model
     from arcface_plus.models import load_model as load_model
     from arcface_plus.regularizers.angular import AngularRegularizer as AngularRegularizer

@@ -394,7 +394,7 @@ def _differences(a: dict, b: dict, path: str = "") -> set[str]:
 
 
 def test_margin_settings_are_those_of_the_margin(load):
-    margins = pytest.importorskip("arcface_plus.losses.margins")
+    margins = pytest.importorskip("arcface_plus.losses.margins.family")
     settings = load().head.margin.model_dump()
     assert {f.name for f in dataclasses.fields(margins.Margin)} == set(settings)
     assert margins.Margin(**settings) == margins.Margin()

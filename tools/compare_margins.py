@@ -27,16 +27,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from arcface_plus.losses import head as head_module
-from arcface_plus.losses.adaface import AdaFace
-from arcface_plus.losses.curricularface import CurricularFace
-from arcface_plus.losses.elasticface import ElasticFace
-from arcface_plus.losses.head import ClassifierHead
-from arcface_plus.losses.magface import MagFace
-from arcface_plus.losses.margin_loss import MarginLoss
-from arcface_plus.losses.margins import Margin
-from arcface_plus.losses.mv_softmax import MVSoftmax
-from arcface_plus.losses.uniface import UniFace, first_threshold
+from arcface_plus.losses.head import classifier as head_module
+from arcface_plus.losses.head.classifier import ClassifierHead
+from arcface_plus.losses.margins.adaface import AdaFace
+from arcface_plus.losses.margins.base import MarginLoss
+from arcface_plus.losses.margins.curricularface import CurricularFace
+from arcface_plus.losses.margins.elasticface import ElasticFace
+from arcface_plus.losses.margins.family import Margin
+from arcface_plus.losses.margins.magface import MagFace
+from arcface_plus.losses.margins.mv_softmax import MVSoftmax
+from arcface_plus.losses.margins.uniface import (
+    UniFace,
+    first_threshold,
+)
 
 CLASSES, DIM, BATCH = 200, 64, 32
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # embeddings, class weights (C, D), labels

@@ -24,7 +24,7 @@ from arcface_plus.distributed import (
     shard_bounds,
     world_size,
 )
-from arcface_plus.losses.head import ClassifierHead
+from arcface_plus.losses.head.classifier import ClassifierHead
 from arcface_plus.models.embedding_model import EmbeddingModel
 
 TOP = (1, 5)

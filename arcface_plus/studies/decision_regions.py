@@ -14,8 +14,12 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from arcface_plus.losses.margins import Margin, other_cosine, target_logit
-from arcface_plus.losses.uniform_prediction import target_curve
+from arcface_plus.losses.margins.family import (
+    Margin,
+    other_cosine,
+    target_logit,
+)
+from arcface_plus.losses.theory.uniform_prediction import target_curve
 
 NOBODY = -1
 # The paper's tuned margins, which its Figs. 15 to 18 show; m1 is raw past π, our reading [R].

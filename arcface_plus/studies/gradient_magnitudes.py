@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from arcface_plus.losses.uniform_law import check_angles
+from arcface_plus.losses.theory.uniform_law import check_angles
 
 Measure = Literal["D1", "D2", "D3", "truncated D3"]
 MEASURES: tuple[Measure, ...] = ("D1", "D2", "D3", "truncated D3")

@@ -17,9 +17,12 @@ from typing import Literal
 
 import numpy as np
 
-from arcface_plus.losses.margins import Margin
-from arcface_plus.losses.uniform_law import WeightForm, negative_weight_spread
-from arcface_plus.losses.uniform_prediction import (
+from arcface_plus.losses.margins.family import Margin
+from arcface_plus.losses.theory.uniform_law import (
+    WeightForm,
+    negative_weight_spread,
+)
+from arcface_plus.losses.theory.uniform_prediction import (
     TERMINATION_GRADIENT,
     collapse_warning,
     nearest_class_moments,

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from arcface_plus.losses.margins import Margin
-from arcface_plus.losses.uniform_law import (
+from arcface_plus.losses.margins.family import Margin
+from arcface_plus.losses.theory.uniform_law import (
     WeightForm,
     check_angles,
     check_classes,
@@ -21,7 +21,11 @@ from arcface_plus.losses.uniform_law import (
     log_mean_weight,
     log_negative_weight,
 )
-from arcface_plus.losses.uniform_prediction import others_share, own_gradient, target_curve
+from arcface_plus.losses.theory.uniform_prediction import (
+    others_share,
+    own_gradient,
+    target_curve,
+)
 
 NO_MARGIN = Margin(m2=0.0, extension="raw")
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from arcface_plus.config import OptimConfig, RegularizerConfig
-from arcface_plus.losses.head import ClassifierHead
+from arcface_plus.losses.head.classifier import ClassifierHead
 from arcface_plus.models import build_model
 from arcface_plus.regularizers.angular import AngularRegularizer
 from arcface_plus.regularizers.mma import nearest_angles

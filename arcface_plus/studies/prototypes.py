@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from arcface_plus.losses.initial import initial_class_weights
-from arcface_plus.losses.uniform_law import (
+from arcface_plus.losses.head.initial import initial_class_weights
+from arcface_plus.losses.theory.uniform_law import (
     check_classes,
     check_dim,
     log_angle_density,

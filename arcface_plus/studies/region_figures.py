@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from arcface_plus.losses.margins import Margin
+from arcface_plus.losses.margins.family import Margin
 from arcface_plus.studies.decision_regions import (
     NOBODY,
     PAPER_MARGINS,

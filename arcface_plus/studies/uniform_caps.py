@@ -11,7 +11,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
-from arcface_plus.losses.uniform_law import (
+from arcface_plus.losses.theory.uniform_law import (
     check_angles,
     check_dim,
     gauss_legendre,

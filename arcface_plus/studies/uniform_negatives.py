@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from arcface_plus.losses.uniform_law import check_classes, check_dim, check_scale
+from arcface_plus.losses.theory.uniform_law import (
+    check_classes,
+    check_dim,
+    check_scale,
+)
 
 
 def sample_cosines(dim: int, count: int, generator: np.random.Generator) -> np.ndarray:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from arcface_plus.data.batches.score_sampling import threshold_sample
 from arcface_plus.distributed import contiguous_part
-from arcface_plus.losses.plan import StepPlan
+from arcface_plus.losses.head.plan import StepPlan
 
 
 class ImageScores:

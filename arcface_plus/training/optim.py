@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from arcface_plus.config import OptimConfig
 from arcface_plus.distributed import Group, all_reduce_sum
-from arcface_plus.losses.head import ClassifierHead
+from arcface_plus.losses.head.classifier import ClassifierHead
 
 _ROWS_AT_ONCE = 16_384  # bounds what an update of sampled rows makes beside them
 

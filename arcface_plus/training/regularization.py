@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from arcface_plus.config import RegularizerConfig
 from arcface_plus.distributed import all_gather_rows, rank, shard_bounds, world_size
-from arcface_plus.losses.head import ClassifierHead
+from arcface_plus.losses.head.classifier import ClassifierHead
 from arcface_plus.regularizers.angular import AngularRegularizer
 from arcface_plus.regularizers.penalty import AngularPenalty
 

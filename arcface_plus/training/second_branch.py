@@ -32,11 +32,14 @@ from arcface_plus.distributed import (
     contiguous_part,
     gather_rows,
 )
-from arcface_plus.losses.closeness import closeness_loss
-from arcface_plus.losses.diversity import sharded_diversity_loss
-from arcface_plus.losses.head import ClassifierHead
-from arcface_plus.losses.head_output import HeadOutput
-from arcface_plus.losses.similar_classes import most_similar_classes, shard_rows_of
+from arcface_plus.losses.closeness.closeness import closeness_loss
+from arcface_plus.losses.closeness.diversity import sharded_diversity_loss
+from arcface_plus.losses.closeness.similar_classes import (
+    most_similar_classes,
+    shard_rows_of,
+)
+from arcface_plus.losses.head.classifier import ClassifierHead
+from arcface_plus.losses.head.output import HeadOutput
 from arcface_plus.training.image_scores import ImageScores, order_of_outputs
 
 _MEASURED = ("closeness", "diversity", "hard_classes", "score_threshold")

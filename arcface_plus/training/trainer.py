@@ -23,7 +23,10 @@ from arcface_plus.data.batches.loader import (
     TrainLoader,
 )
 from arcface_plus.distributed import World, average_batch_norm_buffers, contiguous_part
-from arcface_plus.losses.head import ClassifierHead, HeadOutput
+from arcface_plus.losses.head.classifier import (
+    ClassifierHead,
+    HeadOutput,
+)
 from arcface_plus.models.embedding_model import EmbeddingModel
 from arcface_plus.training import snapshot
 from arcface_plus.training.guard import BatchNormRestorer, FiniteGuard

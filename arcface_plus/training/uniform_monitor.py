@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 
-from arcface_plus.losses.head import ClassifierHead
-from arcface_plus.losses.margins import Margin
-from arcface_plus.losses.uniform_prediction import (
+from arcface_plus.losses.head.classifier import ClassifierHead
+from arcface_plus.losses.margins.family import Margin
+from arcface_plus.losses.theory.uniform_prediction import (
     collapse_warning,
     nearest_class_angle,
     termination_angle,

@@ -13,13 +13,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from arcface_plus.losses.adaface import AdaFace
-from arcface_plus.losses.curricularface import CurricularFace
-from arcface_plus.losses.elasticface import ElasticFace
-from arcface_plus.losses.magface import MagFace
-from arcface_plus.losses.margins import Margin, margin_logits
-from arcface_plus.losses.mv_softmax import MVSoftmax
-from arcface_plus.losses.uniface import UniFace
+from arcface_plus.losses.margins.adaface import AdaFace
+from arcface_plus.losses.margins.curricularface import CurricularFace
+from arcface_plus.losses.margins.elasticface import ElasticFace
+from arcface_plus.losses.margins.family import (
+    Margin,
+    margin_logits,
+)
+from arcface_plus.losses.margins.magface import MagFace
+from arcface_plus.losses.margins.mv_softmax import MVSoftmax
+from arcface_plus.losses.margins.uniface import UniFace
 
 
 @dataclass

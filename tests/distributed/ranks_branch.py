@@ -25,7 +25,10 @@ from arcface_plus.data.batches.order import (
 from arcface_plus.data.batches.score_sampling import image_generator
 from arcface_plus.data.sources.synthetic import SyntheticFaces
 from arcface_plus.distributed import World, rank, world_size
-from arcface_plus.losses.margins import Margin, margin_logits
+from arcface_plus.losses.margins.family import (
+    Margin,
+    margin_logits,
+)
 from arcface_plus.training.monitor import Monitor
 from arcface_plus.training.second_branch import SecondBranch
 from arcface_plus.training.trainer import Trainer

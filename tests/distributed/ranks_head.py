@@ -13,11 +13,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from arcface_plus.config import OptimConfig
 from arcface_plus.distributed import contiguous_part
-from arcface_plus.losses.head import ClassifierHead
-from arcface_plus.losses.initial import initial_class_weights
-from arcface_plus.losses.margins import Margin
-from arcface_plus.losses.sampling import class_draws
-from arcface_plus.losses.uniface import UniFace
+from arcface_plus.losses.head.classifier import ClassifierHead
+from arcface_plus.losses.head.initial import initial_class_weights
+from arcface_plus.losses.head.sampling import class_draws
+from arcface_plus.losses.margins.family import Margin
+from arcface_plus.losses.margins.uniface import UniFace
 from arcface_plus.training.optim import build_optimizers, squared_gradient_norm
 
 FEATURES, SEED = 12, 3

@@ -6,12 +6,12 @@ import pytest
 import torch
 from ranks_head import dense_reference, train_cases
 
-from arcface_plus.losses.adaface import AdaFace
-from arcface_plus.losses.curricularface import CurricularFace
-from arcface_plus.losses.elasticface import ElasticFace
-from arcface_plus.losses.magface import MagFace
-from arcface_plus.losses.mv_softmax import MVSoftmax
-from arcface_plus.losses.uniface import UniFace
+from arcface_plus.losses.margins.adaface import AdaFace
+from arcface_plus.losses.margins.curricularface import CurricularFace
+from arcface_plus.losses.margins.elasticface import ElasticFace
+from arcface_plus.losses.margins.magface import MagFace
+from arcface_plus.losses.margins.mv_softmax import MVSoftmax
+from arcface_plus.losses.margins.uniface import UniFace
 
 CASES = {
     "plain": {},

@@ -12,8 +12,8 @@ from torch import nn
 
 from arcface_plus.data.sources.synthetic import SyntheticFaces
 from arcface_plus.evaluation.classification import AccuracyEvaluation, mean_of_last, target_ranks
-from arcface_plus.losses.head import ClassifierHead
-from arcface_plus.losses.margins import Margin
+from arcface_plus.losses.head.classifier import ClassifierHead
+from arcface_plus.losses.margins.family import Margin
 from arcface_plus.models.preprocessing import Preprocessing
 
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from arcface_plus.losses.head import ClassifierHead
-from arcface_plus.losses.head_output import HeadOutput
-from arcface_plus.losses.margin_loss import MarginLoss
+from arcface_plus.losses.head.classifier import ClassifierHead
+from arcface_plus.losses.head.output import HeadOutput
+from arcface_plus.losses.margins.base import MarginLoss
 
 
 def head_with_cosines(margin: MarginLoss, cosines: list[float]) -> ClassifierHead:

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch.func import functional_call
 
-from arcface_plus.losses.adaface import AdaFace
-from arcface_plus.losses.curricularface import CurricularFace
-from arcface_plus.losses.elasticface import ElasticFace
-from arcface_plus.losses.head import ClassifierHead
-from arcface_plus.losses.magface import MagFace
-from arcface_plus.losses.margins import Margin
-from arcface_plus.losses.mv_softmax import MVSoftmax
-from arcface_plus.losses.uniface import UniFace
+from arcface_plus.losses.head.classifier import ClassifierHead
+from arcface_plus.losses.margins.adaface import AdaFace
+from arcface_plus.losses.margins.curricularface import CurricularFace
+from arcface_plus.losses.margins.elasticface import ElasticFace
+from arcface_plus.losses.margins.family import Margin
+from arcface_plus.losses.margins.magface import MagFace
+from arcface_plus.losses.margins.mv_softmax import MVSoftmax
+from arcface_plus.losses.margins.uniface import UniFace
 
 MARGINS = [
     Margin(s=4),

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from arcface_plus.losses.margins import Margin
+from arcface_plus.losses.margins.family import Margin
 from arcface_plus.studies.decision_regions import (
     NOBODY,
     PAPER_MARGINS,

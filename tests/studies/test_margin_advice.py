@@ -4,7 +4,10 @@ import math
 
 import pytest
 
-from arcface_plus.losses.uniform_prediction import nearest_class_angle, termination_angle
+from arcface_plus.losses.theory.uniform_prediction import (
+    nearest_class_angle,
+    termination_angle,
+)
 from arcface_plus.studies.advice_figure import draw_advice
 from arcface_plus.studies.margin_advice import KINDS, advise, margin_of, predict
 

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from arcface_plus.losses.uniform_law import log_cap_fraction
-from arcface_plus.losses.uniform_prediction import nearest_class_angle, nearest_class_moments
+from arcface_plus.losses.theory.uniform_law import log_cap_fraction
+from arcface_plus.losses.theory.uniform_prediction import (
+    nearest_class_angle,
+    nearest_class_moments,
+)
 from arcface_plus.studies import prototypes
 from arcface_plus.studies.prototypes import (
     cap_angle,

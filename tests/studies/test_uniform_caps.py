@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from arcface_plus.losses.uniform_law import log_cap_fraction
+from arcface_plus.losses.theory.uniform_law import log_cap_fraction
 from arcface_plus.studies.uniform_caps import (
     cap_angle_density,
     cap_angle_moments,

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from arcface_plus.losses.uniform_law import log_negative_weight, negative_weight_spread
+from arcface_plus.losses.theory.uniform_law import (
+    log_negative_weight,
+    negative_weight_spread,
+)
 from arcface_plus.studies.uniform_negatives import sample_cosines, sample_log_negative_weights
 
 

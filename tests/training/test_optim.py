@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from arcface_plus.config import OptimConfig
-from arcface_plus.losses.head import ClassifierHead
-from arcface_plus.losses.margins import Margin
+from arcface_plus.losses.head.classifier import ClassifierHead
+from arcface_plus.losses.margins.family import Margin
 from arcface_plus.models import build_model
 from arcface_plus.training.optim import (
     RowSGD,

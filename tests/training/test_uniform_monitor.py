@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 
 from arcface_plus.cli.train import train
-from arcface_plus.losses.adaface import AdaFace
-from arcface_plus.losses.head import ClassifierHead
-from arcface_plus.losses.margin_loss import MarginLoss
-from arcface_plus.losses.margins import Margin
-from arcface_plus.losses.uniform_law import log_negative_weight
-from arcface_plus.losses.uniform_prediction import own_gradient, termination_angle
+from arcface_plus.losses.head.classifier import ClassifierHead
+from arcface_plus.losses.margins.adaface import AdaFace
+from arcface_plus.losses.margins.base import MarginLoss
+from arcface_plus.losses.margins.family import Margin
+from arcface_plus.losses.theory.uniform_law import log_negative_weight
+from arcface_plus.losses.theory.uniform_prediction import (
+    own_gradient,
+    termination_angle,
+)
 from arcface_plus.training import uniform_monitor
 from arcface_plus.training.uniform_monitor import margin_warnings, uniform_figures
 

@@ -22,8 +22,8 @@ import torch
 
 from arcface_plus.config import OptimConfig
 from arcface_plus.distributed import start_world
-from arcface_plus.losses.head import ClassifierHead
-from arcface_plus.losses.margins import Margin
+from arcface_plus.losses.head.classifier import ClassifierHead
+from arcface_plus.losses.margins.family import Margin
 from arcface_plus.training.optim import build_optimizers
 
 MB = 1 << 20

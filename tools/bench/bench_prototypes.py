@@ -23,7 +23,7 @@ from pathlib import Path
 
 import torch
 
-from arcface_plus.losses.uniform_prediction import nearest_class_moments
+from arcface_plus.losses.theory.uniform_prediction import nearest_class_moments
 from arcface_plus.studies.prototypes import sample_nearest_angles
 
 TOLERANCE = 0.02  # degrees

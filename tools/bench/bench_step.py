@@ -15,8 +15,8 @@ import time
 import torch
 
 from arcface_plus.config import OptimConfig
-from arcface_plus.losses.head import ClassifierHead
-from arcface_plus.losses.margins import Margin
+from arcface_plus.losses.head.classifier import ClassifierHead
+from arcface_plus.losses.margins.family import Margin
 from arcface_plus.models import build_model
 from arcface_plus.training.optim import build_optimizers
 

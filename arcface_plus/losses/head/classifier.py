@@ -1,0 +1,296 @@
+"""The classifier head: margin softmax over classes split among ranks, with MMA on their weights.
+
+``loss`` is one number, the same on every rank: the mean cross-entropy over the global batch plus
+λ·MMA. One rank is the case of one shard. Shapes: B_r embeddings of this rank, B of all ranks,
+C classes, C_r of this rank's shard, D dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from arcface_plus.distributed import (
+    Group,
+    all_gather_rows,
+    gather_rows,
+    gather_sizes,
+    logsumexp_over_ranks,
+    rank,
+    shard_bounds,
+    shared_by_ranks,
+    sum_over_ranks,
+    world_size,
+)
+from arcface_plus.losses.head.initial import initial_class_weights
+from arcface_plus.losses.head.margin_state import MarginState
+from arcface_plus.losses.head.output import HeadOutput
+from arcface_plus.losses.head.plan import StepPlan
+from arcface_plus.losses.head.sampling import sampled_rows
+from arcface_plus.losses.head.scoring import (
+    Scores,
+    linear_scores,
+    margin_scores,
+    own_cosines,
+)
+from arcface_plus.losses.margins.base import (
+    MarginLoss,
+    Samples,
+)
+from arcface_plus.losses.margins.elasticface import normal_draws
+from arcface_plus.losses.softmax import cross_entropy_of
+from arcface_plus.regularizers.sharded.class_mma import ClassMMA
+
+
+class ClassifierHead(nn.Module):
+    """Score embeddings against every class, holding only this rank's shard of the class weights.
+
+    After ``loss.backward()`` on every rank, ``weight.grad`` is the shard's gradient of the loss,
+    unscaled, and the embeddings' gradient is W times theirs, so that DDP's averaging leaves the
+    exact gradient in the backbone. Keep the head itself out of DDP.
+
+    ``margin``: a ``Margin`` or another ``MarginLoss``, or None for a plain softmax of w·x, to which
+    ``bias`` adds a number a class (from 0, sharded like the weights, no part of MMA).
+    ``mma_weight``: λ.
+    ``mma_rows``: estimate MMA from that many random rows. ``sample_rate``: share of classes that
+    take part in a step besides the positives; ``weight.grad`` is then a sparse tensor of those
+    rows, unless ``dense_gradient`` (arcface_torch's way: rows out of the sample decay and coast on
+    too). ``class_chunk``: make logits that many classes at a time and again in backward, to save
+    memory. ``filter_threshold``: leave out other classes whose cosine exceeds it. ``seed`` fixes
+    initial weights and samples at any world size.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        embedding_dim: int,
+        margin: MarginLoss | None,
+        *,
+        bias: bool = False,
+        mma_weight: float = 0.03,
+        mma_rows: int | None = None,
+        mma_refresh_every: int = 1,
+        sample_rate: float = 1.0,
+        dense_gradient: bool = False,
+        class_chunk: int | None = None,
+        filter_threshold: float | None = None,
+        seed: int = 0,
+        group: Group = None,
+    ) -> None:
+        super().__init__()
+        if num_classes < 2:
+            raise ValueError(f"a classifier needs at least two classes, got {num_classes}.")
+        if not 0 < sample_rate <= 1:
+            raise ValueError(f"sample_rate is {sample_rate}, but must lie in (0, 1].")
+        if mma_weight < 0:
+            raise ValueError(f"mma_weight is {mma_weight}, but must not be negative.")
+        if bias and margin is not None:
+            raise ValueError("bias is for linear logits, w·x + b: use it with margin=None.")
+        if bias and sample_rate < 1:
+            raise ValueError(
+                "bias needs every class in every step, but sample_rate is "
+                f"{sample_rate}; set sample_rate to 1 or bias to False."
+            )
+        self.num_classes, self.embedding_dim, self.margin = num_classes, embedding_dim, margin
+        self.mma_weight, self.sample_rate = mma_weight, sample_rate
+        self.dense_gradient, self.class_chunk, self.seed = dense_gradient, class_chunk, seed
+        self.filter_threshold = filter_threshold
+        self.group = group
+        self.lo, self.hi = shard_bounds(num_classes, world_size(group))[rank(group)]
+        self.weight = nn.Parameter(initial_class_weights(seed, self.lo, self.hi, embedding_dim))
+        self.bias = nn.Parameter(torch.zeros(self.hi - self.lo)) if bias else None
+        self.margin_state = MarginState(margin, num_classes, sample_rate)
+        self.mma = ClassMMA(
+            num_classes, rows=mma_rows, refresh_every=mma_refresh_every, seed=seed, group=group
+        )
+
+    def extra_repr(self) -> str:
+        return (
+            f"classes {self.lo}–{self.hi} of {self.num_classes}, dim={self.embedding_dim}, "
+            f"margin={self.margin}, mma_weight={self.mma_weight}, sample_rate={self.sample_rate}"
+        )
+
+    def sharded_parameters(self) -> dict[str, nn.Parameter]:
+        """Return the parameters whose rows are this rank's classes, by name."""
+        named = {"weight": self.weight}
+        return named if self.bias is None else named | {"bias": self.bias}
+
+    def replicated_parameters(self) -> dict[str, nn.Parameter]:
+        """Return the parameters () that every rank holds, by name: what the margin learns."""
+        return self.margin_state.learned()
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Return the running averages () of the margin by name; a checkpoint must hold them."""
+        return self.margin_state.running()
+
+    def plan_step(
+        self, labels: Tensor, step: int | None = None, *, sizes: Sequence[int] | None = None
+    ) -> StepPlan:
+        """Fix what the micro-batches of one optimizer step share, from all its labels (B_r,).
+
+        ``sizes``: how many labels each rank has; finding them out costs a host synchronisation.
+        """
+        self._check_labels(labels)
+        if sizes is None:
+            sizes = gather_sizes(len(labels), labels.device, self.group)
+        draws = self.sample_rate < 1 or (self.mma_weight > 0 and self.mma.samples)
+        if step is None and (draws or (self.margin is not None and self.margin.draws)):
+            raise ValueError(
+                "sample_rate < 1, mma_rows and ElasticFace draw anew at every step: pass step=, "
+                "the number of the optimizer step."
+            )
+        step = step or 0
+        if self.sample_rate == 1.0:
+            return StepPlan(tuple(sizes), step, None)
+        positives = torch.cat(all_gather_rows(labels, self.group, sizes=sizes))
+        rows = sampled_rows(
+            positives, rate=self.sample_rate, seed=self.seed, step=step, lo=self.lo, hi=self.hi
+        )
+        return StepPlan(tuple(sizes), step, rows)
+
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Tensor,
+        step: int | None = None,
+        *,
+        plan: StepPlan | None = None,
+        sizes: Sequence[int] | None = None,
+        with_mma: bool = True,
+    ) -> HeadOutput:
+        """Return the loss of embeddings (B_r, D) with labels (B_r,) int64 in 0…C−1.
+
+        For gradient accumulation, make one ``plan`` of all the step's labels and pass it with every
+        micro-batch, ``with_mma`` for one of them: the losses then add up to that of the whole
+        batch. ``sizes``: every rank's B_r where known. Runs in float32 (float64 for float64
+        embeddings). Raises ValueError for shapes or labels that do not fit.
+        """
+        if embeddings.ndim != 2 or embeddings.shape[1] != self.embedding_dim:
+            raise ValueError(
+                f"embeddings must be (B, {self.embedding_dim}), got {tuple(embeddings.shape)}."
+            )
+        if labels.shape != embeddings.shape[:1]:
+            raise ValueError(
+                f"labels must be ({embeddings.shape[0]},) like the embeddings, got "
+                f"{tuple(labels.shape)}."
+            )
+        with torch.autocast(embeddings.device.type, enabled=False):
+            if sizes is None:
+                sizes = gather_sizes(len(labels), labels.device, self.group)
+            if plan is None:
+                plan = self.plan_step(labels, step, sizes=sizes)
+            return self._forward(embeddings, labels, plan, sizes, with_mma)
+
+    def _forward(
+        self,
+        embeddings: Tensor,
+        labels: Tensor,
+        plan: StepPlan,
+        sizes: Sequence[int],
+        with_mma: bool,
+    ) -> HeadOutput:
+        if embeddings.dtype not in (torch.float32, torch.float64):
+            embeddings = embeddings.float()
+        everyone = gather_rows(
+            embeddings, self.group, sizes=sizes, gradient_scale=float(world_size(self.group))
+        )
+        target = torch.cat(all_gather_rows(labels, self.group, sizes=sizes)) - self.lo
+        weight = self._active_weight(plan)
+        inside = (target >= 0) & (target < self.hi - self.lo)
+        row = torch.where(inside, target, torch.full_like(target, -1))
+        if plan.rows is not None:
+            found = torch.searchsorted(plan.rows, target)
+            row = torch.where(inside, found, row)
+        places = plan.take(sizes)
+        samples = None
+        if self.margin is None:
+            bias = None if self.bias is None else self.bias.to(everyone.dtype)
+            scores = linear_scores(
+                everyone, weight.to(everyone.dtype), row, bias, chunk=self.class_chunk
+            )
+        else:
+            samples, scores = self._margin_scores(everyone, weight, row, plan, places)
+        classification = self._losses(scores).sum() / plan.total
+        target_cosine = sum_over_ranks(scores.cosine.detach(), self.group)
+        output = HeadOutput(classification, classification, None, target_cosine)
+        if samples is not None:
+            output = self._with_norms(output, samples, row >= 0, plan.total)
+        if not (with_mma and self.mma_weight > 0):
+            return output
+        active = None if plan.rows is None else (plan.rows, weight)
+        mma = self.mma(self.weight, plan.step, active=active)
+        return replace(output, loss=output.loss + self.mma_weight * mma, mma=mma)
+
+    def _active_weight(self, plan: StepPlan) -> Tensor:
+        if plan.rows is None:
+            return self.weight
+        return F.embedding(plan.rows, self.weight, sparse=not self.dense_gradient)
+
+    def _margin_scores(
+        self, x: Tensor, weight: Tensor, row: Tensor, plan: StepPlan, places: np.ndarray
+    ) -> tuple[Samples, Scores]:
+        margin, weight, unit = self.margin, weight.to(x.dtype), F.normalize(x, dim=1)
+        assert margin is not None
+        own = draws = None
+        if margin.informed:
+            own = sum_over_ranks(own_cosines(unit, weight, row), self.group)
+        if margin.draws:
+            drawn = torch.from_numpy(normal_draws(self.seed, plan.step, places))
+            draws = drawn.to(x.device, x.dtype, non_blocking=True)
+        norm = torch.linalg.vector_norm(x, dim=1) if margin.uses_norm else x.new_empty(0)
+        learned = {
+            name: shared_by_ranks(value, self.group).to(x.dtype)
+            for name, value in self.replicated_parameters().items()
+        }
+        samples = Samples(norm, own, draws, learned=learned)
+        self.margin_state.observe(samples, plan)
+        # Copies: another micro-batch moves them before this one goes backward.
+        state = {name: value.to(x.dtype, copy=True) for name, value in self.state_tensors().items()}
+        samples = replace(samples, state=state)
+        scores = margin_scores(
+            margin, unit, weight, row, samples, limit=self.filter_threshold, chunk=self.class_chunk
+        )
+        return samples, scores
+
+    def _losses(self, scores: Scores) -> Tensor:
+        """Return the loss (B,) of every sample, from what all shards say of it."""
+        over_ranks = logsumexp_over_ranks if scores.sums == "logsumexp" else sum_over_ranks
+        target = sum_over_ranks(scores.target, self.group)
+        others = over_ranks(scores.others, self.group)
+        if self.margin is None:
+            return cross_entropy_of(target, others)
+        return self.margin.losses(target, others)
+
+    def _with_norms(
+        self, output: HeadOutput, samples: Samples, mine: Tensor, total: int
+    ) -> HeadOutput:
+        """Add what the norms of the embeddings cost and tell, where the margin asks."""
+        margin = self.margin
+        if margin is None or not margin.uses_norm:
+            return output
+        output = replace(output, quality=samples.norm.detach())
+        each = margin.norm_penalty(samples.norm)
+        if each is None or not margin.norm_penalty_weight:
+            return output
+        # Every rank has every norm: the one that holds the sample's class counts it.
+        penalty = sum_over_ranks(torch.where(mine, each, 0).sum() / total, self.group)
+        loss = output.loss + margin.norm_penalty_weight * penalty
+        return replace(output, loss=loss, norm_penalty=penalty)
+
+    def _check_labels(self, labels: Tensor) -> None:
+        if labels.dtype != torch.int64:
+            raise ValueError(f"labels must be int64, got {labels.dtype}.")
+        fine = ((labels >= 0) & (labels < self.num_classes)).all()
+        if labels.is_cuda:
+            torch._assert_async(fine)  # reading the answer here would stall every step
+        elif not fine:
+            wrong = labels[(labels < 0) | (labels >= self.num_classes)][0].item()
+            raise ValueError(
+                f"label {wrong} is outside 0…{self.num_classes - 1}; the head was built for "
+                f"{self.num_classes} classes."
+            )

@@ -1,0 +1,74 @@
+"""CurricularFace: hard negatives weigh more as training goes on.
+
+Huang et al., "CurricularFace: Adaptive Curriculum Learning Loss for Deep Face Recognition",
+CVPR 2020.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from arcface_plus.losses.margins.base import (
+    MarginLoss,
+    Samples,
+    require_angle,
+    require_one_of,
+    require_positive,
+    require_share,
+)
+from arcface_plus.losses.margins.family import (
+    EXTENSIONS,
+    Extension,
+    margin_cosine,
+)
+from arcface_plus.losses.softmax import HardNegatives, OtherLogits
+
+
+@dataclass(frozen=True)
+class CurricularFace(MarginLoss):
+    """Target cos(θ + m); a negative above cos(θ_y + m) counts as cosθ_j·(t + cosθ_j).
+
+    ``t`` is the running average of the mean own cosine, from 0, ``momentum`` of it kept each step
+    and updated before use. The published code has momentum 0.99; the paper's α is read as the same.
+    """
+
+    m: float = 0.5
+    s: float = 64.0
+    momentum: float = 0.99
+    extension: Extension = "hard"
+    informed: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        require_angle(self, "m")
+        require_positive(self, "s")
+        require_share(self, "momentum")
+        require_one_of(self, "extension", EXTENSIONS)
+
+    def initial_state(self) -> dict[str, float]:
+        return {"t": 0.0}
+
+    def observed(self, samples: Samples) -> Tensor:
+        assert samples.own_cosine is not None
+        return samples.own_cosine
+
+    def moved(
+        self, state: Mapping[str, Tensor], mean: Tensor, deviation: Tensor
+    ) -> dict[str, Tensor]:
+        return {"t": self.momentum * state["t"] + (1 - self.momentum) * mean}
+
+    def target_logit(self, cosine: Tensor, samples: Samples) -> Tensor:
+        return self.s * margin_cosine(cosine, self.m, extension=self.extension)
+
+    def others(self, samples: Samples) -> OtherLogits:
+        assert samples.own_cosine is not None
+        threshold = margin_cosine(samples.own_cosine, self.m, extension="raw")
+        return OtherLogits(scale=self.s, hard=curricular_negatives(threshold, samples.state["t"]))
+
+
+def curricular_negatives(threshold: Tensor, t: Tensor) -> HardNegatives:
+    """Return what hard negatives become: N(t, cosθ_j) = cosθ_j·(t + cosθ_j)."""
+    return HardNegatives(threshold, square=1.0, slope=t)

@@ -1,0 +1,90 @@
+"""MagFace: the norm of an embedding sets its margin and learns to tell quality.
+
+Meng et al., "MagFace: A Universal Representation for Face Recognition and Quality Assessment",
+CVPR 2021.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from arcface_plus.losses.margins.base import (
+    MarginLoss,
+    Samples,
+    require_angle,
+    require_at_least_zero,
+    require_one_of,
+    require_positive,
+)
+from arcface_plus.losses.margins.family import (
+    EXTENSIONS,
+    Extension,
+    margin_cosine,
+)
+
+
+@dataclass(frozen=True)
+class MagFace(MarginLoss):
+    """Target cos(θ + m(a)), a = ‖x‖ held in [l_a, u_a], plus ``penalty``·mean g(a).
+
+    m(a) rises linearly from ``l_m`` to ``u_m`` radians; ``penalty`` is λ_g. ``extension`` easy is
+    the published code's; see :class:`~arcface_plus.losses.margins.family.Margin`.
+    """
+
+    l_a: float = 10.0
+    u_a: float = 110.0
+    l_m: float = 0.45
+    u_m: float = 0.8
+    s: float = 64.0
+    penalty: float = 35.0
+    extension: Extension = "easy"
+    uses_norm: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        require_positive(self, "l_a", "u_a", "s")
+        require_angle(self, "l_m")
+        require_angle(self, "u_m")
+        require_at_least_zero(self, "penalty")
+        require_one_of(self, "extension", EXTENSIONS)
+        for low, high in (("l_a", "u_a"), ("l_m", "u_m")):
+            if not getattr(self, low) < getattr(self, high):
+                raise ValueError(
+                    f"MagFace.{low} is {getattr(self, low)} and {high} is {getattr(self, high)}, "
+                    f"but {low} must be the smaller."
+                )
+
+    @property
+    def norm_penalty_weight(self) -> float:  # type: ignore[override]
+        return self.penalty
+
+    def target_logit(self, cosine: Tensor, samples: Samples) -> Tensor:
+        m = magnitude_margin(samples.norm, self)
+        return self.s * margin_cosine(cosine, m, extension=self.extension)
+
+    def norm_penalty(self, norm: Tensor) -> Tensor:
+        return magnitude_penalty(norm, self)
+
+
+def magnitude_margin(norm: Tensor, settings: MagFace) -> Tensor:
+    """Return m(a) for norms of any shape, linear between the ends; no gradient outside them."""
+    slope = (settings.u_m - settings.l_m) / (settings.u_a - settings.l_a)
+    return settings.l_m + slope * (norm.clamp(settings.l_a, settings.u_a) - settings.l_a)
+
+
+def magnitude_penalty(norm: Tensor, settings: MagFace) -> Tensor:
+    """Return g(a) = 1/a + a/u_a², which falls up to u_a; no gradient outside the ends."""
+    a = norm.clamp(settings.l_a, settings.u_a)
+    return 1 / a + a / settings.u_a**2
+
+
+def least_penalty(settings: MagFace) -> float:
+    """Return the λ_g from which the loss has one best magnitude: s·K·u_a²·l_a² / (u_a² − l_a²).
+
+    K is the slope of m(a). A bound of the paper; smaller penalties are allowed.
+    """
+    slope = (settings.u_m - settings.l_m) / (settings.u_a - settings.l_a)
+    u, lo = settings.u_a**2, settings.l_a**2
+    return settings.s * slope * u * lo / (u - lo)

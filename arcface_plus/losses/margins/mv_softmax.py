@@ -1,0 +1,89 @@
+"""MV-Softmax: negatives that beat the penalised target weigh more.
+
+Wang et al., "Mis-classified Vector Guided Softmax Loss for Face Recognition", AAAI 2020.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from arcface_plus.losses.margins.base import (
+    MarginLoss,
+    Samples,
+    require_angle,
+    require_at_least_zero,
+    require_one_of,
+    require_positive,
+)
+from arcface_plus.losses.margins.family import (
+    EXTENSIONS,
+    Extension,
+    margin_cosine,
+)
+from arcface_plus.losses.softmax import HardNegatives, OtherLogits
+
+Base = Literal["am", "arc"]
+Weighting = Literal["adaptive", "fixed"]
+
+
+@dataclass(frozen=True)
+class MVSoftmax(MarginLoss):
+    """MV-AM-Softmax (``base`` am: cosθ − m) or MV-Arc-Softmax (arc: cos(θ + m), m in radians).
+
+    ``t`` raises hard negatives: by t in the ``fixed`` weighting, to (t + 1)·cosθ_j + t in the
+    ``adaptive`` one. ``extension``: ``easy`` (the published code's) leaves the target without
+    margin where cosθ ≤ 0; see :class:`~arcface_plus.losses.margins.family.Margin` for the others, of which
+    ``am`` knows ``raw``, plain cosθ − m. Which negatives are hard is decided without extension.
+    """
+
+    base: Base = "am"
+    m: float = 0.35
+    t: float = 0.2
+    s: float = 32.0
+    weighting: Weighting = "adaptive"
+    extension: Extension = "easy"
+    informed: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        require_one_of(self, "base", get_args(Base))
+        require_one_of(self, "weighting", get_args(Weighting))
+        require_one_of(self, "extension", EXTENSIONS if self.base == "arc" else ("easy", "raw"))
+        require_positive(self, "s")
+        require_at_least_zero(self, "m", "t")
+        if self.base == "arc":
+            require_angle(self, "m")
+
+    def target_logit(self, cosine: Tensor, samples: Samples) -> Tensor:
+        if self.base == "arc":
+            return self.s * margin_cosine(cosine, self.m, extension=self.extension)
+        penalised = cosine - self.m
+        if self.extension == "easy":
+            penalised = torch.where(cosine > 0, penalised, cosine)
+        return self.s * penalised
+
+    def others(self, samples: Samples) -> OtherLogits:
+        assert samples.own_cosine is not None
+        threshold = mv_threshold(samples.own_cosine, self)
+        return OtherLogits(scale=self.s, hard=mv_negatives(threshold, self.t, self.weighting))
+
+
+def mv_threshold(own_cosine: Tensor, settings: MVSoftmax) -> Tensor:
+    """Return the cosine (B,) above which another class is hard (I_j = 1 in the paper).
+
+    cosθ_y − m or cos(θ_y + m), as they stand before any extension.
+    """
+    if settings.base == "am":
+        return own_cosine - settings.m
+    return margin_cosine(own_cosine, settings.m, extension="raw")
+
+
+def mv_negatives(threshold: Tensor, t: float, weighting: Weighting) -> HardNegatives:
+    """Return what a hard negative's cosine becomes: weight h = e^{s·t} or e^{s·t·(cosθ_j + 1)}.
+
+    In logits: cosθ_j + t (fixed), (t + 1)·cosθ_j + t (adaptive).
+    """
+    return HardNegatives(threshold, slope=1.0 if weighting == "fixed" else t + 1, shift=t)

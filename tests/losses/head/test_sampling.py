@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from arcface_plus.losses.head.sampling import (
+    class_draws,
+    sampled_rows,
+)
+
+CPU = torch.device("cpu")
+
+
+def naive_draw(seed: int, step: int, c: int) -> float:
+    """The same in plain Python integers."""
+    mask = (1 << 64) - 1
+
+    def splitmix(v: int) -> int:
+        z = (v + 0x9E3779B97F4A7C15) & mask
+        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
+        return z ^ (z >> 31)
+
+    key = splitmix(splitmix(seed) ^ step)
+    x = (c * 0x9E3779B97F4A7C15 + key) & mask
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & mask
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & mask
+    x ^= x >> 31
+    return (x >> 40) * 2.0**-24
+
+
+@pytest.mark.parametrize(("seed", "step"), [(0, 0), (3, 17), (2**31 - 1, 10**6)])
+def test_draws_are_the_hash(seed: int, step: int) -> None:
+    got = class_draws(seed, step, 1000, 1050, CPU).tolist()
+    assert got == [naive_draw(seed, step, c) for c in range(1000, 1050)]
+
+
+def test_draws_do_not_depend_on_the_cut() -> None:
+    whole = class_draws(1, 2, 0, 1003, CPU)
+    assert torch.equal(
+        torch.cat([class_draws(1, 2, 0, 400, CPU), class_draws(1, 2, 400, 1003, CPU)]), whole
+    )
+
+
+def test_draws_are_uniform_and_independent_over_steps() -> None:
+    draws = torch.stack([class_draws(0, step, 0, 20_000, CPU) for step in range(5)])
+    counts = torch.histc(draws, bins=20, min=0, max=1)
+    assert ((counts - 5000).abs() < 5 * 70).all()
+    correlation = torch.corrcoef(draws).fill_diagonal_(0)
+    assert correlation.abs().max() < 0.03
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.1, 0.5])
+def test_positives_always_take_part_and_the_rest_at_the_rate(rate: float) -> None:
+    positives = torch.tensor([500, 999, 1400, 1400, 7])
+    rows = sampled_rows(positives, rate=rate, seed=0, step=3, lo=400, hi=1500)
+    assert rows.tolist() == sorted(set(rows.tolist()))
+    assert {100, 599, 1000} <= set(rows.tolist()), "positives of this shard, as its rows"
+    assert rows.min() >= 0 and rows.max() < 1100
+    expected = rate * 1100
+    assert abs(len(rows) - 3 - expected) < 5 * (expected**0.5) + 3

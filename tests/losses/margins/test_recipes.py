@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import pytest
+
+from arcface_plus.config import HeadConfig, RunConfig, load_config
+from arcface_plus.losses.margins.family import Margin
+from arcface_plus.losses.margins.recipes import (
+    ADAPTIVE,
+    margin_of,
+)
+
+
+@pytest.mark.parametrize("kind", ADAPTIVE)
+def test_configuration_has_the_settings_and_defaults_of_the_loss(kind: str) -> None:
+    config = HeadConfig(adaptive={"kind": kind})
+    default = ADAPTIVE[kind]()
+    assert margin_of(config) == default
+    sections = get_type_hints(type(config.adaptive))
+    for field in dataclasses.fields(default):
+        choices = get_type_hints(type(default))[field.name]
+        assert get_args(sections.pop(field.name)) == get_args(choices), field.name
+    assert set(get_type_hints(type(config.adaptive))) - set(sections) == {
+        f.name for f in dataclasses.fields(default)
+    }
+
+
+def test_fixed_family_and_none() -> None:
+    assert margin_of(HeadConfig()) == Margin()
+    assert margin_of(HeadConfig(margin={"m2": 0.3, "m3": 0.2})) == Margin(m2=0.3, m3=0.2)
+    assert margin_of(HeadConfig(logits="linear")) is None
+
+
+def test_what_does_not_go_together_names_the_key() -> None:
+    config = HeadConfig(adaptive={"kind": "magface", "l_a": 200})
+    with pytest.raises(ValueError, match=r"head\.adaptive: MagFace\.l_a is 200"):
+        margin_of(config)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"adaptive": {"kind": "adaface"}, "logits": "linear"}, "made of cosines"),
+        ({"adaptive": {"kind": "adaface"}, "margin": {"m2": 0.3}}, "takes the place of margin"),
+        ({"adaptive": {"kind": "mv_softmax"}, "filter_threshold": 0.4}, "gives more weight"),
+        ({"adaptive": {"kind": "curricularface"}, "filter_threshold": 0.4}, "gives more weight"),
+        ({"adaptive": {"kind": "arcface"}}, "kind must be mv_softmax, curricularface"),
+        ({"adaptive": {"m": 0.3}}, "kind must be"),
+        ({"logits": "linear", "margin": {"m2": 0.3}}, "margin does nothing"),
+        ({"bias": True}, "bias is for linear logits"),
+        ({"bias": True, "logits": "linear", "sample_rate": 0.1}, "every class in every step"),
+    ],
+)
+def test_refuses_combinations(settings, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        HeadConfig(**settings)
+
+
+def load(folder: Path, adaptive: str, *overrides: str) -> RunConfig:
+    path = folder / "run.yaml"
+    path.write_text(
+        f"name: x\ndata: {{source: synthetic, num_classes: 9}}\nhead:\n  adaptive: {adaptive}\n"
+    )
+    return load_config(path, overrides)
+
+
+def test_file_and_overrides(tmp_path: Path) -> None:
+    config = load(tmp_path, "{kind: adaface, m: 0.3}", "--head.adaptive.h", "0.5")
+    assert (config.head.adaptive.m, config.head.adaptive.h) == (0.3, 0.5)
+    again = tmp_path / "again.yaml"
+    again.write_text(config.to_yaml())
+    assert load_config(again) == config
+    assert load(tmp_path, "{kind: adaface}", "--head.adaptive", "null").head.adaptive is None
+
+
+@pytest.mark.parametrize(
+    ("adaptive", "message"),
+    [
+        ("{kind: adaface, l_a: 1}", r"run.yaml:4: unknown key 'head.adaptive.l_a'"),
+        ("{kind: magface, la: 1}", r"did you mean 'head.adaptive.l_a'"),
+        ("{kind: adaface, m: -1}", r"run.yaml:4: head.adaptive.m: .*\(got -1\)"),
+        ("{kind: adaface, m: yes}", r"head.adaptive.m: this setting is not a yes or no"),
+        ("{kind: arcface, m: 1}", r"run.yaml:4: head.adaptive: kind must be mv_softmax"),
+        ("{kind: [adaface]}", r"run.yaml:4: head.adaptive: kind must be mv_softmax"),
+        ("adaface", r"run.yaml:4: head.adaptive: kind must be mv_softmax"),
+    ],
+)
+def test_file_errors_name_line_and_key(tmp_path: Path, adaptive: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load(tmp_path, adaptive)
