@@ -24,9 +24,9 @@ _HOMES = {
     "RecordWriter": "arcface_plus.data.records.reader",
     "PairSet": "arcface_plus.data.pairs.sets",
     "load_pairs": "arcface_plus.data.pairs.sets",
-    "verify": "arcface_plus.evaluation.verification",
-    "VerificationResult": "arcface_plus.evaluation.verification",
-    "embed": "arcface_plus.evaluation.embedding",
+    "verify": "arcface_plus.evaluation.pairs.verification",
+    "VerificationResult": "arcface_plus.evaluation.pairs.verification",
+    "embed": "arcface_plus.evaluation.embedding.embed",
     "solve_tammes": "arcface_plus.studies.tammes",
     "load_config": "arcface_plus.config",
     "RunConfig": "arcface_plus.config",
@@ -41,9 +41,9 @@ if TYPE_CHECKING:
     from arcface_plus.data.pairs.sets import load_pairs as load_pairs
     from arcface_plus.data.records.reader import RecordReader as RecordReader
     from arcface_plus.data.records.reader import RecordWriter as RecordWriter
-    from arcface_plus.evaluation.embedding import embed as embed
-    from arcface_plus.evaluation.verification import VerificationResult as VerificationResult
-    from arcface_plus.evaluation.verification import verify as verify
+    from arcface_plus.evaluation.embedding.embed import embed as embed
+    from arcface_plus.evaluation.pairs.verification import VerificationResult as VerificationResult
+    from arcface_plus.evaluation.pairs.verification import verify as verify
     from arcface_plus.losses.head.classifier import ClassifierHead as ClassifierHead
     from arcface_plus.losses.head.classifier import HeadOutput as HeadOutput
     from arcface_plus.losses.margins.family import Margin as Margin

@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from arcface_plus.evaluation.distractors import DistractorResult
-    from arcface_plus.evaluation.embedding_sets import EmbeddingSet
-    from arcface_plus.evaluation.identification import IdentificationResult
+    from arcface_plus.evaluation.embedding.sets import EmbeddingSet
+    from arcface_plus.evaluation.search.distractors import DistractorResult
+    from arcface_plus.evaluation.search.identification import IdentificationResult
 
 RANKS = (1, 5, 10, 20)
 
@@ -46,7 +46,7 @@ def identify_command(
 ) -> None:
     """Search people: rank-k and TPIR@FPIR in a gallery, or rank-1 and TAR@FAR among distractors."""
     from arcface_plus.cli.json_files import write_json
-    from arcface_plus.evaluation.embedding_sets import read_embedding_set
+    from arcface_plus.evaluation.embedding.sets import read_embedding_set
 
     if gallery is None and distractors is None:
         raise ValueError("Give --gallery, --distractors or both to search in.")
@@ -79,7 +79,7 @@ def _search(
     identity: str,
     ranks: Sequence[int],
 ) -> IdentificationResult:
-    from arcface_plus.evaluation.identification import identify
+    from arcface_plus.evaluation.search.identification import identify
 
     return identify(
         probes.embeddings,
@@ -97,7 +97,7 @@ def _search(
 def _search_strangers(
     probes: EmbeddingSet, distractors: EmbeddingSet, identity: str
 ) -> DistractorResult:
-    from arcface_plus.evaluation.distractors import identify_among_distractors
+    from arcface_plus.evaluation.search.distractors import identify_among_distractors
 
     return identify_among_distractors(
         probes.embeddings,

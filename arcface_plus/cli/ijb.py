@@ -13,9 +13,15 @@ from arcface_plus.cli.model_options import BatchSize, Device, Precision, Preproc
 
 if TYPE_CHECKING:
     from arcface_plus.data.ijb_meta import IjbFaces, TemplatePairs
-    from arcface_plus.evaluation.identification import IdentificationResult
-    from arcface_plus.evaluation.ijb import IjbIdentification, IjbSearches
-    from arcface_plus.evaluation.templates import TemplateResult, Templates
+    from arcface_plus.evaluation.search.identification import IdentificationResult
+    from arcface_plus.evaluation.search.ijb import (
+        IjbIdentification,
+        IjbSearches,
+    )
+    from arcface_plus.evaluation.search.templates import (
+        TemplateResult,
+        Templates,
+    )
 
 PROTOCOLS = ("1:1", "1:N", "both")
 
@@ -67,8 +73,8 @@ def ijb_command(
         "use_detector_score": use_detector_score,
     }
     if embeddings is not None:
-        from arcface_plus.evaluation.embedding_sets import read_embedding_set
-        from arcface_plus.evaluation.ijb import pool_embedded
+        from arcface_plus.evaluation.embedding.sets import read_embedding_set
+        from arcface_plus.evaluation.search.ijb import pool_embedded
 
         facts["embeddings"] = str(embeddings)
         templates = pool_embedded(
@@ -129,7 +135,7 @@ def _embed(
     from arcface_plus.cli.progress import counted
     from arcface_plus.cli.verify import parse_preprocessing
     from arcface_plus.distributed import start_world
-    from arcface_plus.evaluation.ijb import pool_faces
+    from arcface_plus.evaluation.search.ijb import pool_faces
     from arcface_plus.models import load_model
 
     network = load_model(model, preprocessing=parse_preprocessing(preprocessing))
@@ -155,7 +161,7 @@ def _read_lists(
     import numpy as np
 
     from arcface_plus.data.ijb_meta import read_template_pairs
-    from arcface_plus.evaluation.ijb import read_searches
+    from arcface_plus.evaluation.search.ijb import read_searches
 
     known = np.unique(faces.templates)
     return (
@@ -172,8 +178,8 @@ def _score(
     json_path: Path | None,
 ) -> None:
     from arcface_plus.cli.json_files import write_json
-    from arcface_plus.evaluation.ijb import identify_ijb
-    from arcface_plus.evaluation.templates import verify_templates
+    from arcface_plus.evaluation.search.ijb import identify_ijb
+    from arcface_plus.evaluation.search.templates import verify_templates
 
     console = Console()
     content = dict(facts)

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
     from arcface_plus.data.lazy_images import ImageSequence
     from arcface_plus.distributed import World
-    from arcface_plus.evaluation.distribution import Cosines, Distribution
+    from arcface_plus.evaluation.pairs.distribution import (
+        Cosines,
+        Distribution,
+    )
     from arcface_plus.models.embedding_model import EmbeddingModel
 
     Measure = Callable[[Path], tuple[Cosines, dict[str, Any]]]
@@ -146,7 +149,7 @@ class _Embedder:
         self, network: EmbeddingModel, images: ImageSequence, *, flip: bool, name: str
     ) -> np.ndarray:
         from arcface_plus.cli.progress import counted
-        from arcface_plus.evaluation.embedding import embed
+        from arcface_plus.evaluation.embedding.embed import embed
 
         with counted(name, enabled=self.world.is_main) as progress:
             return embed(
@@ -163,9 +166,12 @@ class _Embedder:
 
 def _of_pairs(path: Path, root: Path | None, embedder: _Embedder) -> Measure:
     from arcface_plus.data.pairs.sets import load_pairs
-    from arcface_plus.evaluation.distribution import pair_cosines
-    from arcface_plus.evaluation.embedding import SelectedImages, both_sides
-    from arcface_plus.evaluation.verification import squared_distances
+    from arcface_plus.evaluation.embedding.embed import (
+        SelectedImages,
+        both_sides,
+    )
+    from arcface_plus.evaluation.pairs.distribution import pair_cosines
+    from arcface_plus.evaluation.pairs.verification import squared_distances
 
     pairs = load_pairs(path, root)
 
@@ -181,7 +187,7 @@ def _of_pairs(path: Path, root: Path | None, embedder: _Embedder) -> Measure:
 
 def _of_people(path: Path | None, draw: dict[str, Any], embedder: _Embedder) -> Measure:
     from arcface_plus.data.collections import open_collection
-    from arcface_plus.evaluation.distribution import people_cosines
+    from arcface_plus.evaluation.pairs.distribution import people_cosines
 
     assert path is not None
     collection = open_collection(path)
@@ -206,10 +212,16 @@ def _of_people(path: Path | None, draw: dict[str, Any], embedder: _Embedder) -> 
 def _of_file(
     path: Path, pairs: Path | None, identity: str | None, draw: dict[str, Any]
 ) -> tuple[Cosines, dict[str, Any]]:
-    from arcface_plus.evaluation.distribution import pair_cosines, people_cosines
-    from arcface_plus.evaluation.embedding_files import read_embedded_pairs
-    from arcface_plus.evaluation.embedding_sets import read_embedding_set
-    from arcface_plus.evaluation.verification import checked_pairs, squared_distances
+    from arcface_plus.evaluation.embedding.files import read_embedded_pairs
+    from arcface_plus.evaluation.embedding.sets import read_embedding_set
+    from arcface_plus.evaluation.pairs.distribution import (
+        pair_cosines,
+        people_cosines,
+    )
+    from arcface_plus.evaluation.pairs.verification import (
+        checked_pairs,
+        squared_distances,
+    )
 
     facts: dict[str, Any] = {"embeddings": str(path)}
     if identity is not None:

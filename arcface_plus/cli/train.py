@@ -23,9 +23,12 @@ from arcface_plus.data.sources.image_source import (
     open_test_source,
 )
 from arcface_plus.distributed import World, barrier, start_world
-from arcface_plus.evaluation.callback import PairEvaluation, open_pair_sets
 from arcface_plus.evaluation.classification import AccuracyEvaluation
-from arcface_plus.evaluation.report import write_report
+from arcface_plus.evaluation.hooks import (
+    PairEvaluation,
+    open_pair_sets,
+)
+from arcface_plus.evaluation.report.page import write_report
 from arcface_plus.losses.head.classifier import ClassifierHead
 from arcface_plus.losses.margins.recipes import margin_of
 from arcface_plus.models import Preprocessing, build_model, load_model, save_model

@@ -14,7 +14,10 @@ from arcface_plus.cli.json_files import write_json
 
 if TYPE_CHECKING:
     from arcface_plus.cli.verify_scoring import Comparison, Entry
-    from arcface_plus.evaluation.intervals import FarAdvice, Intervals
+    from arcface_plus.evaluation.pairs.intervals import (
+        FarAdvice,
+        Intervals,
+    )
 
 _UNITS = {
     "people": "people left out in turn",
@@ -80,7 +83,10 @@ def table_rows(entries: Sequence[Entry], *, style: str, method: str | None) -> s
 
 def write_report_page(path: Path, entries: Sequence[Entry]) -> None:
     """Write the HTML report of ``entries``."""
-    from arcface_plus.evaluation.report import ReportSection, write_report
+    from arcface_plus.evaluation.report.page import (
+        ReportSection,
+        write_report,
+    )
     from arcface_plus.training.run_folder import environment
 
     sections = [
@@ -136,7 +142,7 @@ def _add_comparison(table: Table, comparison: Comparison) -> None:
 
 
 def _plain(entry: Entry) -> dict[str, Any]:
-    from arcface_plus.evaluation.distribution import distance_distribution
+    from arcface_plus.evaluation.pairs.distribution import distance_distribution
 
     content = {**entry.facts, **entry.result.to_dict(), "intervals": entry.intervals.to_dict()}
     content["distribution"] = distance_distribution(entry.distances, entry.is_same).to_dict()

@@ -12,10 +12,13 @@ if TYPE_CHECKING:
     import torch
 
     from arcface_plus.data.pairs.sets import PairSet
-    from arcface_plus.evaluation.comparison import PairedDifference
-    from arcface_plus.evaluation.dependence import Units
-    from arcface_plus.evaluation.intervals import FarAdvice, Intervals
-    from arcface_plus.evaluation.verification import VerificationResult
+    from arcface_plus.evaluation.pairs.comparison import PairedDifference
+    from arcface_plus.evaluation.pairs.dependence import Units
+    from arcface_plus.evaluation.pairs.intervals import (
+        FarAdvice,
+        Intervals,
+    )
+    from arcface_plus.evaluation.pairs.verification import VerificationResult
     from arcface_plus.models.embedding_model import EmbeddingModel
     from arcface_plus.models.preprocessing import Preprocessing
 
@@ -89,8 +92,8 @@ def score_model(
 ) -> list[Entry]:
     """Score pair sets with a model; all ranks together."""
     from arcface_plus.data.pairs.sets import load_pairs
-    from arcface_plus.evaluation.dependence import find_units
-    from arcface_plus.evaluation.embedding import both_sides
+    from arcface_plus.evaluation.embedding.embed import both_sides
+    from arcface_plus.evaluation.pairs.dependence import find_units
     from arcface_plus.models import load_model
 
     # All sets are opened first: a wrong path should not show after an hour of embedding.
@@ -123,7 +126,7 @@ def compare(entries: Sequence[Entry], others: Sequence[Entry]) -> list[Entry]:
     """Return ``entries`` with their comparison to the other model's, pair by pair."""
     from dataclasses import replace
 
-    from arcface_plus.evaluation.comparison import accuracy_difference
+    from arcface_plus.evaluation.pairs.comparison import accuracy_difference
 
     compared = []
     for entry, other in zip(entries, others, strict=True):
@@ -148,7 +151,7 @@ def advise(entries: Sequence[Entry], far: float) -> list[Entry]:
     """Return ``entries`` with the threshold for ``far``."""
     from dataclasses import replace
 
-    from arcface_plus.evaluation.intervals import threshold_at_far
+    from arcface_plus.evaluation.pairs.intervals import threshold_at_far
 
     advised = []
     for entry in entries:
@@ -162,8 +165,8 @@ def advise(entries: Sequence[Entry], far: float) -> list[Entry]:
 
 def _score_file(path: Path, listed: Path | None, scoring: Scoring, *, named_by_list: bool) -> Entry:
     from arcface_plus.data.pairs.sets import load_pairs
-    from arcface_plus.evaluation.dependence import find_units
-    from arcface_plus.evaluation.embedding_files import read_embedded_pairs
+    from arcface_plus.evaluation.embedding.files import read_embedded_pairs
+    from arcface_plus.evaluation.pairs.dependence import find_units
 
     held = read_embedded_pairs(path, listed)
     name = listed.stem if named_by_list and listed is not None else held.name
@@ -189,8 +192,8 @@ def _entry(
     *,
     pairs: PairSet | None,
 ) -> Entry:
-    from arcface_plus.evaluation.intervals import score_intervals
-    from arcface_plus.evaluation.verification import (
+    from arcface_plus.evaluation.pairs.intervals import score_intervals
+    from arcface_plus.evaluation.pairs.verification import (
         checked_pairs,
         squared_distances,
         verify_distances,
@@ -202,7 +205,7 @@ def _entry(
             distances = squared_distances(a, b)
             result = verify_distances(distances, is_same, folds, fars=scoring.fars)
         else:
-            from arcface_plus.evaluation.pca import verify_with_pca
+            from arcface_plus.evaluation.pairs.pca import verify_with_pca
 
             facts["pca"] = scoring.pca
             result, distances = verify_with_pca(
@@ -222,8 +225,14 @@ def _embedder(
     """Return a function that embeds the images a pair set uses, or finds them in the cache."""
     from arcface_plus.cli.progress import counted
     from arcface_plus.distributed import rank
-    from arcface_plus.evaluation.embedding import SelectedImages, embed
-    from arcface_plus.evaluation.embedding_cache import cached_embeddings, image_digest
+    from arcface_plus.evaluation.embedding.cache import (
+        cached_embeddings,
+        image_digest,
+    )
+    from arcface_plus.evaluation.embedding.embed import (
+        SelectedImages,
+        embed,
+    )
     from arcface_plus.models import model_hash
 
     def make(pairs: PairSet) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from arcface_plus.evaluation.verification import VerificationResult
+from arcface_plus.evaluation.pairs.verification import VerificationResult
 
 # In the paper's order: name of the pair set's file -> heading.
 HEADINGS = {"lfw": "LFW", "cfp_fp": "CFP-FP", "agedb_30": "AgeDB-30"}

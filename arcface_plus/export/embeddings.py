@@ -20,7 +20,7 @@ import numpy as np
 from arcface_plus.data.collections import Collection
 from arcface_plus.data.lazy_images import describe_image
 from arcface_plus.distributed import World, barrier, broadcast_object, gather_objects
-from arcface_plus.evaluation.embedding import embed_rows
+from arcface_plus.evaluation.embedding.embed import embed_rows
 from arcface_plus.models import model_hash
 from arcface_plus.models.embedding_model import EmbeddingModel
 

@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from arcface_plus.evaluation.distribution import Cosines, Distribution
+from arcface_plus.evaluation.pairs.distribution import (
+    Cosines,
+    Distribution,
+)
 from arcface_plus.studies.figure import COLORS, new_figure, save_figure
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from arcface_plus.evaluation.distractors import identify_among_distractors
-from arcface_plus.evaluation.identification import identify
+from arcface_plus.evaluation.search.distractors import identify_among_distractors
+from arcface_plus.evaluation.search.identification import identify
 
 
 @pytest.fixture

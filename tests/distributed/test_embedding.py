@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from arcface_plus.evaluation.embedding import embed
+from arcface_plus.evaluation.embedding.embed import embed
 from arcface_plus.models.preprocessing import Preprocessing
 
 

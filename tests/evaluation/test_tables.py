@@ -3,8 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from arcface_plus.evaluation.pairs.verification import (
+    VerificationResult,
+    verify_distances,
+)
 from arcface_plus.evaluation.tables import result_rows
-from arcface_plus.evaluation.verification import VerificationResult, verify_distances
 
 
 def result(wrong: int) -> VerificationResult:

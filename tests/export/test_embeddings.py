@@ -12,7 +12,7 @@ from arcface_plus.data.images import encode_jpeg
 from arcface_plus.data.pairs.sets import save_pairs_bin
 from arcface_plus.data.records.reader import RecordWriter
 from arcface_plus.distributed import start_world
-from arcface_plus.evaluation.embedding import embed
+from arcface_plus.evaluation.embedding.embed import embed
 from arcface_plus.export import embeddings as export
 from arcface_plus.models import Preprocessing, build_model, model_hash, save_model
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from arcface_plus.evaluation.distribution import Cosines
+from arcface_plus.evaluation.pairs.distribution import Cosines
 from arcface_plus.studies.distribution_view import distribution_numbers, draw_distributions
 
 

@@ -23,16 +23,22 @@ from pathlib import Path
 import numpy as np
 
 from arcface_plus.data.sources.orl import orl_pairs
-from arcface_plus.evaluation.comparison import accuracy_difference
-from arcface_plus.evaluation.dependence import Units, find_units
-from arcface_plus.evaluation.intervals import (
+from arcface_plus.evaluation.pairs.comparison import accuracy_difference
+from arcface_plus.evaluation.pairs.dependence import (
+    Units,
+    find_units,
+)
+from arcface_plus.evaluation.pairs.intervals import (
     right_decisions,
     score_intervals,
     threshold_at_far,
 )
-from arcface_plus.evaluation.roc import tar_at_far
-from arcface_plus.evaluation.tenfold import FoldResult, evaluate_folds
-from arcface_plus.evaluation.verification import t_interval
+from arcface_plus.evaluation.pairs.roc import tar_at_far
+from arcface_plus.evaluation.pairs.tenfold import (
+    FoldResult,
+    evaluate_folds,
+)
+from arcface_plus.evaluation.pairs.verification import t_interval
 
 LOW, HIGH = 0.91, 0.99
 TRUTH_FROM = 1000

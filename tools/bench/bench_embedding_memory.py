@@ -82,10 +82,10 @@ def narrow_net() -> EmbeddingModel:
 def score_sets(paths: list[Path]) -> None:
     """Open, embed and score the sets, and print what it took; runs in a process of its own."""
     from arcface_plus.data.pairs.sets import load_pairs
-    from arcface_plus.evaluation.dependence import find_units
-    from arcface_plus.evaluation.embedding import pair_distances
-    from arcface_plus.evaluation.intervals import score_intervals
-    from arcface_plus.evaluation.verification import verify_distances
+    from arcface_plus.evaluation.embedding.embed import pair_distances
+    from arcface_plus.evaluation.pairs.dependence import find_units
+    from arcface_plus.evaluation.pairs.intervals import score_intervals
+    from arcface_plus.evaluation.pairs.verification import verify_distances
 
     net = narrow_net()
     before = peak_bytes()

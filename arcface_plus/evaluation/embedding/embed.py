@@ -1,0 +1,336 @@
+"""Embed images with a model, and score a pair set with it.
+
+Shapes: N images, D dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from typing import cast
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from arcface_plus import distributed
+from arcface_plus.data.lazy_images import ImageSequence, describe_image
+from arcface_plus.data.pairs.sets import PairSet
+from arcface_plus.evaluation.pairs.verification import (
+    VerificationResult,
+    squared_distances,
+    verify_distances,
+)
+from arcface_plus.models.embedding_model import EmbeddingModel
+
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+_DECODERS = 4
+_BATCHES_AHEAD = 2  # decoded or being decoded while one is computed
+
+
+def embed(
+    model: nn.Module,
+    images: ImageSequence,
+    *,
+    flip: bool = True,
+    batch_size: int = 64,
+    device: torch.device | str | None = None,
+    precision: str = "fp32",
+    resize: bool = False,
+    group: distributed.Group = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
+    """Return f(x) + f(mirrored x), not normalised, for every image, (N, D) float32.
+
+    ``model``: has ``preprocessing`` and ``embedding_dim``; it is put into eval mode meanwhile, and
+    stays on its device unless ``device`` says otherwise (then it is moved). ``images``: a sequence
+    of (H, W, 3) uint8 RGB, or one (N, H, W, 3) array; decoded by a few threads, two batches ahead.
+    ``flip=False`` returns f(x). ``precision``: fp32, or autocast in bf16 or fp16. ``resize``: scale
+    images of another size, which are refused otherwise. ``progress(done, total)`` counts this
+    rank's images.
+
+    Across ranks of ``group`` each embeds a contiguous part and all return all N rows; ``images``
+    must be the same on all.
+
+    Raises ValueError naming the image that has the wrong size or form, cannot be decoded, or whose
+    embedding is not finite; every rank fails if one does.
+    """
+    network = _checked_model(model)
+    _check_arguments(images, batch_size, precision)
+    where = torch.device(device) if device is not None else _device_of(network)
+    lo, hi = distributed.contiguous_part(
+        len(images), distributed.rank(group), distributed.world_size(group)
+    )
+    mine = np.empty((0, network.embedding_dim), dtype=np.float32)
+    failure: Exception | None = None
+    try:
+        mine = embed_rows(
+            network,
+            images,
+            range(lo, hi),
+            flip=flip,
+            batch_size=batch_size,
+            device=where,
+            precision=precision,
+            resize=resize,
+            progress=progress,
+        )
+    except Exception as error:  # raised again once the others know: they wait in the gathering
+        failure = error
+    return _gather(mine, lo, len(images), where, failure, group)
+
+
+def embed_rows(
+    model: nn.Module,
+    images: ImageSequence,
+    rows: range,
+    *,
+    flip: bool = True,
+    batch_size: int = 64,
+    device: torch.device | str | None = None,
+    precision: str = "fp32",
+    resize: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
+    """Return the embeddings of images ``rows``, (len(rows), D) float32, made in this process alone.
+
+    Arguments and errors as ``embed``. Where ``images`` gives None, the row is NaN: that is how a
+    caller lets unreadable images go.
+    """
+    network = _checked_model(model)
+    _check_arguments(images, batch_size, precision)
+    where = torch.device(device) if device is not None else _device_of(network)
+    made = np.empty((len(rows), network.embedding_dim), dtype=np.float32)
+    size = network.preprocessing.size
+    with (
+        _evaluating(network, where),
+        _autocast(where, PRECISIONS[precision]),
+        closing(_batches(images, rows, batch_size, size, resize)) as batches,
+    ):
+        for part, batch, absent in batches:
+            out = _forward(network, torch.from_numpy(batch).to(where), flip).cpu().numpy()
+            _check_finite(out, images, part)
+            out[absent] = np.nan
+            made[part.start - rows.start : part.stop - rows.start] = out
+            if progress is not None:
+                progress(part.stop - rows.start, len(rows))
+    return made
+
+
+def evaluate_pairs(
+    model: nn.Module,
+    pairs: PairSet,
+    *,
+    folds: int | None = None,
+    flip: bool = True,
+    batch_size: int = 64,
+    device: torch.device | str | None = None,
+    precision: str = "fp32",
+    resize: bool = False,
+    group: distributed.Group = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> VerificationResult:
+    """Embed the images that ``pairs`` needs, each once, and score the pairs.
+
+    ``folds``: those the set states, else 10, where it is None. Other arguments and errors as
+    ``embed`` and ``verify``.
+    """
+    distances = pair_distances(
+        model,
+        pairs,
+        flip=flip,
+        batch_size=batch_size,
+        device=device,
+        precision=precision,
+        resize=resize,
+        group=group,
+        progress=progress,
+    )
+    return verify_distances(distances, pairs.is_same, folds or pairs.folds or 10)
+
+
+def pair_distances(
+    model: nn.Module,
+    pairs: PairSet,
+    *,
+    flip: bool = True,
+    batch_size: int = 64,
+    device: torch.device | str | None = None,
+    precision: str = "fp32",
+    resize: bool = False,
+    group: distributed.Group = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
+    """Return the squared distance (N,) of every pair's unit embeddings; arguments as ``embed``."""
+    embeddings = embed(
+        model,
+        SelectedImages(pairs.images, pairs.used_images()),
+        flip=flip,
+        batch_size=batch_size,
+        device=device,
+        precision=precision,
+        resize=resize,
+        group=group,
+        progress=progress,
+    )
+    return squared_distances(*both_sides(embeddings, pairs))
+
+
+def both_sides(embeddings: np.ndarray, pairs: PairSet) -> tuple[np.ndarray, np.ndarray]:
+    """Return the (N, D) embeddings of either side, from those of the images that pairs use."""
+    used = pairs.used_images()
+    rows_a, rows_b = np.searchsorted(used, pairs.index_a), np.searchsorted(used, pairs.index_b)
+    return embeddings[rows_a], embeddings[rows_b]
+
+
+class SelectedImages:
+    """Some of a sequence's images, by their rows."""
+
+    def __init__(self, images: ImageSequence, rows: np.ndarray) -> None:
+        self.images = images
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self.images[int(self.rows[index])]
+
+    def describe(self, index: int) -> str:
+        return describe_image(self.images, int(self.rows[index]))
+
+
+def _checked_model(model: nn.Module) -> EmbeddingModel:
+    if not hasattr(model, "preprocessing") or not hasattr(model, "embedding_dim"):
+        raise ValueError(
+            f"{type(model).__name__} does not say what it makes of an image: it needs the "
+            "attributes preprocessing (a Preprocessing) and embedding_dim."
+        )
+    return cast(EmbeddingModel, model)
+
+
+def _check_arguments(images: ImageSequence, batch_size: int, precision: str) -> None:
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision is {precision!r}, but must be one of {', '.join(PRECISIONS)}.")
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}, but must be at least 1.")
+    if not len(images):
+        raise ValueError("There are no images to embed.")
+
+
+def _device_of(model: EmbeddingModel) -> torch.device:
+    first = next(model.parameters(), None)
+    return first.device if first is not None else torch.device("cpu")
+
+
+@contextmanager
+def _evaluating(model: EmbeddingModel, device: torch.device) -> Iterator[None]:
+    # Parts may be frozen in eval mode while the rest trains: each gets its own mode back.
+    modes = [(module, module.training) for module in model.modules()]
+    model.to(device).eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[object]:
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
+
+
+def _forward(model: EmbeddingModel, images: Tensor, flip: bool) -> Tensor:
+    """Return (B, D) float32 for (B, S, S, 3) uint8."""
+    inputs = model.preprocessing.apply(images)
+    embeddings = model(inputs).float()
+    if flip:
+        embeddings = embeddings + model(inputs.flip(-1)).float()
+    return embeddings
+
+
+def _batches(
+    images: ImageSequence, rows: range, batch_size: int, size: int, resize: bool
+) -> Generator[tuple[range, np.ndarray, list[int]], None, None]:
+    """Yield a part of ``rows``, its images (B, S, S, 3) and which are absent, decoded ahead."""
+    blank = np.full((size, size, 3), 127, dtype=np.uint8)  # stands in for what is absent
+
+    def load(part: range) -> list[Future[np.ndarray | None]]:
+        return [pool.submit(_checked_image, images, i, size, resize) for i in part]
+
+    parts = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+    with ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode") as pool:
+        try:
+            pending = [load(part) for part in parts[:_BATCHES_AHEAD]]
+            for number, part in enumerate(parts):
+                decoded = [future.result() for future in pending.pop(0)]
+                absent = [i for i, image in enumerate(decoded) if image is None]
+                batch = np.stack([blank if image is None else image for image in decoded])
+                if number + _BATCHES_AHEAD < len(parts):
+                    pending.append(load(parts[number + _BATCHES_AHEAD]))
+                yield part, batch, absent
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _checked_image(images: ImageSequence, index: int, size: int, resize: bool) -> np.ndarray | None:
+    found = images[index]
+    if found is None:
+        return None
+    image = np.asarray(found)
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(
+            f"{describe_image(images, index)} is {image.dtype} of shape {image.shape}, but images "
+            "must be uint8 RGB of shape (H, W, 3)."
+        )
+    if image.shape[:2] == (size, size):
+        return image
+    height, width = image.shape[:2]
+    if not resize:
+        raise ValueError(
+            f"{describe_image(images, index)} is {width} x {height} pixels, but the model takes "
+            f"{size} x {size}; align the faces to that size, or have them scaled "
+            "(--resize, resize=True)."
+        )
+    method = cv2.INTER_AREA if height * width > size * size else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, (size, size), interpolation=method))
+
+
+def _check_finite(embeddings: np.ndarray, images: ImageSequence, rows: range) -> None:
+    bad = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
+    if bad.size:
+        raise ValueError(
+            f"The embedding of {describe_image(images, rows[int(bad[0])])} has NaN or infinite "
+            f"values ({bad.size} of {len(embeddings)} in its batch); check the model's weights and "
+            "precision."
+        )
+
+
+def _gather(
+    mine: np.ndarray,
+    lo: int,
+    total: int,
+    device: torch.device,
+    failure: Exception | None,
+    group: distributed.Group,
+) -> np.ndarray:
+    """Return all ranks' rows in their places; raise on every rank if one failed."""
+    if distributed.world_size(group) == 1:
+        if failure is not None:
+            raise failure
+        return mine
+    messages = distributed.gather_objects(None if failure is None else str(failure), group)
+    if failure is not None:
+        raise failure
+    told = [f"rank {r}: {message}" for r, message in enumerate(messages) if message is not None]
+    if told:
+        raise ValueError(told[0])
+    index = torch.arange(lo, lo + len(mine), device=device)
+    everywhere = torch.cat(distributed.all_gather_rows(index, group)).cpu().numpy()
+    rows = torch.cat(distributed.all_gather_rows(torch.from_numpy(mine).to(device), group))
+    gathered = np.full((total, mine.shape[1]), np.nan, dtype=np.float32)
+    gathered[everywhere] = rows.cpu().numpy()
+    assert len(everywhere) == total and len(np.unique(everywhere)) == total
+    return gathered

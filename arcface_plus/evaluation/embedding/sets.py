@@ -1,0 +1,121 @@
+"""Embeddings of named images, as ``arcface-plus embed`` exports them."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from arcface_plus.evaluation.embedding.files import UNREADABLE
+
+IDENTITIES = ("folder", "label", "prefix")
+_LAYOUTS = (("key", "embedding"), ("files", "emb"))
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class EmbeddingSet:
+    """Hold ``keys`` (N,) text, ``embeddings`` (N, D) and ``labels`` (N,) integers or None."""
+
+    keys: np.ndarray
+    embeddings: np.ndarray
+    labels: np.ndarray | None
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def describe(self, row: int) -> str:
+        """Name row ``row`` for messages."""
+        return f"The embedding of {self.keys[row]} in {self.source}"
+
+    def people(self, identity: str) -> np.ndarray:
+        """Return who each row shows, (N,).
+
+        ``identity``: ``folder``, the folder of the key (PERSON/IMAGE.jpg); ``label``, the stored
+        number, which means the same in two files only if one collection numbered both;
+        ``prefix``, the name up to its first underscore (TinyFace's 12_3.jpg).
+
+        Raises ValueError for another identity, and naming a row that does not say who it shows.
+        """
+        if identity == "label":
+            if self.labels is None or (self.labels < 0).any():
+                raise ValueError(
+                    f"{self.source} does not state a label for every row; use the identity folder "
+                    "or prefix."
+                )
+            return self.labels
+        if identity == "folder":
+            people = [str(PurePosixPath(key).parent) for key in self.keys.tolist()]
+            wanting, what = ".", "lies in no folder"
+        elif identity == "prefix":
+            stems = [PurePosixPath(key).stem.partition("_") for key in self.keys.tolist()]
+            people = [stem if underscore else "" for stem, underscore, _ in stems]
+            wanting, what = "", "has no underscore in its name"
+        else:
+            raise ValueError(
+                f"The identity is {identity!r}, but must be one of {', '.join(IDENTITIES)}."
+            )
+        if wanting in people:
+            raise ValueError(
+                f"{self.source}: {self.keys[people.index(wanting)]} {what}, so it does not say who "
+                f"it shows; use another identity than {identity}."
+            )
+        return np.array(people)
+
+    def rows_of(self, names: list[str], wanted_by: str) -> np.ndarray:
+        """Return the row of each of ``names``; ValueError for one missing or there twice."""
+        row = {name: i for i, name in enumerate(self.keys.tolist())}
+        if len(row) != len(self.keys):
+            unique, counts = np.unique(self.keys, return_counts=True)
+            raise ValueError(f"{self.source} holds {unique[counts > 1][0]} more than once.")
+        missing = [name for name in names if name not in row]
+        if missing:
+            raise ValueError(
+                f"{self.source} lacks {len(missing)} of the {len(names)} images of {wanted_by}: "
+                f"{', '.join(missing[:_SHOWN])}{', …' if len(missing) > _SHOWN else ''}."
+            )
+        return np.array([row[name] for name in names], dtype=np.int64)
+
+
+def read_embedding_set(path: str | Path) -> EmbeddingSet:
+    """Read an ``.npz`` of key (N,), embedding (N, D) and perhaps label (N,), or of files and emb.
+
+    Raises FileNotFoundError, and ValueError naming the file for what is missing or does not fit.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}.")
+    try:
+        if not zipfile.is_zipfile(path):
+            raise ValueError("it is no .npz archive, or was cut")
+        # allow_pickle=False: an object array is a pickle, and a pickle is a program.
+        with np.load(path, allow_pickle=False) as archive:
+            held = set(archive.files)
+            layout = next((names for names in _LAYOUTS if set(names) <= held), None)
+            if layout is None:
+                raise ValueError(f"it holds {', '.join(sorted(held)) or 'nothing'}")
+            keys, embeddings = (archive[name] for name in layout)
+            labels = archive["label"] if "label" in held else None
+    except UNREADABLE as error:
+        raise ValueError(
+            f"{path}: not readable as embeddings: {error}. It should be an .npz of key and "
+            "embedding, as arcface-plus embed writes it, or of files and emb."
+        ) from error
+    fits = (
+        keys.ndim == 1
+        and keys.dtype.kind in "US"
+        and embeddings.ndim == 2
+        and embeddings.dtype.kind == "f"
+        and len(keys) == len(embeddings)
+        and (labels is None or (labels.shape == keys.shape and labels.dtype.kind in "iu"))
+    )
+    if not fits or not len(keys):
+        raise ValueError(
+            f"{path}: N names, N embeddings (N, D) and, if any, N whole labels are expected, N >= "
+            f"1, but they are {keys.dtype} {keys.shape}, {embeddings.dtype} {embeddings.shape}"
+            f"{'' if labels is None else f' and {labels.dtype} {labels.shape}'}."
+        )
+    return EmbeddingSet(keys.astype(str), embeddings, labels, str(path))

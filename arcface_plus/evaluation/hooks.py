@@ -1,0 +1,177 @@
+"""Verification during training, and the file it leaves behind."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from arcface_plus.config import EvaluationConfig
+from arcface_plus.data.pairs.sets import (
+    PairSet,
+    load_pairs,
+)
+from arcface_plus.data.sources.orl import orl_pairs
+from arcface_plus.distributed import Group
+from arcface_plus.evaluation.embedding.baselines import raw_pixel_embeddings
+from arcface_plus.evaluation.embedding.embed import pair_distances
+from arcface_plus.evaluation.pairs.distribution import distance_distribution
+from arcface_plus.evaluation.pairs.intervals import Intervals
+from arcface_plus.evaluation.pairs.verification import (
+    VerificationResult,
+    verify,
+    verify_distances,
+)
+from arcface_plus.evaluation.report.page import (
+    ReportSection,
+    section_intervals,
+)
+from arcface_plus.evaluation.report.tables import (
+    Baseline,
+    MainNumbers,
+)
+
+
+def open_pair_sets(config: EvaluationConfig, *, size: int) -> dict[str, PairSet]:
+    """Open every configured pair set; one that is absent is an error, never skipped."""
+    sets: dict[str, PairSet] = {}
+    for name, wanted in config.sets.items():
+        if wanted.orl is not None:
+            first, last = wanted.orl
+            sets[name] = orl_pairs(range(first, last + 1), size=size)
+        else:
+            assert wanted.path is not None
+            try:
+                sets[name] = load_pairs(wanted.path, wanted.root)
+            except (ValueError, FileNotFoundError) as error:
+                raise type(error)(f"evaluation.sets.{name}: {error}") from error
+    return sets
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The squared distances (N,) of a set's pairs and what they come to."""
+
+    distances: np.ndarray
+    result: VerificationResult
+
+
+NUMBERS = ("accuracy", "accuracy_std", "auc", "eer")
+
+
+class PairEvaluation:
+    """Scores a model on pair sets; the hook that the trainer calls on all ranks together.
+
+    ``last``: the newest result of each set, with the squared distances of its pairs. ``history``:
+    the main numbers of every scoring, as ``{"step", "set", "accuracy", "accuracy_std", "auc",
+    "eer"}``.
+    """
+
+    def __init__(
+        self, sets: dict[str, PairSet], config: EvaluationConfig, *, group: Group = None
+    ) -> None:
+        self.sets, self.config, self.group = sets, config, group
+        self.last: dict[str, Scored] = {}
+        self.history: list[dict[str, Any]] = []
+        self.raw_pixels: dict[str, VerificationResult] = {}
+
+    def __call__(self, model: nn.Module, step: int) -> dict[str, float]:
+        """Return ``{"lfw/accuracy": …, "lfw/accuracy_std": …, "lfw/auc": …, "lfw/eer": …}``."""
+        numbers: dict[str, float] = {}
+        for name, pairs in self.sets.items():
+            distances = pair_distances(
+                model,
+                pairs,
+                flip=self.config.flip,
+                batch_size=self.config.batch_size,
+                resize=True,  # to the model's size: the pair sets were packed as aligned crops
+                group=self.group,
+            )
+            result = verify_distances(distances, pairs.is_same, self._folds(pairs))
+            self.last[name] = Scored(distances, result)
+            entry = {key: getattr(result, key) for key in NUMBERS}
+            # A run resumed at a step it had scored scores it again: the newer entry stands.
+            self.history = [e for e in self.history if (e["step"], e["set"]) != (step, name)]
+            self.history.append({"step": step, "set": name, **entry})
+            numbers |= {f"{name}/{key}": value for key, value in entry.items()}
+        return numbers
+
+    def recall(self, metrics: Path) -> None:
+        """Take up the history that an interrupted run left in its metrics.jsonl, if any."""
+        if not metrics.is_file():
+            return
+        for line in metrics.read_text(encoding="utf-8").splitlines():
+            entry = json.loads(line)
+            if entry["kind"] != "verification":
+                continue
+            for name in self.sets:
+                if f"{name}/accuracy" in entry:
+                    numbers = {key: entry[f"{name}/{key}"] for key in NUMBERS}
+                    self.history.append({"step": entry["step"], "set": name, **numbers})
+
+    def score_raw_pixels(self) -> None:
+        """Score plain pixels, the floor under every trained model."""
+        for name, pairs in self.sets.items():
+            pixels = raw_pixel_embeddings(pairs.images)
+            a, b = pixels[pairs.index_a], pixels[pairs.index_b]
+            self.raw_pixels[name] = verify(a, b, pairs.is_same, folds=self._folds(pairs))
+
+    def untrained(self) -> dict[str, dict[str, Any]]:
+        """Return the history's entries of step 0 by set, where the untrained net was scored."""
+        return {entry["set"]: entry for entry in self.history if entry["step"] == 0}
+
+    def intervals(self) -> dict[str, Intervals]:
+        """Return the 95 % intervals of each set's newest result."""
+        return {section.name: section_intervals(section) for section in self.report_sections()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything measured, JSON-able."""
+        intervals = self.intervals()
+        return {
+            "protocol": {
+                "flip": self.config.flip,
+                "pairs": {name: repr(pairs) for name, pairs in self.sets.items()},
+            },
+            "results": {
+                name: {
+                    **scored.result.to_dict(),
+                    "intervals": intervals[name].to_dict(),
+                    "distribution": distance_distribution(
+                        scored.distances, self.sets[name].is_same
+                    ).to_dict(),
+                }
+                for name, scored in self.last.items()
+            },
+            "untrained_net": self.untrained(),
+            "raw_pixels": {name: result.to_dict() for name, result in self.raw_pixels.items()},
+            "history": self.history,
+        }
+
+    def report_sections(self) -> list[ReportSection]:
+        """Return what the report shows of each set: the newest result beside the baselines."""
+        sections = []
+        for name, scored in self.last.items():
+            baselines: dict[str, Baseline] = {}
+            if name in self.raw_pixels:
+                baselines["raw pixels"] = self.raw_pixels[name]
+            if name in self.untrained():
+                numbers = self.untrained()[name]
+                baselines["untrained net"] = MainNumbers(**{key: numbers[key] for key in NUMBERS})
+            history = [(e["step"], e["accuracy"]) for e in self.history if e["set"] == name]
+            pairs = self.sets[name]
+            sections.append(
+                ReportSection(
+                    name, pairs, scored.distances, pairs.is_same, scored.result, baselines, history
+                )
+            )
+        return sections
+
+    def write(self, path: Path) -> None:
+        path.write_text(json.dumps(self.to_dict(), indent=1), encoding="utf-8")
+
+    def _folds(self, pairs: PairSet) -> int:
+        return pairs.folds or self.config.folds

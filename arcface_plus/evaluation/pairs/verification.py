@@ -1,0 +1,243 @@
+"""1:1 verification: k-fold accuracy, areas and rates of a set of pairs.
+
+Shapes: N pairs, D dimensions, K folds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from arcface_plus.data.pairs.labels import boolean_labels
+from arcface_plus.evaluation.pairs.roc import (
+    area_under_curve,
+    equal_error_rate,
+    tar_at_far,
+)
+from arcface_plus.evaluation.pairs.tenfold import (
+    FoldResult,
+    evaluate_folds,
+)
+
+FAR_TARGETS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
+_SMALLEST_NORM = 1e-150  # squares below lose digits, then vanish
+_ROWS_AT_ONCE = 65_536  # bounds float64 copies to 0.5 GiB each at 1 024 dimensions
+
+
+@dataclass(frozen=True)
+class VerificationResult:
+    """Hold what ``verify`` measured.
+
+    - ``accuracy``, ``accuracy_std``: mean and population standard deviation over folds.
+    - ``fold_accuracies``, ``thresholds``: a number per fold; thresholds are squared L2 distances of
+      unit vectors, 0 to 4 (cosine similarity = 1 - threshold / 2).
+    - ``confidence_interval``: 95 % for the mean, Student's t with K - 1 degrees of freedom, cut to
+      [0, 1]. Folds that share people make it too narrow; ``intervals`` knows a better one.
+    - ``auc``, ``eer``: over all pairs.
+    - ``tar_at_far``: FAR target → TAR at the largest threshold whose FAR is at most the target.
+    - ``tar_thresholds``: FAR target → that threshold.
+    - ``coarse_fars``: targets that allow fewer than ten false accepts.
+    - ``refused_fars``: target → impostor pairs needed, for those that allow less than one.
+    """
+
+    accuracy: float
+    accuracy_std: float
+    fold_accuracies: tuple[float, ...]
+    thresholds: tuple[float, ...]
+    confidence_interval: tuple[float, float]
+    auc: float
+    eer: float
+    tar_at_far: dict[float, float]
+    tar_thresholds: dict[float, float]
+    coarse_fars: tuple[float, ...]
+    refused_fars: dict[float, int]
+    genuine_pairs: int
+    impostor_pairs: int
+
+    @property
+    def folds(self) -> int:
+        return len(self.fold_accuracies)
+
+    @property
+    def threshold(self) -> float:
+        """Mean of the folds' thresholds: the one to take away (squared L2)."""
+        return float(np.mean(self.thresholds))
+
+    @property
+    def cosine_thresholds(self) -> tuple[float, ...]:
+        """The folds' thresholds as cosine similarities of unit vectors: 1 - d / 2."""
+        return tuple(1 - threshold / 2 for threshold in self.thresholds)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain types that JSON can hold; rates become text keys, infinity becomes None."""
+
+        def finite(value: float) -> float | None:
+            return value if math.isfinite(value) else None
+
+        return {
+            "accuracy": self.accuracy,
+            "accuracy_std": self.accuracy_std,
+            "confidence_interval": list(self.confidence_interval),
+            "folds": self.folds,
+            "fold_accuracies": list(self.fold_accuracies),
+            "thresholds": list(self.thresholds),
+            "threshold": self.threshold,
+            "cosine_thresholds": list(self.cosine_thresholds),
+            "cosine_threshold": 1 - self.threshold / 2,
+            "auc": self.auc,
+            "eer": self.eer,
+            "tar_at_far": {f"{far:g}": tar for far, tar in self.tar_at_far.items()},
+            "tar_thresholds": {f"{far:g}": finite(t) for far, t in self.tar_thresholds.items()},
+            "coarse_fars": list(self.coarse_fars),
+            "refused_fars": {f"{far:g}": needed for far, needed in self.refused_fars.items()},
+            "genuine_pairs": self.genuine_pairs,
+            "impostor_pairs": self.impostor_pairs,
+        }
+
+
+def verify(
+    embeddings_a: ArrayLike,
+    embeddings_b: ArrayLike,
+    is_same: ArrayLike,
+    folds: int = 10,
+    *,
+    fars: Sequence[float] = FAR_TARGETS,
+) -> VerificationResult:
+    """Score pairs of embeddings by the k-fold protocol of LFW View 2.
+
+    ``embeddings_a``, ``embeddings_b``: (N, D), any real dtype, normalised here in float64; give
+    f(x) + f(flip x) for the published protocol. ``is_same``: (N,) booleans. Pairs stay in the order
+    given: folds are contiguous.
+
+    Raises ValueError for shapes that do not match, fewer pairs than folds, labels of one kind only,
+    and embeddings that are not finite or are zero.
+    """
+    a, b, same = checked_pairs(embeddings_a, embeddings_b, is_same)
+    return verify_distances(squared_distances(a, b), same, folds, fars=fars)
+
+
+def verify_distances(
+    distances: np.ndarray,
+    is_same: np.ndarray,
+    folds: int = 10,
+    *,
+    fars: Sequence[float] = FAR_TARGETS,
+) -> VerificationResult:
+    """Score pairs by their (N,) squared distances; as ``verify`` otherwise."""
+    check_protocol(is_same, folds)
+    return summarize(distances, is_same, evaluate_folds(distances, is_same, folds=folds), fars=fars)
+
+
+def checked_pairs(
+    embeddings_a: ArrayLike, embeddings_b: ArrayLike, is_same: ArrayLike
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return both sides (N, D) and the labels (N,) bool; ValueError where they do not match."""
+    same = boolean_labels(is_same, where="is_same")
+    a, b = _matrix(embeddings_a, "embeddings_a"), _matrix(embeddings_b, "embeddings_b")
+    if a.shape != b.shape or len(a) != len(same):
+        raise ValueError(
+            f"Pairs need as many rows on both sides as labels: embeddings_a is {a.shape}, "
+            f"embeddings_b {b.shape}, is_same ({len(same)},)."
+        )
+    return a, b, same
+
+
+def check_protocol(is_same: np.ndarray, folds: int) -> None:
+    """Raise ValueError for fewer pairs than folds, and for pairs of one kind only."""
+    if folds < 2 or len(is_same) < folds:
+        raise ValueError(
+            f"{len(is_same)} pairs cannot make {folds} folds: at least 2 folds with a pair in each "
+            "are needed; lower folds or give more pairs."
+        )
+    if is_same.all() or not is_same.any():
+        kind = "genuine" if is_same.all() else "impostor"
+        raise ValueError(
+            f"All {len(is_same)} pairs are {kind} pairs; accuracy and rates need both kinds. Add "
+            "pairs of the other kind."
+        )
+
+
+def summarize(
+    distances: np.ndarray,
+    is_same: np.ndarray,
+    result: FoldResult,
+    *,
+    fars: Sequence[float] = FAR_TARGETS,
+) -> VerificationResult:
+    """Return all measures of (N,) squared distances whose folds were scored already."""
+    genuine, impostor = distances[is_same], distances[~is_same]
+    reached, refused = tar_at_far(genuine, impostor, fars)
+    return VerificationResult(
+        accuracy=float(np.mean(result.accuracies)),
+        accuracy_std=float(np.std(result.accuracies)),
+        fold_accuracies=tuple(result.accuracies.tolist()),
+        thresholds=tuple(result.thresholds.tolist()),
+        confidence_interval=t_interval(result.accuracies),
+        auc=area_under_curve(genuine, impostor),
+        eer=equal_error_rate(genuine, impostor),
+        tar_at_far={point.target: point.tar for point in reached},
+        tar_thresholds={point.target: point.threshold for point in reached},
+        coarse_fars=tuple(point.target for point in reached if point.coarse),
+        refused_fars={point.target: point.needed for point in refused},
+        genuine_pairs=len(genuine),
+        impostor_pairs=len(impostor),
+    )
+
+
+def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return Σ(a - b)² of the rows after normalising them in float64, (N,).
+
+    Raises ValueError naming the first row that is not finite or has no direction.
+    """
+    distances = np.empty(len(a), dtype=np.float64)
+    for start in range(0, len(a), _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        difference = _unit(a[rows], "embeddings_a", start) - _unit(b[rows], "embeddings_b", start)
+        distances[rows] = np.sum(np.square(difference), axis=1)
+    return distances
+
+
+def unit_rows(embeddings: np.ndarray, name: str) -> np.ndarray:
+    """Return (N, D) rows normalised in float64; raises ValueError as ``squared_distances``."""
+    return _unit(embeddings, name, 0)
+
+
+def t_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """Return Student's interval for the mean of K >= 2 rates, K - 1 degrees of freedom."""
+    from scipy.special import stdtrit  # here, because scipy costs as much to import as the rest
+
+    mean = float(np.mean(values))
+    half = float(stdtrit(len(values) - 1, (1 + level) / 2) * np.std(values, ddof=1))
+    half /= math.sqrt(len(values))
+    return max(0.0, mean - half), min(1.0, mean + half)
+
+
+def _unit(rows: np.ndarray, name: str, start: int) -> np.ndarray:
+    wide = np.ascontiguousarray(rows, dtype=np.float64)
+    norms = np.sqrt(np.einsum("ij,ij->i", wide, wide))
+    bad = np.flatnonzero(~np.isfinite(norms) | (norms < _SMALLEST_NORM))
+    if bad.size:
+        row = wide[bad[0]]
+        what = "is zero" if not row.any() else "has NaN or infinite values"
+        if np.isfinite(row).all() and row.any():
+            what = f"has a norm float64 cannot hold (largest value {np.abs(row).max():g})"
+        raise ValueError(
+            f"{name}[{start + bad[0]}] {what}, so it has no direction to compare ({bad.size} such "
+            "rows here); check the model that made it."
+        )
+    return np.asarray(wide / norms[:, None])
+
+
+def _matrix(values: ArrayLike, name: str) -> np.ndarray:
+    array = np.asarray(values)
+    if array.ndim != 2 or array.dtype.kind not in "fiu" or array.shape[1] == 0:
+        raise ValueError(
+            f"{name} must be (pairs, dimensions) of real numbers, but is {array.dtype} of shape "
+            f"{array.shape}."
+        )
+    return array

@@ -1,0 +1,219 @@
+"""1:N identification: rank-k of a closed set, TPIR at fixed FPIR of an open set.
+
+Shapes: P probes, G gallery rows, N distractors, D dimensions.
+
+A probe with a row of its person in the gallery is a mated search; one without is a non-mated
+search, where every candidate is wrong. Ranks and rates are exact (``evaluation.search``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from arcface_plus.data.ijb_meta import Subjects
+from arcface_plus.evaluation.pairs.roc import (
+    COARSE_BELOW,
+    allowed_false_accepts,
+)
+from arcface_plus.evaluation.search.products import unit_rows
+from arcface_plus.evaluation.search.score_rates import rates_by_text
+from arcface_plus.evaluation.search.templates import Templates
+from arcface_plus.evaluation.search.top_matches import (
+    Describe,
+    Searches,
+    find_mates,
+    search_gallery,
+)
+
+RANKS = (1, 5, 10)
+FPIRS = (1e-2, 1e-1)
+
+
+@dataclass(frozen=True)
+class IdentificationResult:
+    """Hold what ``identify`` measured.
+
+    - ``rank_rates``: k → share of mated searches with a mate among the best k, an other person of
+      equal score ranking before the mate. Of several mates in the gallery the best counts.
+    - ``tpir``: FPIR target → share of mated searches whose mate is first and scores above the
+      threshold: the smallest at which no more than the target share of non-mated searches return
+      anyone.
+    - ``fpir_reached``, ``tpir_thresholds`` (cosine), ``coarse_fpirs`` (fewer than ten false
+      positives allowed), ``refused_fpirs`` (target → non-mated searches needed).
+    """
+
+    rank_rates: dict[int, float]
+    tpir: dict[float, float]
+    fpir_reached: dict[float, float]
+    tpir_thresholds: dict[float, float]
+    coarse_fpirs: tuple[float, ...]
+    refused_fpirs: dict[float, int]
+    mated: int
+    non_mated: int
+    gallery: int
+    distractors: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain types that JSON can hold; numbers become text keys, infinity None."""
+        return {
+            "rank_rates": rates_by_text(self.rank_rates),
+            "tpir": rates_by_text(self.tpir),
+            "fpir_reached": rates_by_text(self.fpir_reached),
+            "tpir_thresholds": rates_by_text(self.tpir_thresholds),
+            "coarse_fpirs": list(self.coarse_fpirs),
+            "refused_fpirs": rates_by_text(self.refused_fpirs),
+            "mated": self.mated,
+            "non_mated": self.non_mated,
+            "gallery": self.gallery,
+            "distractors": self.distractors,
+        }
+
+
+def identify(
+    probes: np.ndarray,
+    probe_labels: np.ndarray,
+    gallery: np.ndarray,
+    gallery_labels: np.ndarray,
+    *,
+    distractors: np.ndarray | None = None,
+    ranks: Sequence[int] = RANKS,
+    fpirs: Sequence[float] = FPIRS,
+    describe_probe: Describe = lambda row: f"probe {row}",
+    describe_gallery: Describe = lambda row: f"gallery row {row}",
+    describe_distractor: Describe = lambda row: f"distractor {row}",
+) -> IdentificationResult:
+    """Search gallery and distractors for each probe and state rank-k and TPIR@FPIR.
+
+    ``probes`` (P, D), ``gallery`` (G, D), ``distractors`` (N, D): embeddings, normalised here; the
+    labels (P,) and (G,) say who they show, distractors are nobody.
+
+    Raises ValueError for counts or dimensions that differ, embeddings without direction, ranks
+    below 1, FPIRs outside (0, 1], and where no probe has its person in the gallery.
+    """
+    _check_sets(probes, probe_labels, gallery, gallery_labels, distractors)
+    _check_targets(ranks, fpirs)
+    mates = find_mates(np.asarray(probe_labels), np.asarray(gallery_labels))
+    if not len(mates.probes):
+        raise ValueError(
+            f"None of the {len(probes)} probes shows a person of the gallery ({len(gallery)} "
+            "rows); check that both name people alike."
+        )
+    searches = search_gallery(
+        unit_rows(probes, describe_probe),
+        gallery,
+        mates,
+        distractors=distractors,
+        describe=describe_gallery,
+        describe_distractor=describe_distractor,
+    )
+    return _result(
+        searches,
+        ranks,
+        fpirs,
+        gallery=len(gallery),
+        distractors=0 if distractors is None else len(distractors),
+    )
+
+
+def identify_templates(
+    templates: Templates,
+    gallery: Subjects,
+    probes: Subjects,
+    *,
+    ranks: Sequence[int] = RANKS,
+    fpirs: Sequence[float] = FPIRS,
+) -> IdentificationResult:
+    """Search the templates of ``gallery`` for those of ``probes``; as ``identify`` otherwise."""
+    return identify(
+        templates.vectors[templates.rows_of(probes.templates)],
+        probes.subjects,
+        templates.vectors[templates.rows_of(gallery.templates)],
+        gallery.subjects,
+        ranks=ranks,
+        fpirs=fpirs,
+    )
+
+
+def _result(
+    searches: Searches,
+    ranks: Sequence[int],
+    fpirs: Sequence[float],
+    *,
+    gallery: int,
+    distractors: int,
+) -> IdentificationResult:
+    mated = searches.mated
+    rank, mate = searches.rank[mated], searches.mate[mated]
+    others = np.sort(searches.other[~mated])[::-1]
+    first = mate[rank == 1]
+    tpir: dict[float, float] = {}
+    reached: dict[float, float] = {}
+    thresholds: dict[float, float] = {}
+    coarse: list[float] = []
+    refused: dict[float, int] = {}
+    for target in fpirs:
+        allowed = allowed_false_accepts(target, len(others)) if len(others) else 0
+        if allowed == 0:
+            refused[target] = math.ceil(1 / target)
+            continue
+        threshold = float(others[allowed]) if allowed < len(others) else -math.inf
+        tpir[target] = float(np.count_nonzero(first > threshold) / len(rank))
+        reached[target] = float(np.count_nonzero(others > threshold) / len(others))
+        thresholds[target] = threshold
+        if allowed < COARSE_BELOW:
+            coarse.append(target)
+    return IdentificationResult(
+        rank_rates={int(k): float(np.count_nonzero(rank <= k) / len(rank)) for k in ranks},
+        tpir=tpir,
+        fpir_reached=reached,
+        tpir_thresholds=thresholds,
+        coarse_fpirs=tuple(coarse),
+        refused_fpirs=refused,
+        mated=len(rank),
+        non_mated=len(others),
+        gallery=gallery,
+        distractors=distractors,
+    )
+
+
+def _check_targets(ranks: Sequence[int], fpirs: Sequence[float]) -> None:
+    for rank in ranks:
+        if rank < 1:
+            raise ValueError(f"A rank is a whole number from 1 on, but {rank} was asked for.")
+    for fpir in fpirs:
+        if not 0 < fpir <= 1:
+            raise ValueError(f"An FPIR target is a rate in (0, 1], but {fpir} was asked for.")
+
+
+def _check_sets(
+    probes: np.ndarray,
+    probe_labels: np.ndarray,
+    gallery: np.ndarray,
+    gallery_labels: np.ndarray,
+    distractors: np.ndarray | None,
+) -> None:
+    sets = {"probes": (probes, probe_labels), "gallery": (gallery, gallery_labels)}
+    for name, (rows, labels) in sets.items():
+        if np.ndim(rows) != 2 or np.shape(labels) != (len(rows),) or not len(rows):
+            raise ValueError(
+                f"The {name} must be (rows, dimensions) with a label a row, but are "
+                f"{np.shape(rows)} and {np.shape(labels)}."
+            )
+    dims = {"probes": probes.shape[1], "gallery": gallery.shape[1]}
+    if distractors is not None:
+        if np.ndim(distractors) != 2:
+            raise ValueError(
+                f"Distractors must be (rows, dimensions), but are {np.shape(distractors)}."
+            )
+        dims["distractors"] = distractors.shape[1]
+    if len(set(dims.values())) > 1:
+        listed = ", ".join(f"{name} {dim}" for name, dim in dims.items())
+        raise ValueError(
+            f"Embeddings of different dimensions cannot be compared: {listed}; embed all with one "
+            "model."
+        )

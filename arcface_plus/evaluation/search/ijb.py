@@ -1,0 +1,200 @@
+"""IJB-B and IJB-C from a model or from embeddings to their numbers.
+
+Shapes: N images, T templates, D dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from arcface_plus import distributed
+from arcface_plus.data.alignment import AlignedImages
+from arcface_plus.data.ijb_meta import (
+    GALLERIES,
+    IjbFaces,
+    Subjects,
+    meta_file,
+    read_subjects,
+)
+from arcface_plus.evaluation.embedding.embed import embed
+from arcface_plus.evaluation.embedding.sets import EmbeddingSet
+from arcface_plus.evaluation.search.identification import (
+    IdentificationResult,
+    identify_templates,
+)
+from arcface_plus.evaluation.search.score_rates import rates_by_text
+from arcface_plus.evaluation.search.templates import (
+    TemplatePool,
+    Templates,
+)
+from arcface_plus.models.embedding_model import EmbeddingModel
+
+_IMAGES_AT_ONCE = 4096  # a rank's part of what is pooled before the next is embedded
+_SHOWN = 3
+Key = TypeVar("Key", int, float)
+
+
+@dataclass(frozen=True)
+class IjbIdentification:
+    """Hold 1:N results by gallery, and of both galleries as one (closed set alone)."""
+
+    galleries: dict[str, IdentificationResult]
+    union: IdentificationResult
+
+    def mean_rank_rates(self) -> dict[int, float]:
+        """Return k → the plain mean of the galleries' rank-k rates."""
+        return _mean([result.rank_rates for result in self.galleries.values()])
+
+    def mean_tpir(self) -> dict[float, float]:
+        """Return FPIR → the plain mean of the galleries' TPIR, where all state one."""
+        return _mean([result.tpir for result in self.galleries.values()])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain types that JSON can hold."""
+        return {
+            "galleries": {name: result.to_dict() for name, result in self.galleries.items()},
+            "mean": {
+                "rank_rates": rates_by_text(self.mean_rank_rates()),
+                "tpir": rates_by_text(self.mean_tpir()),
+            },
+            "union": self.union.to_dict(),
+        }
+
+
+def pool_faces(
+    model: EmbeddingModel,
+    faces: IjbFaces,
+    images: str | Path,
+    *,
+    use_flip_test: bool = True,
+    use_norm_score: bool = True,
+    use_detector_score: bool = True,
+    batch_size: int = 64,
+    device: torch.device | str | None = None,
+    precision: str = "fp32",
+    group: distributed.Group = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Templates:
+    """Align, embed and pool the images of ``faces`` in the folder ``images``.
+
+    ``use_flip_test``: f(x) + f(mirrored x), else f(x); ``use_norm_score`` and
+    ``use_detector_score``: as ``TemplatePool``. Ranks of ``group`` share the embedding; all return
+    the templates. Embeddings are pooled as they come: memory is that of a few thousand.
+
+    Raises FileNotFoundError for missing images, before any is embedded, and as ``embed``.
+    """
+    root = Path(images)
+    missing = [name for name in faces.names if not (root / name).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{root} lacks {len(missing)} of the {len(faces)} images of {faces.source}: "
+            f"{', '.join(missing[:_SHOWN])}{', …' if len(missing) > _SHOWN else ''}."
+        )
+    size = model.preprocessing.size
+    pool = _pool(faces, use_norm_score, use_detector_score)
+    step = _IMAGES_AT_ONCE * distributed.world_size(group)
+    for start in range(0, len(faces), step):
+        part = slice(start, min(start + step, len(faces)))
+        aligned = AlignedImages(faces.names[part], faces.landmarks[part], root=root, size=size)
+        pool.add(
+            embed(
+                model,
+                aligned,
+                flip=use_flip_test,
+                batch_size=batch_size,
+                device=device,
+                precision=precision,
+                group=group,
+            )
+        )
+        if progress is not None:
+            progress(part.stop, len(faces))
+    return pool.finish()
+
+
+def pool_embedded(
+    embedded: EmbeddingSet,
+    faces: IjbFaces,
+    *,
+    use_norm_score: bool = True,
+    use_detector_score: bool = True,
+) -> Templates:
+    """Pool embeddings that exist, matched to ``faces`` by the image's name.
+
+    Raises ValueError for images that are missing or there twice, and as ``TemplatePool``.
+    """
+    rows = embedded.rows_of(faces.names, faces.source)
+    pool = _pool(faces, use_norm_score, use_detector_score)
+    for start in range(0, len(rows), _IMAGES_AT_ONCE):
+        pool.add(embedded.embeddings[rows[start : start + _IMAGES_AT_ONCE]])
+    return pool.finish()
+
+
+@dataclass(frozen=True)
+class IjbSearches:
+    """Hold the probes of a target and its galleries by name."""
+
+    probes: Subjects
+    galleries: dict[str, Subjects]
+
+
+def read_searches(meta: str | Path, target: str, known: np.ndarray) -> IjbSearches:
+    """Read the 1:N lists of ``target`` in the folder ``meta``.
+
+    ``known``: sorted ids of templates with images. Raises as ``read_subjects``.
+    """
+    return IjbSearches(
+        read_subjects(meta_file(meta, target, "1N_probe_mixed.csv"), known),
+        {
+            name: read_subjects(meta_file(meta, target, f"1N_gallery_{name}.csv"), known)
+            for name in GALLERIES[target]
+        },
+    )
+
+
+def identify_ijb(templates: Templates, searches: IjbSearches) -> IjbIdentification:
+    """Search each gallery for the mixed probes, and both galleries as one.
+
+    Raises ValueError for a template that is in both galleries, and as ``identify``.
+    """
+    probes, galleries = searches.probes, searches.galleries
+    return IjbIdentification(
+        galleries={
+            name: identify_templates(templates, gallery, probes)
+            for name, gallery in galleries.items()
+        },
+        union=identify_templates(templates, _union(list(galleries.values())), probes),
+    )
+
+
+def _pool(faces: IjbFaces, use_norm_score: bool, use_detector_score: bool) -> TemplatePool:
+    return TemplatePool(
+        faces.templates,
+        faces.media,
+        detector_scores=faces.detector_scores if use_detector_score else None,
+        use_norm_score=use_norm_score,
+        describe=lambda image: faces.names[image],
+    )
+
+
+def _mean(rates: list[dict[Key, float]]) -> dict[Key, float]:
+    shared = [key for key in rates[0] if all(key in each for each in rates)]
+    return {key: float(np.mean([each[key] for each in rates])) for key in shared}
+
+
+def _union(galleries: list[Subjects]) -> Subjects:
+    templates = np.concatenate([gallery.templates for gallery in galleries])
+    found, counts = np.unique(templates, return_counts=True)
+    if (counts > 1).any():
+        raise ValueError(
+            f"Template {found[counts > 1][0]} is in both galleries: "
+            f"{' and '.join(gallery.source for gallery in galleries)}."
+        )
+    subjects = np.concatenate([gallery.subjects for gallery in galleries])
+    return Subjects(templates, subjects, " and ".join(gallery.source for gallery in galleries))

@@ -1,0 +1,283 @@
+"""Template verification as in IJB-B and IJB-C: pool images, compare templates, TAR@FAR.
+
+Shapes: N images, T templates, P pairs, D dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from arcface_plus.data.ijb_meta import TemplatePairs
+from arcface_plus.evaluation.search.products import (
+    exact_products,
+    pair_products,
+    product_error,
+    unit_rows,
+)
+from arcface_plus.evaluation.search.score_rates import (
+    rates_by_text,
+    scores_needed,
+    select_top,
+    tar_at_far_of_scores,
+    tar_at_nearest_far,
+)
+
+IJB_FARS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+_ROWS_AT_ONCE = 512  # a float64 copy stays in the cache
+
+
+@dataclass(frozen=True)
+class Templates:
+    """Hold T templates: sorted ``ids`` (T,) and ``vectors`` (T, D) float32 of unit length."""
+
+    ids: np.ndarray
+    vectors: np.ndarray
+
+    def rows_of(self, ids: np.ndarray) -> np.ndarray:
+        """Return the rows of templates ``ids``; ValueError naming one that is not there."""
+        rows = np.searchsorted(self.ids, ids)
+        absent = np.flatnonzero(self.ids[np.minimum(rows, len(self.ids) - 1)] != ids)
+        if absent.size:
+            raise ValueError(
+                f"{absent.size} of {len(ids)} templates have no image, such as {ids[absent[0]]}."
+            )
+        return rows
+
+
+@dataclass(frozen=True)
+class TemplateResult:
+    """Hold what ``verify_templates`` measured.
+
+    - ``tar_at_far``: FAR target → TAR at the largest acceptance whose FAR is at most the target.
+    - ``far_reached``, ``tar_thresholds``: target → that FAR; the cosine above which pairs pass.
+    - ``coarse_fars``: targets that allow fewer than ten false accepts.
+    - ``refused_fars``: target → impostor pairs needed, for those that allow less than one.
+    - ``nearest_tar``, ``nearest_far``: target → the point of the ROC curve whose FAR is nearest to
+      the target, on either side: what insightface's evaluator prints.
+    """
+
+    tar_at_far: dict[float, float]
+    far_reached: dict[float, float]
+    tar_thresholds: dict[float, float]
+    coarse_fars: tuple[float, ...]
+    refused_fars: dict[float, int]
+    nearest_tar: dict[float, float]
+    nearest_far: dict[float, float]
+    templates: int
+    genuine_pairs: int
+    impostor_pairs: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain types that JSON can hold; rates become text keys, infinity becomes None."""
+        return {
+            "tar_at_far": rates_by_text(self.tar_at_far),
+            "far_reached": rates_by_text(self.far_reached),
+            "tar_thresholds": rates_by_text(self.tar_thresholds),
+            "coarse_fars": list(self.coarse_fars),
+            "refused_fars": rates_by_text(self.refused_fars),
+            "nearest_tar": rates_by_text(self.nearest_tar),
+            "nearest_far": rates_by_text(self.nearest_far),
+            "templates": self.templates,
+            "genuine_pairs": self.genuine_pairs,
+            "impostor_pairs": self.impostor_pairs,
+        }
+
+
+class TemplatePool:
+    """Pool images into templates as they come: mean within a medium, sum over media, unit length.
+
+    ``templates``, ``media`` (N,) whole numbers; ``detector_scores`` (N,) weights, or None for 1
+    (insightface's ``use_detector_score``); ``use_norm_score``: keep the embeddings' norms as
+    weights, else normalise each first. The mean over a medium is that of its images in one
+    template. Sums are in float64: memory is T × D × 8 bytes, whatever N. ``describe(image)`` names
+    an image in messages.
+
+    Raises ValueError for counts that differ and weights that are negative or not finite.
+    """
+
+    def __init__(
+        self,
+        templates: np.ndarray,
+        media: np.ndarray,
+        *,
+        detector_scores: np.ndarray | None = None,
+        use_norm_score: bool = True,
+        describe: Callable[[int], str] = lambda image: f"image {image} (counted from 0)",
+    ) -> None:
+        if not len(templates) or len(templates) != len(media):
+            raise ValueError(
+                f"Every image needs a template and a medium, but there are {len(templates)} "
+                f"templates and {len(media)} media."
+            )
+        self.ids, self._row = np.unique(templates, return_inverse=True)
+        self._weight = _medium_weights(self._row, media)
+        if detector_scores is not None:
+            self._weight *= _checked_scores(detector_scores, len(templates))
+        self._use_norm = use_norm_score
+        self._describe = describe
+        self._sums: np.ndarray | None = None
+        self._next = 0
+
+    def add(self, embeddings: np.ndarray) -> None:
+        """Add the next images' embeddings (n, D), in order.
+
+        Raises ValueError naming an image whose embedding is not finite or is zero, for more images
+        than were announced and for another D than before.
+        """
+        embeddings = np.asarray(embeddings)
+        if embeddings.ndim != 2 or embeddings.dtype.kind not in "fiu":
+            raise ValueError(
+                f"Embeddings must be (images, dimensions) of real numbers, but are "
+                f"{embeddings.dtype} of shape {embeddings.shape}."
+            )
+        if self._next + len(embeddings) > len(self._row):
+            raise ValueError(
+                f"There are embeddings of at least {self._next + len(embeddings)} images, but "
+                f"{len(self._row)} images have a template."
+            )
+        if self._sums is None:
+            self._sums = np.zeros((len(self.ids), embeddings.shape[1]))
+        if embeddings.shape[1] != self._sums.shape[1]:
+            raise ValueError(
+                f"Embeddings of {self._sums.shape[1]} dimensions are followed by some of "
+                f"{embeddings.shape[1]}."
+            )
+        for start in range(0, len(embeddings), _ROWS_AT_ONCE):
+            self._add_block(embeddings[start : start + _ROWS_AT_ONCE])
+
+    def _add_block(self, embeddings: np.ndarray) -> None:
+        from scipy.sparse import csr_matrix  # here, because scipy costs as much to import as numpy
+
+        assert self._sums is not None
+        images = slice(self._next, self._next + len(embeddings))
+        wide = embeddings.astype(np.float64)
+        norms = self._norms(embeddings, wide)
+        bad = np.flatnonzero(~np.isfinite(norms) | (norms == 0))
+        if bad.size:
+            what = "is zero" if norms[bad[0]] == 0 else "has NaN, infinite or too large values"
+            raise ValueError(
+                f"The embedding of {self._describe(self._next + int(bad[0]))} {what}; check the "
+                "model that made it."
+            )
+        weights = self._weight[images] if self._use_norm else self._weight[images] / norms
+        order = np.argsort(self._row[images], kind="stable")
+        rows, starts = np.unique(self._row[images][order], return_index=True)
+        shape = (len(rows), len(embeddings))
+        sums = csr_matrix((weights[order], order, np.append(starts, len(order))), shape=shape)
+        self._sums[rows] += sums @ wide
+        self._next += len(embeddings)
+
+    def _norms(self, embeddings: np.ndarray, wide: np.ndarray) -> np.ndarray:
+        """Return norms; where they only show what has no direction, float32 squares will do."""
+        if self._use_norm and embeddings.dtype == np.float32:
+            with np.errstate(over="ignore", invalid="ignore"):
+                squares = np.einsum("ij,ij->i", embeddings, embeddings)
+            if (np.isfinite(squares) & (squares > 0)).all():
+                return squares
+        return np.asarray(np.sqrt(np.einsum("ij,ij->i", wide, wide)))
+
+    def finish(self) -> Templates:
+        """Return the templates.
+
+        Raises ValueError where images are missing, and naming a template that has no direction
+        (weights of zero, or images that cancel).
+        """
+        if self._next != len(self._row) or self._sums is None:
+            raise ValueError(
+                f"{len(self._row)} images have a template, but there are embeddings of "
+                f"{self._next} only."
+            )
+        vectors = unit_rows(
+            self._sums,
+            lambda row: f"The pooled template {self.ids[row]} (are all its detector scores 0?)",
+        )
+        return Templates(self.ids, vectors)
+
+
+def pool_templates(
+    embeddings: np.ndarray,
+    templates: np.ndarray,
+    media: np.ndarray,
+    *,
+    detector_scores: np.ndarray | None = None,
+    use_norm_score: bool = True,
+) -> Templates:
+    """Pool (N, D) embeddings at once; arguments and errors as ``TemplatePool``."""
+    pool = TemplatePool(
+        templates, media, detector_scores=detector_scores, use_norm_score=use_norm_score
+    )
+    pool.add(embeddings)
+    return pool.finish()
+
+
+def verify_templates(
+    templates: Templates, pairs: TemplatePairs, *, fars: Sequence[float] = IJB_FARS
+) -> TemplateResult:
+    """Compare pairs of templates by cosine and state TAR at each FAR by both rules.
+
+    TAR and threshold by our rule are those of float64 products of the templates, ties included;
+    nearest points are those of the float32 scores.
+
+    Raises ValueError for pairs of one kind only, and a FAR outside (0, 1].
+    """
+    is_same = pairs.is_same
+    genuine = int(np.count_nonzero(is_same))
+    impostors = len(is_same) - genuine
+    if not genuine or not impostors:
+        kind = "impostor" if impostors else "genuine"
+        raise ValueError(
+            f"All {len(is_same)} pairs of {pairs.source} are {kind} pairs; rates need both kinds."
+        )
+    needed = scores_needed(impostors, fars)
+    unit = templates.vectors
+    error = product_error(unit.shape[1])
+    scores = pair_products(unit, pairs.rows_a, pairs.rows_b)
+
+    def exact(of: np.ndarray) -> np.ndarray:
+        return exact_products(unit, pairs.rows_a[of], unit, pairs.rows_b[of])
+
+    reached, refused = tar_at_far_of_scores(
+        exact(np.flatnonzero(is_same)),
+        select_top(scores, ~is_same, needed, error),
+        fars,
+        error=error,
+        exact=exact,
+    )
+    nearest = tar_at_nearest_far(scores, is_same, fars)
+    return TemplateResult(
+        tar_at_far={point.target: point.tar for point in reached},
+        far_reached={point.target: point.far for point in reached},
+        tar_thresholds={point.target: point.threshold for point in reached},
+        coarse_fars=tuple(point.target for point in reached if point.coarse),
+        refused_fars={point.target: point.needed for point in refused},
+        nearest_tar={point.target: point.tar for point in nearest},
+        nearest_far={point.target: point.far for point in nearest},
+        templates=len(templates.ids),
+        genuine_pairs=genuine,
+        impostor_pairs=impostors,
+    )
+
+
+def _medium_weights(rows: np.ndarray, media: np.ndarray) -> np.ndarray:
+    """Return 1 / (images of the same medium in the same template), (N,) float64."""
+    _, medium = np.unique(media, return_inverse=True)
+    both = rows.astype(np.int64) * (int(medium.max()) + 1) + medium
+    _, place, counts = np.unique(both, return_inverse=True, return_counts=True)
+    return np.asarray(1.0 / counts[place])
+
+
+def _checked_scores(scores: np.ndarray, images: int) -> np.ndarray:
+    scores = np.asarray(scores, dtype=np.float64)
+    if scores.shape != (images,):
+        raise ValueError(f"{images} images need as many detector scores, not {scores.shape}.")
+    bad = np.flatnonzero(~np.isfinite(scores) | (scores < 0))
+    if bad.size:
+        raise ValueError(
+            f"The detector score of image {bad[0]} is {scores[bad[0]]:g}, but must be finite and "
+            "not negative."
+        )
+    return scores
