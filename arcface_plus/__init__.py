@@ -27,7 +27,7 @@ _HOMES = {
     "verify": "arcface_plus.evaluation.pairs.verification",
     "VerificationResult": "arcface_plus.evaluation.pairs.verification",
     "embed": "arcface_plus.evaluation.embedding.embed",
-    "solve_tammes": "arcface_plus.studies.tammes",
+    "solve_tammes": "arcface_plus.studies.tammes.solve",
     "load_config": "arcface_plus.config",
     "RunConfig": "arcface_plus.config",
 }
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from arcface_plus.regularizers.angular import AngularRegularizer as AngularRegularizer
     from arcface_plus.regularizers.mma import mma_loss as mma_loss
     from arcface_plus.regularizers.nearest.search import nearest_neighbors as nearest_neighbors
-    from arcface_plus.studies.tammes import solve_tammes as solve_tammes
+    from arcface_plus.studies.tammes.solve import solve_tammes as solve_tammes
 
 
 def __getattr__(name: str) -> Any:

@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from arcface_plus.cli.study_runs import Run, train_unfinished
-from arcface_plus.studies.margin_sweep import (
+from arcface_plus.studies.run_results import VERIFICATION
+from arcface_plus.studies.tables.margin_sweep import (
     TABLE3,
     WC_RELU,
     SweepRun,
@@ -25,7 +26,6 @@ from arcface_plus.studies.margin_sweep import (
     sweep_runs,
     write_sweep,
 )
-from arcface_plus.studies.run_results import VERIFICATION
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from arcface_plus.studies.margin_advice import Advice, Prediction
+    from arcface_plus.studies.theory.margin_advice import (
+        Advice,
+        Prediction,
+    )
 
 app = typer.Typer(help="Choose margins before training.", no_args_is_help=True)
 
@@ -42,7 +45,11 @@ def advise_command(
     appendix, with a threshold of ours: a place to start a search from, not its result.
     See docs/uniform_prototypes.md.
     """
-    from arcface_plus.studies.margin_advice import KINDS, advise, predict
+    from arcface_plus.studies.theory.margin_advice import (
+        KINDS,
+        advise,
+        predict,
+    )
 
     if kind not in (*KINDS, "all"):
         raise ValueError(f"--kind is {kind!r}; use one of {', '.join(KINDS)}, or all.")
@@ -52,7 +59,7 @@ def advise_command(
     content = _content(prediction, proposals, gradient)
     if output is not None:
         from arcface_plus.cli.json_files import write_json
-        from arcface_plus.studies.advice_figure import draw_advice
+        from arcface_plus.studies.theory.advice_figure import draw_advice
 
         draw_advice(output, prediction, proposals, gradient=gradient)
         write_json(output / "margins.json", content)

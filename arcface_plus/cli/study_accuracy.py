@@ -72,9 +72,16 @@ def study(
     train: bool,
 ) -> None:
     """Train what is missing, if asked, then write the table of ``name`` into ``output``."""
-    from arcface_plus.studies.accuracy_figures import draw_sweep
-    from arcface_plus.studies.accuracy_rows import LAMBDAS, TABLES
-    from arcface_plus.studies.accuracy_tables import ACCURACY, groups_of_rows, table_rows
+    from arcface_plus.studies.tables.accuracy_figures import draw_sweep
+    from arcface_plus.studies.tables.accuracy_rows import (
+        LAMBDAS,
+        TABLES,
+    )
+    from arcface_plus.studies.tables.accuracy_tables import (
+        ACCURACY,
+        groups_of_rows,
+        table_rows,
+    )
 
     settings_need_training(overrides, train=train)
     rows = TABLES[name]
@@ -98,15 +105,15 @@ def accuracy_command(
     output: Output,
 ) -> None:
     """Table of any runs: mean ± deviation over seeds, smallest angle of every layer."""
-    from arcface_plus.studies.accuracy_tables import groups_of_folders
+    from arcface_plus.studies.tables.accuracy_tables import groups_of_folders
 
     write_tables(groups_of_folders(folders), output, "accuracy", last=True)
 
 
 def write_tables(groups: Sequence, output: Path, name: str, *, last: bool) -> None:  # type: ignore[type-arg]
     """Write accuracy and angles as CSV and Markdown, draw the angles, show the accuracy."""
-    from arcface_plus.studies import accuracy_tables
-    from arcface_plus.studies.accuracy_figures import draw_angles
+    from arcface_plus.studies.tables import accuracy_tables
+    from arcface_plus.studies.tables.accuracy_figures import draw_angles
 
     rows = accuracy_tables.table_rows(groups, last=last)
     angles = accuracy_tables.angle_rows(groups)

@@ -25,9 +25,14 @@ def table_a1_command(
 
     Further options are settings of every run (--data.path …).
     """
-    from arcface_plus.studies.accuracy_tables import write_csv
-    from arcface_plus.studies.closeness_table import CONFIG, ROWS, markdown, table_rows
     from arcface_plus.studies.run_results import VERIFICATION
+    from arcface_plus.studies.tables.accuracy_tables import write_csv
+    from arcface_plus.studies.tables.closeness_table import (
+        CONFIG,
+        ROWS,
+        markdown,
+        table_rows,
+    )
 
     settings_need_training(context.args, train=train)
     if train:

@@ -36,8 +36,9 @@ def face_margins_command(
 
     Further options are settings of every run (--data.path …). See docs/face_margins.md.
     """
-    from arcface_plus.studies.accuracy_tables import write_csv
-    from arcface_plus.studies.face_margins import (
+    from arcface_plus.studies.run_results import VERIFICATION
+    from arcface_plus.studies.tables.accuracy_tables import write_csv
+    from arcface_plus.studies.tables.face_margins import (
         MEASURES,
         ROWS,
         chosen_rows,
@@ -45,7 +46,6 @@ def face_margins_command(
         read_results,
         table_rows,
     )
-    from arcface_plus.studies.run_results import VERIFICATION
 
     settings_need_training([*(["--rows", rows] if rows else []), *context.args], train=train)
     chosen = chosen_rows([name.strip() for name in rows.split(",") if name.strip()])

@@ -55,8 +55,8 @@ def cost_command(
 ) -> None:
     """Table 3 of the MMA paper: time and peak memory that each penalty adds, in one run."""
     from arcface_plus.distributed import start_world
-    from arcface_plus.studies import penalty_cost
-    from arcface_plus.studies.accuracy_tables import write_csv
+    from arcface_plus.studies.tables import penalty_cost
+    from arcface_plus.studies.tables.accuracy_tables import write_csv
 
     names = [n.strip() for n in methods.split(";")] if methods else list(penalty_cost.METHODS)
     if unknown := [name for name in names if name not in penalty_cost.METHODS]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from arcface_plus.config import RunConfig
-    from arcface_plus.studies.accuracy_rows import Row
+    from arcface_plus.studies.tables.accuracy_rows import Row
 
 # Of a command whose further options are settings of every run.
 TAKES_SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -37,7 +37,7 @@ def runs_of_rows(rows: Iterable[Row], configs: Path, seeds: Sequence[int]) -> li
 
     Seed by seed: an interrupted study has whole comparisons, not whole rows.
     """
-    from arcface_plus.studies.accuracy_tables import run_name
+    from arcface_plus.studies.tables.accuracy_tables import run_name
 
     return [
         Run(

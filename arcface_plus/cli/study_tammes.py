@@ -21,8 +21,12 @@ def table1_command(
     solve: Annotated[bool, typer.Option("--solve/--no-solve", help="Run our solver.")] = True,
 ) -> None:
     """Table 1 of the MMA paper: smallest angles of points spread by its protocol, and by ours."""
-    from arcface_plus.studies.tammes_losses import LOSSES
-    from arcface_plus.studies.tammes_table import choose_rows, measure_row, write_table
+    from arcface_plus.studies.tammes.losses import LOSSES
+    from arcface_plus.studies.tammes.table import (
+        choose_rows,
+        measure_row,
+        write_table,
+    )
 
     chosen = choose_rows(rows)
     names = [] if losses == "none" else [name.strip() for name in losses.split(",")]

@@ -33,7 +33,7 @@ def tammes_command(
     from arcface_plus.cli.progress import counted
 
     _check_outputs(dim, output, picture, overwrite=overwrite)
-    from arcface_plus.studies.tammes_losses import LOSSES
+    from arcface_plus.studies.tammes.losses import LOSSES
 
     if loss != "ours" and loss not in LOSSES:
         raise ValueError(f"--loss is '{loss}', but must be ours or one of {', '.join(LOSSES)}.")
@@ -47,7 +47,7 @@ def tammes_command(
         output.parent.mkdir(parents=True, exist_ok=True)
         np.save(output, rows)
     if picture is not None:
-        from arcface_plus.studies.tammes_picture import draw_points
+        from arcface_plus.studies.tammes.picture import draw_points
 
         draw_points(rows, picture)
     if as_json:
@@ -63,8 +63,11 @@ def tammes_command(
 
 
 def _solve(dim, points, restarts, seconds, seed, loss, progress):  # type: ignore[no-untyped-def]
-    from arcface_plus.studies.tammes import check_sizes, solve_with_report
-    from arcface_plus.studies.tammes_angles import certified_angle
+    from arcface_plus.studies.tammes.angles import certified_angle
+    from arcface_plus.studies.tammes.solve import (
+        check_sizes,
+        solve_with_report,
+    )
 
     if loss == "ours":
         solution = solve_with_report(
@@ -73,7 +76,7 @@ def _solve(dim, points, restarts, seconds, seed, loss, progress):  # type: ignor
         rows, angle, method = solution.rows, solution.certified, solution.method
         more = {"restarts": solution.restarts, "converged": solution.converged}
     else:
-        from arcface_plus.studies.tammes_paper import run_protocol
+        from arcface_plus.studies.tammes.paper import run_protocol
 
         check_sizes(dim, points, seed)
         rows = run_protocol(loss, dim, points, [seed], progress=progress).rows[0]

@@ -14,8 +14,14 @@ from arcface_plus.config import load_config
 from arcface_plus.data.images import encode_jpeg
 from arcface_plus.data.pairs.sets import save_pairs_bin
 from arcface_plus.data.records.reader import RecordWriter
-from arcface_plus.studies import closeness_table
-from arcface_plus.studies.closeness_table import CONFIG, ROWS, SETS, markdown, table_rows
+from arcface_plus.studies.tables import closeness_table
+from arcface_plus.studies.tables.closeness_table import (
+    CONFIG,
+    ROWS,
+    SETS,
+    markdown,
+    table_rows,
+)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 
 from arcface_plus.config import load_config
 from arcface_plus.data.images import encode_jpeg
-from arcface_plus.studies.face_margins import (
+from arcface_plus.studies.tables.face_margins import (
     CONFIG,
     MEASURES,
     ROWS,

@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 
 from arcface_plus.losses.theory.uniform_prediction import nearest_class_moments
-from arcface_plus.studies.prototypes import sample_nearest_angles
+from arcface_plus.studies.theory.prototypes import sample_nearest_angles
 
 TOLERANCE = 0.02  # degrees
 

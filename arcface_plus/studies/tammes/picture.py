@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from arcface_plus.studies.figure import COLORS, new_figure
-from arcface_plus.studies.tammes_angles import smallest_angle
+from arcface_plus.studies.tammes.angles import smallest_angle
 
 _TOUCHING = 1e-4  # radians above the smallest angle
 

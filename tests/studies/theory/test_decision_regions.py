@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from arcface_plus.losses.margins.family import Margin
-from arcface_plus.studies.decision_regions import (
+from arcface_plus.studies.theory.decision_regions import (
     NOBODY,
     PAPER_MARGINS,
     angular_owners,

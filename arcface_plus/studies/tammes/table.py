@@ -11,10 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from arcface_plus.studies.accuracy_tables import write_csv
-from arcface_plus.studies.tammes import solve_with_report
-from arcface_plus.studies.tammes_losses import LOSSES
-from arcface_plus.studies.tammes_paper import ITERATIONS, run_protocol
+from arcface_plus.studies.tables.accuracy_tables import write_csv
+from arcface_plus.studies.tammes.losses import LOSSES
+from arcface_plus.studies.tammes.paper import (
+    ITERATIONS,
+    run_protocol,
+)
+from arcface_plus.studies.tammes.solve import solve_with_report
 
 
 class Row(NamedTuple):

@@ -10,8 +10,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, NamedTuple
 
-from arcface_plus.studies.accuracy_rows import Row
 from arcface_plus.studies.run_results import read_measured
+from arcface_plus.studies.tables.accuracy_rows import Row
 
 ACCURACY = "accuracy.json"
 _NEEDED = {"final", "mean_of_last", "minimum_angles"}

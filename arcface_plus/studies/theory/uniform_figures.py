@@ -18,9 +18,16 @@ from arcface_plus.losses.theory.uniform_law import (
 )
 from arcface_plus.losses.theory.uniform_prediction import nearest_class_angle
 from arcface_plus.studies.figure import COLORS, new_figure, save_figure
-from arcface_plus.studies.prototypes import extreme_value_angle, sample_nearest_angles
-from arcface_plus.studies.uniform_caps import cap_angle_moments, log10_cap_mass, sample_cap
-from arcface_plus.studies.uniform_negatives import sample_log_negative_weights
+from arcface_plus.studies.theory.prototypes import (
+    extreme_value_angle,
+    sample_nearest_angles,
+)
+from arcface_plus.studies.theory.uniform_caps import (
+    cap_angle_moments,
+    log10_cap_mass,
+    sample_cap,
+)
+from arcface_plus.studies.theory.uniform_negatives import sample_log_negative_weights
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,8 +15,11 @@ from typing import Any
 import numpy as np
 
 from arcface_plus.studies.figure import COLORS, new_figure, save_figure
-from arcface_plus.studies.gradient_magnitudes import MEASURES, gradient_magnitude
-from arcface_plus.studies.margin_curves import (
+from arcface_plus.studies.theory.gradient_magnitudes import (
+    MEASURES,
+    gradient_magnitude,
+)
+from arcface_plus.studies.theory.margin_curves import (
     Setting,
     loss_at,
     other_gradient_at,

@@ -11,9 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from arcface_plus.studies.accuracy_rows import Row
-from arcface_plus.studies.accuracy_tables import Summary, run_name, summarize
 from arcface_plus.studies.run_results import read_verification
+from arcface_plus.studies.tables.accuracy_rows import Row
+from arcface_plus.studies.tables.accuracy_tables import (
+    Summary,
+    run_name,
+    summarize,
+)
 
 CONFIG = "celeba299_iresnet18"
 REFERENCE = "ArcFace"

@@ -14,9 +14,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from arcface_plus.studies.tammes_angles import smallest_angle
-from arcface_plus.studies.tammes_anneal import anneal, on_sphere, random_rows
-from arcface_plus.studies.tammes_polish import polish
+from arcface_plus.studies.tammes.angles import smallest_angle
+from arcface_plus.studies.tammes.anneal import (
+    anneal,
+    on_sphere,
+    random_rows,
+)
+from arcface_plus.studies.tammes.polish import polish
 
 Progress = Callable[[int, int], None]
 

@@ -12,8 +12,16 @@ import pytest
 from scipy import stats
 
 from arcface_plus.config import load_config
-from arcface_plus.studies import accuracy_figures, accuracy_tables
-from arcface_plus.studies.accuracy_rows import LAMBDAS, SEEDS, TABLES, Row
+from arcface_plus.studies.tables import (
+    accuracy_figures,
+    accuracy_tables,
+)
+from arcface_plus.studies.tables.accuracy_rows import (
+    LAMBDAS,
+    SEEDS,
+    TABLES,
+    Row,
+)
 
 
 def finished(folder: Path, top1: float, top5: float = 0.9, angle: float = 60.0) -> Path:

@@ -12,7 +12,7 @@ from arcface_plus.losses.margins.family import (
     margin_logits,
 )
 from arcface_plus.losses.theory.uniform_law import log_mean_weight
-from arcface_plus.studies.margin_curves import (
+from arcface_plus.studies.theory.margin_curves import (
     NO_MARGIN,
     Setting,
     loss_at,

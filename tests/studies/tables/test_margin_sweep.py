@@ -14,7 +14,11 @@ from arcface_plus.config import load_config
 from arcface_plus.data.images import encode_jpeg
 from arcface_plus.data.pairs.sets import save_pairs_bin
 from arcface_plus.losses.margins.recipes import margin_of
-from arcface_plus.studies.margin_sweep import TABLE3, sweep_runs, write_sweep
+from arcface_plus.studies.tables.margin_sweep import (
+    TABLE3,
+    sweep_runs,
+    write_sweep,
+)
 
 CONFIG = """
 name: base

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from arcface_plus.studies.tammes_anneal import on_sphere
+from arcface_plus.studies.tammes.anneal import on_sphere
 
 CONVERGED = 1e-13  # gain in cosine that the linear program still sees
 _SMALLEST_RADIUS = 1e-12

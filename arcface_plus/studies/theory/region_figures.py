@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from arcface_plus.losses.margins.family import Margin
-from arcface_plus.studies.decision_regions import (
+from arcface_plus.studies.figure import COLORS, new_figure, save_figure
+from arcface_plus.studies.theory.decision_regions import (
     NOBODY,
     PAPER_MARGINS,
     angular_owners,
@@ -22,7 +23,6 @@ from arcface_plus.studies.decision_regions import (
     ring_of_neighbours,
     visible_points,
 )
-from arcface_plus.studies.figure import COLORS, new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -17,7 +17,10 @@ from arcface_plus.losses.theory.uniform_prediction import (
     own_gradient,
 )
 from arcface_plus.studies.figure import new_figure, save_figure
-from arcface_plus.studies.margin_advice import Advice, Prediction
+from arcface_plus.studies.theory.margin_advice import (
+    Advice,
+    Prediction,
+)
 
 
 def draw_advice(

@@ -7,20 +7,20 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from arcface_plus.studies.margin_figures import (
+from arcface_plus.studies.theory.margin_figures import (
     draw_gradient_magnitudes,
     draw_loss,
     draw_other_gradient_by_other,
     draw_other_gradient_by_own,
     draw_own_gradient,
 )
-from arcface_plus.studies.region_figures import (
+from arcface_plus.studies.theory.region_figures import (
     draw_angular_regions,
     draw_many_on_sphere,
     draw_three_on_sphere,
     draw_two_on_sphere,
 )
-from arcface_plus.studies.uniform_figures import (
+from arcface_plus.studies.theory.uniform_figures import (
     draw_cap_concentration,
     draw_cap_mass,
     draw_nearest_angles,

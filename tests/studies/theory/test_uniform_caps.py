@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from arcface_plus.losses.theory.uniform_law import log_cap_fraction
-from arcface_plus.studies.uniform_caps import (
+from arcface_plus.studies.theory.uniform_caps import (
     cap_angle_density,
     cap_angle_moments,
     first_order_cap_mean,

@@ -11,8 +11,8 @@ from arcface_plus.losses.theory.uniform_prediction import (
     nearest_class_angle,
     nearest_class_moments,
 )
-from arcface_plus.studies import prototypes
-from arcface_plus.studies.prototypes import (
+from arcface_plus.studies.theory import prototypes
+from arcface_plus.studies.theory.prototypes import (
     cap_angle,
     extreme_value_angle,
     nearest_angle_quantile,

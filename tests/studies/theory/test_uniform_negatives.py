@@ -10,7 +10,10 @@ from arcface_plus.losses.theory.uniform_law import (
     log_negative_weight,
     negative_weight_spread,
 )
-from arcface_plus.studies.uniform_negatives import sample_cosines, sample_log_negative_weights
+from arcface_plus.studies.theory.uniform_negatives import (
+    sample_cosines,
+    sample_log_negative_weights,
+)
 
 
 @pytest.mark.parametrize("dim", [2, 3, 64])

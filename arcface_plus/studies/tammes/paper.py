@@ -19,9 +19,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from arcface_plus.studies.tammes_angles import smallest_angle
-from arcface_plus.studies.tammes_anneal import on_sphere
-from arcface_plus.studies.tammes_losses import loss_function
+from arcface_plus.studies.tammes.angles import smallest_angle
+from arcface_plus.studies.tammes.anneal import on_sphere
+from arcface_plus.studies.tammes.losses import loss_function
 
 ITERATIONS = 10_000
 LEARNING_RATE, CUT_BY, MOMENTUM = 0.1, 5.0, 0.9
