@@ -16,7 +16,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from arcface_plus.cli.study_runs import Run, train_unfinished
+from arcface_plus.cli.study.runs import (
+    Run,
+    train_unfinished,
+)
 from arcface_plus.studies.run_results import VERIFICATION
 from arcface_plus.studies.tables.margin_sweep import (
     TABLE3,

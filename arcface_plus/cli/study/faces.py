@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from arcface_plus.cli.study_runs import (
+from arcface_plus.cli.study.runs import (
     runs_of_rows,
     settings_need_training,
     train_unfinished,

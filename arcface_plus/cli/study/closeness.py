@@ -7,7 +7,11 @@ from typing import Annotated
 
 import typer
 
-from arcface_plus.cli.study_runs import Run, settings_need_training, train_unfinished
+from arcface_plus.cli.study.runs import (
+    Run,
+    settings_need_training,
+    train_unfinished,
+)
 
 
 def table_a1_command(

@@ -156,7 +156,7 @@ def test_script_is_the_same_command(faces, tmp_path, repository, run):
 
 def test_help_imports_neither_torch_nor_opencv(run):
     code = (
-        "import sys; from arcface_plus.cli.data import app; "
+        "import sys; from arcface_plus.cli.data.app import app; "
         "app(['pack', '--help'], standalone_mode=False); "
         "sys.exit(any(name in sys.modules for name in ('torch', 'cv2', 'sklearn', 'scipy')))"
     )

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import typer
 
-from arcface_plus.cli import (
-    study_accuracy,
-    study_closeness,
-    study_distribution,
-    study_faces,
-    study_filters,
-    study_tammes,
-    study_theory,
+from arcface_plus.cli.study import (
+    accuracy as study_accuracy,
 )
-from arcface_plus.cli.study_runs import TAKES_SETTINGS
+from arcface_plus.cli.study import (
+    closeness as study_closeness,
+)
+from arcface_plus.cli.study import (
+    distribution as study_distribution,
+)
+from arcface_plus.cli.study import (
+    faces as study_faces,
+)
+from arcface_plus.cli.study import (
+    filters as study_filters,
+)
+from arcface_plus.cli.study import (
+    tammes as study_tammes,
+)
+from arcface_plus.cli.study import (
+    theory as study_theory,
+)
+from arcface_plus.cli.study.runs import TAKES_SETTINGS
 
 app = typer.Typer(
     help="Reproduce a table or figure of the papers into a folder.", no_args_is_help=True

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from arcface_plus.cli.data_pairs import overlap_command, pairs_command
-from arcface_plus.cli.data_split import split_command
-from arcface_plus.cli.data_subset import subset_command
+from arcface_plus.cli.data.pairs import (
+    overlap_command,
+    pairs_command,
+)
+from arcface_plus.cli.data.split import split_command
+from arcface_plus.cli.data.subset import subset_command
 from arcface_plus.cli.progress import counted
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from arcface_plus.cli.study_runs import (
+from arcface_plus.cli.study.runs import (
     TAKES_SETTINGS,
     runs_of_rows,
     settings_need_training,
