@@ -36,7 +36,7 @@ class MVSoftmax(MarginLoss):
 
     ``t`` raises hard negatives: by t in the ``fixed`` weighting, to (t + 1)·cosθ_j + t in the
     ``adaptive`` one. ``extension``: ``easy`` (the published code's) leaves the target without
-    margin where cosθ ≤ 0; see :class:`~arcface_plus.losses.margins.family.Margin` for the others, of which
+    margin where cosθ ≤ 0; see :class:`.family.Margin` for the others, of which
     ``am`` knows ``raw``, plain cosθ − m. Which negatives are hard is decided without extension.
     """
 
