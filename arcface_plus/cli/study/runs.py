@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from arcface_plus.config import RunConfig
+    from arcface_plus.runs.configuration import RunConfig
     from arcface_plus.studies.tables.accuracy_rows import Row
 
 # Of a command whose further options are settings of every run.
@@ -58,7 +58,7 @@ def train_unfinished(
     Raises ValueError, before any is trained, where a finished one had other settings.
     """
     from arcface_plus.cli.train import train
-    from arcface_plus.config import load_config
+    from arcface_plus.runs.configuration import load_config
 
     unfinished = []
     for run in wanted:
@@ -74,7 +74,7 @@ def train_unfinished(
 
 def _check_same(folder: Path, wanted: RunConfig) -> None:
     """Raise ValueError where the finished run in ``folder`` is not the one that is wanted."""
-    from arcface_plus.config import load_config
+    from arcface_plus.runs.configuration import load_config
 
     done = load_config(folder / "config.yaml").model_dump(mode="json")
     now = wanted.model_dump(mode="json")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from arcface_plus.config import load_config
+from arcface_plus.runs.configuration import load_config
 from arcface_plus.studies.tables import (
     accuracy_figures,
     accuracy_tables,
