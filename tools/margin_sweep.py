@@ -20,7 +20,7 @@ from arcface_plus.cli.study.runs import (
     Run,
     train_unfinished,
 )
-from arcface_plus.studies.run_results import VERIFICATION
+from arcface_plus.runs.results import VERIFICATION
 from arcface_plus.studies.tables.margin_sweep import (
     TABLE3,
     WC_RELU,

@@ -12,10 +12,10 @@ import torch
 from torch.distributed.checkpoint import FileSystemReader, load
 
 from arcface_plus import load_config, load_model
-from arcface_plus.cli.train import train
 from arcface_plus.data.sources.synthetic import SyntheticFaces
 from arcface_plus.distributed import World
 from arcface_plus.losses.head.classifier import ClassifierHead
+from arcface_plus.runs.train import train
 from arcface_plus.training.second_branch import SecondBranch
 
 BRANCH = ["--branch.enabled", "true", "--branch.interval", "2", "--branch.classes", "4",

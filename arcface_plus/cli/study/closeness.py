@@ -29,7 +29,7 @@ def table_a1_command(
 
     Further options are settings of every run (--data.path …).
     """
-    from arcface_plus.studies.run_results import VERIFICATION
+    from arcface_plus.runs.results import VERIFICATION
     from arcface_plus.studies.tables.accuracy_tables import write_csv
     from arcface_plus.studies.tables.closeness_table import (
         CONFIG,

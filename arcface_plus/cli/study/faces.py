@@ -36,7 +36,7 @@ def face_margins_command(
 
     Further options are settings of every run (--data.path …). See docs/face_margins.md.
     """
-    from arcface_plus.studies.run_results import VERIFICATION
+    from arcface_plus.runs.results import VERIFICATION
     from arcface_plus.studies.tables.accuracy_tables import write_csv
     from arcface_plus.studies.tables.face_margins import (
         MEASURES,

@@ -57,8 +57,8 @@ def train_unfinished(
 
     Raises ValueError, before any is trained, where a finished one had other settings.
     """
-    from arcface_plus.cli.train import train
     from arcface_plus.runs.configuration import load_config
+    from arcface_plus.runs.train import train
 
     unfinished = []
     for run in wanted:

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, NamedTuple
 
-from arcface_plus.studies.run_results import read_measured
+from arcface_plus.runs.results import read_measured
 from arcface_plus.studies.tables.accuracy_rows import Row
 
 ACCURACY = "accuracy.json"

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from arcface_plus.studies.run_results import read_verification
+from arcface_plus.runs.results import read_verification
 
 CONFIG = "ms1mv2_10k_r18_closeness"
 # Names of the pair sets in the configuration, and the paper's heading of each.

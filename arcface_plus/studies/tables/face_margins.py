@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from arcface_plus.studies.run_results import read_verification
+from arcface_plus.runs.results import read_verification
 from arcface_plus.studies.tables.accuracy_rows import Row
 from arcface_plus.studies.tables.accuracy_tables import (
     Summary,

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from arcface_plus.studies.run_results import read_verification
+from arcface_plus.runs.results import read_verification
 
 # Series -> (swept setting, whether the paper has WC-ReLU on, {value: MegaFace identification, %}).
 # m1 = 1.35 is from the paper's text, the others from its Table 3. What cos(m1·θ) does past π is not

@@ -7,7 +7,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-VERIFICATION = "verification.json"
+VERIFICATION, ACCURACY = "verification.json", "accuracy.json"
+CLASSIFIER_WEIGHTS = "classifier.safetensors"
 
 
 def read_verification(folder: Path) -> dict[str, dict[str, Any]] | None:
