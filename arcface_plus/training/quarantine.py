@@ -12,7 +12,7 @@ from arcface_plus.data.batches.loader import Batch
 class Quarantine:
     """Appends a line for each new bad image to ``quarantine-rank{r}.jsonl``.
 
-    A run that goes on from a checkpoint goes on with the list as it was then.
+    A run resumed from a checkpoint continues the list as it was at that step.
     """
 
     def __init__(self, folder: Path, rank: int, limit: int, describe: Callable[[int], str]) -> None:
