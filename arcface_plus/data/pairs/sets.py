@@ -7,9 +7,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import pickle
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from arcface_plus.data.pairs.lists import (
     read_pair_list,
 )
 from arcface_plus.data.pickles.reader import load_plain_pickle
+from arcface_plus.files import written_beside
 
 _BIN_SUFFIXES = (".bin", ".pkl")
 _LIST_SUFFIXES = (".txt", ".lst", ".list", ".tsv")
@@ -162,15 +161,8 @@ def save_pairs_bin(
         blobs = list(images.blobs)
     else:
         blobs = [_encoded(images[i]) for i in range(len(images))]
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        with beside.open("wb") as file:
-            pickle.dump((blobs, labels.tolist()), file, protocol=2)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with written_beside(path) as beside, beside.open("wb") as file:
+        pickle.dump((blobs, labels.tolist()), file, protocol=2)
 
 
 def _load_bin(path: Path) -> PairSet:

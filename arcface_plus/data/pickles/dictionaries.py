@@ -19,7 +19,7 @@ def load_plain_dict(data: bytes, *, where: str) -> dict[str, Any]:
     """Return a pickled dictionary of text to plain data; keys that are bytes come out as text.
 
     ``data``: the file's content, any pickle protocol of Python 2 or 3. A value is bytes, text, an
-    int, a NumPy array or scalar of plain numbers, or a list or tuple of those; text of Python 2 is bytes.
+    int, a NumPy array or number, or a list or tuple of those; text of Python 2 is bytes.
 
     Raises ValueError naming ``where`` (the file) and what is wrong, as ``load_plain_pickle`` does.
     """
