@@ -3,56 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
-from arcface_plus.data.images import read_image
+from arcface_plus.data.lazy_images import LabelledFiles
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".pgm", ".ppm"})
 
 
-class ImageFiles:
-    """Image files and their labels: ``names[i]``, a path below ``root``, is of ``labels[i]``.
-
-    ``class_names[c]`` is what class c is called.
-    """
-
-    warnings: tuple[str, ...] = ()
-
-    def __init__(
-        self,
-        root: Path,
-        names: Sequence[str],
-        labels: np.ndarray | Sequence[int],
-        class_names: Sequence[str],
-    ) -> None:
-        self.root, self.class_names = root, list(class_names)
-        self._names = list(names)
-        self.labels = np.array(labels, dtype=np.int64)
-        self.num_classes = len(self.class_names)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def read(self, index: int) -> tuple[np.ndarray, int]:
-        """Return image ``index`` (H, W, 3) uint8 RGB and its label."""
-        return read_image(self.root / self._names[index]), int(self.labels[index])
-
-    def key(self, index: int) -> str:
-        return self._names[index]
-
-    def describe(self, index: int) -> str:
-        return str(self.root / self._names[index])
-
-    def select(self, indices: np.ndarray) -> ImageFiles:
-        """Return the images ``indices`` alone, in that order, of the same classes."""
-        names = [self._names[i] for i in indices]
-        return ImageFiles(self.root, names, self.labels[indices], self.class_names)
-
-
-class ImageFolder(ImageFiles):
+class ImageFolder(LabelledFiles):
     """``root/PERSON/IMAGE``: people in sorted order are classes 0, 1, …; images sorted within.
 
     Names that begin with a dot are left out: they are what programs leave behind (``._a.jpg``,
@@ -72,7 +30,7 @@ class ImageFolder(ImageFiles):
                 f"{root} holds {len(class_names)} sub-folders, but training needs one "
                 "for each of at least two people: ROOT/PERSON/IMAGE.jpg."
             )
-        names: list[str] = []
+        paths: list[str] = []
         labels: list[int] = []
         for label, person in enumerate(class_names):
             images = images_in(root / person)
@@ -81,9 +39,9 @@ class ImageFolder(ImageFiles):
                     f"{root / person} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}); "
                     "remove the folder or add images."
                 )
-            names += [f"{person}/{name}" for name in images]
+            paths += [f"{person}/{name}" for name in images]
             labels += [label] * len(images)
-        super().__init__(root, names, labels, class_names)
+        super().__init__(root, paths, labels, class_names)
 
 
 def folders_in(folder: Path) -> list[str]:

@@ -69,6 +69,17 @@ def encode_jpeg(rgb: np.ndarray, quality: int = 95) -> bytes:
     return bytes(data)
 
 
+def resized(image: np.ndarray, size: int, *, enlarge: int = cv2.INTER_CUBIC) -> np.ndarray:
+    """Return ``image`` (H, W, 3) as (size, size, 3): areas where both sides shrink, else cubic.
+
+    ``enlarge``: another of OpenCV's interpolations in place of cubic.
+    """
+    if image.shape[:2] == (size, size):
+        return image
+    method = cv2.INTER_AREA if min(image.shape[:2]) >= size else enlarge
+    return np.asarray(cv2.resize(image, (size, size), interpolation=method))
+
+
 def image_size(data: bytes) -> tuple[int, int]:
     """Return (height, width) from the header of a JPEG, PNG, BMP or PNM file, without decoding.
 

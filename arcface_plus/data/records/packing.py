@@ -8,10 +8,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import cv2
 import numpy as np
 
-from arcface_plus.data.images import decode_image, encode_jpeg, image_format, image_size
+from arcface_plus.data.images import decode_image, encode_jpeg, image_format, image_size, resized
 from arcface_plus.data.records.reader import (
     RecordReader,
     RecordWriter,
@@ -152,9 +151,7 @@ def encode_face(
                 f"{path}: {width}×{height} pixels, but records of {size}×{size} are written; "
                 "align the faces first, or allow resizing"
             )
-        shrink = min(height, width) >= size
-        method = cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
-        pixels = cv2.resize(pixels, (size, size), interpolation=method)
+        pixels = resized(pixels, size)
     elif image_format(data) == "jpeg" and image_size(data) == (height, width) and not reencode:
         return data, True
     return encode_jpeg(pixels, quality), False
