@@ -59,18 +59,14 @@ def open_collection(path: str | Path, root: str | Path | None = None) -> Collect
 
 
 def _folder(root: Path) -> Collection:
-    found: list[str] = []
-    for parent, folders, files in os.walk(root, followlinks=True):
-        folders.sort()
-        inside = Path(parent).relative_to(root)
-        found += [
-            (inside / name).as_posix()
-            for name in files
-            if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
-        ]
+    found = sorted(
+        (Path(parent).relative_to(root) / name).as_posix()
+        for parent, _, files in os.walk(root, followlinks=True)
+        for name in files
+        if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+    )
     if not found:
         raise ValueError(f"{root} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}).")
-    found.sort()
     people = [str(Path(name).parent) if "/" in name else None for name in found]
     return Collection(ImageFiles(found, root=root), found, _labels_of(people, len(found)))
 
@@ -80,5 +76,5 @@ def _labels_of(names: Sequence[str | None] | None, count: int) -> np.ndarray:
     if names is None:
         return np.full(count, UNKNOWN, dtype=np.int64)
     known = sorted({name for name in names if name is not None})
-    rank = {name: i for i, name in enumerate(known)}
-    return np.array([UNKNOWN if n is None else rank[n] for n in names], dtype=np.int64)
+    rank: dict[str | None, int] = {name: i for i, name in enumerate(known)}
+    return np.array([rank.get(name, UNKNOWN) for name in names], dtype=np.int64)
