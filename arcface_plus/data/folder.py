@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from arcface_plus.data.lazy_images import LabelledFiles
@@ -30,18 +31,25 @@ class ImageFolder(LabelledFiles):
                 f"{root} holds {len(class_names)} sub-folders, but training needs one "
                 "for each of at least two people: ROOT/PERSON/IMAGE.jpg."
             )
-        paths: list[str] = []
-        labels: list[int] = []
-        for label, person in enumerate(class_names):
-            images = images_in(root / person)
-            if not images:
-                raise ValueError(
-                    f"{root / person} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}); "
-                    "remove the folder or add images."
-                )
-            paths += [f"{person}/{name}" for name in images]
-            labels += [label] * len(images)
-        super().__init__(root, paths, labels, class_names)
+        files = list_classes(root, class_names, fix="remove the folder or add images")
+        super().__init__(root, *files, class_names)
+
+
+def list_classes(root: Path, folders: Sequence[str], *, fix: str) -> tuple[list[str], list[int]]:
+    """Return the paths below ``root`` of the images in ``folders``, and each one's place there.
+
+    Raises ValueError with ``fix`` for a folder without images.
+    """
+    paths: list[str] = []
+    labels: list[int] = []
+    for label, folder in enumerate(folders):
+        images = images_in(root / folder) if (root / folder).is_dir() else []
+        if not images:
+            shown = ", ".join(sorted(IMAGE_SUFFIXES))
+            raise ValueError(f"{root / folder} holds no image ({shown}); {fix}.")
+        paths += [f"{folder}/{image}" for image in images]
+        labels += [label] * len(images)
+    return paths, labels
 
 
 def folders_in(folder: Path) -> list[str]:

@@ -29,11 +29,9 @@ class DTypeShell:
 
     def set_state(self, state: Any) -> None:
         # (version, byte order, subarray, names, fields, item size, alignment, flags, …)
-        if not isinstance(state, tuple) or len(state) < 5 or state[2:5] != (None, None, None):
-            raise ValueError("it states a dtype with fields or sub-arrays; only plain numbers are")
         self.order = _ascii(state[1], "byte order")
-        if self.order not in ("|", "<", ">", "="):
-            raise ValueError(f"it states the byte order {self.order[:8]!r}")
+        if state[2:5] != (None, None, None) or self.order not in ("|", "<", ">", "="):
+            raise ValueError("it states a dtype with fields or sub-arrays; only plain numbers are")
 
 
 class ArrayShell:
@@ -43,8 +41,6 @@ class ArrayShell:
         self.array: np.ndarray[Any, Any] | None = None
 
     def set_state(self, state: Any) -> None:
-        if not isinstance(state, tuple) or len(state) != 5:
-            raise ValueError("it states an array's content in a form that is not plain numbers")
         _, shape, dtype, fortran, raw = state
         self.array = build_array(raw, dtype, shape, "F" if fortran else "C")
 
@@ -59,14 +55,10 @@ def reconstruct(kind: Any, shape: Any, code: Any) -> ArrayShell:
 def build_array(raw: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray[Any, Any]:
     """Return a read-only array over ``raw``; its length must be the shape's."""
     order = _ascii(order, "memory order")
-    if order not in ("C", "F"):
-        raise ValueError(f"it states the memory order {order[:8]!r}")
-    if not isinstance(shape, tuple) or len(shape) > 8:
-        raise ValueError("it states an array shape that is not a tuple of up to 8 lengths")
-    if not all(type(length) is int and length >= 0 for length in shape):
-        raise ValueError("it states an array shape with something else than lengths in it")
-    if not isinstance(raw, bytes) or not isinstance(dtype, DTypeShell):
-        raise ValueError("it states an array's content in a form that is not plain numbers")
+    is_shape = isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape)
+    is_content = isinstance(raw, bytes) and isinstance(dtype, DTypeShell) and order in ("C", "F")
+    if not is_shape or len(shape) > 8 or not is_content:
+        raise ValueError("it states an array that is not plain numbers in up to 8 dimensions")
     kind = np.dtype(dtype.order + dtype.code)
     if math.prod(shape) * kind.itemsize != len(raw):
         raise ValueError(

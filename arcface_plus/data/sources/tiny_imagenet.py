@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from arcface_plus.data.folder import folders_in, images_in
+from arcface_plus.data.folder import folders_in, images_in, list_classes
 from arcface_plus.data.lazy_images import LabelledFiles
 
 FOLDER = "tiny-imagenet-200"
@@ -31,7 +31,9 @@ def open_tiny_imagenet(path: str | Path, *, train: bool) -> LabelledFiles:
     class_names = folders_in(root / "train")
     _check_classes(root, class_names)
     if train:
-        return _open_train(root, class_names)
+        folders = [f"train/{name}/images" for name in class_names]
+        files = list_classes(root, folders, fix="unpack the archive again")
+        return LabelledFiles(root, *files, class_names)
     return _open_validation(root, class_names)
 
 
@@ -60,19 +62,6 @@ def _check_classes(root: Path, class_names: Sequence[str]) -> None:
             f"{listed} and the folders in {root / 'train'} differ in {len(odd)} classes (first: "
             f"{', '.join(odd[:3])}); unpack the archive again."
         )
-
-
-def _open_train(root: Path, class_names: Sequence[str]) -> LabelledFiles:
-    names: list[str] = []
-    labels: list[int] = []
-    for label, name in enumerate(class_names):
-        folder = root / "train" / name / "images"
-        images = images_in(folder) if folder.is_dir() else []
-        if not images:
-            raise ValueError(f"{folder} holds no image; unpack the archive again.")
-        names += [f"train/{name}/images/{image}" for image in images]
-        labels += [label] * len(images)
-    return LabelledFiles(root, names, labels, class_names)
 
 
 def _open_validation(root: Path, class_names: Sequence[str]) -> LabelledFiles:

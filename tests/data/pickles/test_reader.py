@@ -225,8 +225,8 @@ def array_pickle(shape: bytes, content: bytes) -> bytes:
     [
         (array_pickle(b"\x8a\x06" + b"\xff" * 5 + b"\x00\x85", b"U\x01a"), "but holds 1 bytes"),
         (array_pickle(b"(" + b"\x8a\x05" + b"\xff" * 4 + b"\x00" + b"K\x00t", b"U\x01a"), "1 byte"),
-        (array_pickle(b"J\xff\xff\xff\xff\x85", b"U\x01a"), "else than lengths"),
-        (array_pickle(b"(" + b"K\x01" * 60 + b"t", b"U\x01a"), "up to 8"),
+        (array_pickle(b"J\xff\xff\xff\xff\x85", b"U\x01a"), "not plain numbers"),
+        (array_pickle(b"(" + b"K\x01" * 60 + b"t", b"U\x01a"), "up to 8 dimensions"),
         (array_pickle(b"K\x01\x85", b"]"), "not plain numbers"),
         (
             b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(J\xff\xff\xff\x7ftU\x01btR.",
