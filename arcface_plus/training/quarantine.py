@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from arcface_plus.data.batches.loader import Batch
+from arcface_plus.files import written_beside
 
 
 class Quarantine:
@@ -55,6 +56,5 @@ class Quarantine:
             if entry["step"] < step:
                 kept.append(line + "\n")
                 self.known.add(entry["index"])
-        aside = self.path.with_suffix(".tmp")
-        aside.write_text("".join(kept), encoding="utf-8")
-        aside.replace(self.path)
+        with written_beside(self.path) as beside:
+            beside.write_text("".join(kept), encoding="utf-8")
