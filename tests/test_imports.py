@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parents[1] / "arcface_plus"
+TESTS = Path(__file__).resolve().parent
+PACKAGE = TESTS.parent / "arcface_plus"
 
 # A module imports only from its own level and from lower ones.
 LEVELS = {
@@ -106,6 +109,88 @@ def test_imports_point_one_way():
         if relative(path) not in ROOTS
         for message in wrong_way(path.read_text(encoding="utf-8"), relative(path))
     ]
+    assert not wrong, "\n".join(wrong)
+
+
+def imported_files() -> dict[str, set[str]]:
+    """Return module -> the modules of the package that it imports, the lazy roots left out.
+
+    A folder's own name is the module of its ``__init__.py``.
+    """
+    names = {
+        ".".join(p.with_suffix("").parts).removesuffix(".__init__"): p
+        for p in (path.relative_to(PACKAGE.parent) for path in SOURCES)
+        if p.parent != Path(PACKAGE.name) or p.name not in ROOTS
+    }
+    graph: dict[str, set[str]] = {}
+    for module, path in names.items():
+        tree = ast.parse((PACKAGE.parent / path).read_text(encoding="utf-8"))
+        # `from a.b import c` names a module a.b.c, or something that a.b defines.
+        found = (
+            next((n for n in (name, name.rpartition(".")[0]) if n in names), None)
+            for _, name in imported_modules(tree, relative(PACKAGE.parent / path))
+        )
+        graph[module] = {name for name in found if name not in (None, module)}
+    return graph
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """Return the nodes of a circle, its first repeated at the end; empty where there is none."""
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return error.args[1]
+    return []
+
+
+def among_children(files: dict[str, set[str]], folder: str) -> dict[str, set[str]]:
+    """Return which files and sub-folders of ``folder`` import which others of it."""
+    graph: dict[str, set[str]] = defaultdict(set)
+    inside, depth = f"{folder}.", folder.count(".") + 1
+    for module, imported in files.items():
+        for other in imported:
+            if module.startswith(inside) and other.startswith(inside):
+                child, sibling = module.split(".")[depth], other.split(".")[depth]
+                if child != sibling:
+                    graph[child].add(sibling)
+    return graph
+
+
+def test_the_search_for_circles():
+    files = {"p.a.x": {"p.b.y"}, "p.b.z": {"p.a.w"}, "p.b.y": set(), "p.a.w": set()}
+    assert circle(files) == []  # no file imports itself by a detour, but a and b need each other
+    assert set(circle(among_children(files, "p"))) == {"a", "b"}
+    assert circle(among_children(files, "p.a")) == []
+    assert len(circle({"a": {"b"}, "b": {"c"}, "c": {"a"}})) == 4
+
+
+def test_no_files_import_each_other_in_a_circle():
+    files = imported_files()
+    assert sum(map(len, files.values())) > 100, "the imports were not read"
+    assert circle(files) == []
+
+
+def test_no_parts_of_a_folder_import_each_other_in_a_circle():
+    """So a folder can be read in one order. Its parts are its files and its sub-folders."""
+    files = imported_files()
+    folders = {".".join(p.parent.relative_to(PACKAGE.parent).parts) for p in SOURCES}
+    found = {folder: circle(among_children(files, folder)) for folder in sorted(folders)}
+    assert not {folder: nodes for folder, nodes in found.items() if nodes}
+
+
+def test_only_tests_of_the_command_line_import_it():
+    """The others call what the commands call: a run needs no parser of words."""
+    wrong = []
+    for path in sorted(TESTS.rglob("*.py")):
+        place = path.relative_to(TESTS).as_posix()
+        if place.startswith("cli/") or place in ("conftest.py", "test_scripts.py"):
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        wrong += [
+            f"tests/{place}:{line}: imports {name}"
+            for line, name in imported_modules(tree, place)
+            if f"{name}.".startswith("arcface_plus.cli.")
+        ]
     assert not wrong, "\n".join(wrong)
 
 
