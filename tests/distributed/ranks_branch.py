@@ -225,7 +225,12 @@ def dense_first_step(case: dict, folder: Path, seen: dict) -> dict:
     loss.backward()
     return {
         "loss": loss.item(),
-        "parts": [closeness.item(), diversity.item(), len(centres)],
+        # A part of no weight is not computed.
+        "parts": [
+            closeness.item() if wanted.closeness_weight else 0,
+            diversity.item() if wanted.diversity_weight else 0,
+            len(centres) if wanted.diversity_weight else 0,
+        ],
         "backbone": torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None]),
         "weight": weight.grad,
     }

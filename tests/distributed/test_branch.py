@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 from pathlib import Path
 
 import pytest
@@ -42,8 +41,7 @@ def check_first_step(results: list[dict], want: dict) -> None:
     for result in results:
         got = result["steps"][0]
         assert got["loss"] == pytest.approx(want["loss"], rel=1e-5)
-        for measured, expected in zip(got["parts"], want["parts"], strict=False):
-            assert measured in (pytest.approx(expected, rel=1e-5), 0)
+        assert got["parts"][:3] == pytest.approx(want["parts"], rel=1e-5)
         assert relative(got["backbone"], want["backbone"]) <= 1e-5
     assert relative(whole_weight(0, results), want["weight"]) <= 1e-5
 
@@ -94,10 +92,7 @@ def test_every_world_size_chooses_and_learns_the_same(run_ranks, tmp_path: Path)
 
 
 def job(config: Path, *overrides: str, resume: str = "never") -> dict:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    return {"config": config, "overrides": [*overrides], "resume": resume, "port": port}
+    return {"config": config, "overrides": [*overrides], "resume": resume}
 
 
 @pytest.mark.slow
