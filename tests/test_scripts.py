@@ -98,6 +98,7 @@ def test_export_under_torchrun_equals_one_process(tmp_path: Path) -> None:
     with np.load(tmp_path / "one.npz") as one, np.load(tmp_path / "two.npz") as two:
         assert one["key"].tolist() == two["key"].tolist() and len(one["key"]) == 9
         np.testing.assert_allclose(one["embedding"], two["embedding"], rtol=1e-5, atol=1e-6)
+        assert np.abs(one["embedding"]).max() > 1e-3
 
 
 def test_slurm_script_parses_and_says_how_to_call_it() -> None:

@@ -42,6 +42,7 @@ def fail_on_one(rank: int, broken: int) -> str:
 @pytest.mark.parametrize("count", [7, 2, 1])
 def test_every_rank_returns_all_rows(run_ranks, count):
     alone = embed_here(0, count)
+    assert np.ptp(alone, axis=1).min() > 0.1
     results = run_ranks(embed_here, 3, count)
     for rows in results:
         assert rows.shape == (count, 3) and np.allclose(rows, alone, atol=1e-5)

@@ -86,7 +86,7 @@ def test_norms_broadcast_and_go_to_infinity_where_the_formulas_do() -> None:
     norm = torch.tensor([[1.0], [2.0]], dtype=torch.float64)
     for _, closed in TERMS.values():
         both = closed(angle, norm)
-        assert both.shape == (2, 3)
+        assert both.shape == (2, 3) and (both[:, 1] > 0).all()
         torch.testing.assert_close(both[0, 1:], 2 * both[1, 1:])
     riesz = gradient_norms.riesz_gradient_norm(angle)
     assert riesz[0] == math.inf and riesz[2].abs() < 1e-15

@@ -19,6 +19,7 @@ def test_zero_for_orthogonal_rows_of_any_norm() -> None:
     loss = orthogonal_loss(weight)
     loss.backward()
     assert loss.item() < 1e-25 and weight.grad.abs().max() < 1e-12
+    assert orthogonal_loss(torch.cat([rows, rows[:1]])).item() == pytest.approx(1)
 
 
 @pytest.mark.parametrize("copies", [2, 3])
@@ -46,6 +47,7 @@ def test_both_gram_matrices_agree_where_they_meet() -> None:
 
 def test_steps_make_rows_orthogonal() -> None:
     weight = random(6, 10).requires_grad_()
+    assert orthogonal_loss(weight) > 0.1
     for _ in range(300):
         loss = orthogonal_loss(weight)
         (gradient,) = torch.autograd.grad(loss, weight)

@@ -94,7 +94,7 @@ def test_even_draws_repeat_no_more_than_they_must() -> None:
 def test_threshold_sample() -> None:
     assert sampling.threshold_sample(50, 50, generator()) is None
     drawn = sampling.threshold_sample(1000, 50, generator())
-    assert drawn.shape == (50,) and drawn.min() >= 0 and drawn.max() < 1000
+    assert len(set(drawn.tolist())) > 40 and drawn.min() >= 0 and drawn.max() < 1000
 
 
 def test_draws_depend_on_seed_and_step_alone_and_no_two_streams_agree() -> None:

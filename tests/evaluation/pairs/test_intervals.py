@@ -111,6 +111,7 @@ def test_intervals_hold_their_rate() -> None:
         assert 0 <= low <= result.accuracies.mean() <= high <= 1
         assert (found.tar[:, 0] <= found.tar[:, 1]).all()
         assert (found.tar >= 0).all() and (found.tar <= 1).all()
+        assert found.tar[-1, 1] == 1, "at a FAR of 1 all are accepted"
 
 
 def test_person_effects_widen_the_interval_and_not_what_pairs_claim() -> None:

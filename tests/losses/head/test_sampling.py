@@ -56,6 +56,6 @@ def test_positives_always_take_part_and_the_rest_at_the_rate(rate: float) -> Non
     rows = sampled_rows(positives, rate=rate, seed=0, step=3, lo=400, hi=1500)
     assert rows.tolist() == sorted(set(rows.tolist()))
     assert {100, 599, 1000} <= set(rows.tolist()), "positives of this shard, as its rows"
-    assert rows.min() >= 0 and rows.max() < 1100
+    assert 0 <= rows.min() < rows.max() < 1100
     expected = rate * 1100
     assert abs(len(rows) - 3 - expected) < 5 * (expected**0.5) + 3

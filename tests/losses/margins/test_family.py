@@ -118,7 +118,8 @@ def test_falls_with_the_angle_from_0_to_pi(extension: str, parameters: tuple[flo
     theta = torch.linspace(0, math.pi, 4001, dtype=torch.float64)
     for m0 in (1.0, 0.4):
         margin = Margin(m0=m0, m1=m1, m2=m2, m3=0.1, extension=extension)
-        assert (target_logit(theta.cos(), margin).diff() <= 1e-9).all()
+        target = target_logit(theta.cos(), margin)
+        assert (target.diff() <= 1e-9).all() and target[0] - target[-1] > m0
 
 
 def test_hard_arcface_drops_where_its_extension_begins() -> None:
