@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -81,3 +83,20 @@ def tiny(tmp_path: Path) -> Path:
     path = tmp_path / "tiny.yaml"
     path.write_text(TINY + f"output: {tmp_path / 'runs'}\n")
     return path
+
+
+@pytest.fixture(scope="session")
+def torchrun() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """``torchrun("tools/train.py", *words)`` runs a script in two processes; it must succeed."""
+
+    def call(script: str, *words: object) -> subprocess.CompletedProcess[str]:
+        # Standalone: the launcher's store listens on a port that the system gave it.
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        command += ["--nproc_per_node=2", str(REPOSITORY / script), *map(str, words)]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=600, check=False, cwd=REPOSITORY
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done
+
+    return call

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
+from functools import partial
 
 import cv2
 import numpy as np
@@ -220,15 +219,13 @@ def test_wrong_lists_and_images(cli, ijb, embedded, tmp_path):
 
 
 @pytest.mark.slow
-def test_script_alone_and_under_torchrun(repository, ijb, tmp_path):
+def test_script_under_torchrun_scores_as_the_command_does(cli, torchrun, ijb, tmp_path):
     words = ["--model", ijb / "m.safetensors", "--images", ijb / "loose_crop", "--device", "cpu"]
     words += ["--meta", ijb / "IJBC", "--target", "IJBC", "--protocol", "both"]
     results = []
-    for launcher in ([], ["-m", "torch.distributed.run", "--nproc_per_node=2"]):
-        out = tmp_path / f"{len(launcher)}.json"
-        command = [sys.executable, *launcher, repository / "eval" / "ijb.py", *words, "--json", out]
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+    for number, call in enumerate((partial(cli, "ijb"), partial(torchrun, "eval/ijb.py"))):
+        out = tmp_path / f"{number}.json"
+        done = call(*words, "--json", out)
         assert done.stdout.count("30 genuine") == 1, "only rank 0 speaks"
         results.append(json.loads(out.read_text()))
     one, two = (each["verification"] for each in results)

@@ -6,7 +6,8 @@ Both get unit embeddings (N, 512) and labels. The reference does what the field'
 plain words: for each of ten folds it tries 400 thresholds on the training folds and on the test
 fold, counting four kinds of decisions each time, then 4 000 thresholds for the rate at FAR 0.001.
 Ours makes the same accuracies and thresholds, checked here, and AUC, EER and TAR at five FARs
-besides; in the last row, all 95 % intervals, too. Bar: 20 times as fast.
+besides; in the last row, all 95 % intervals, too. Bar, from 6 000 pairs on: 20 times as fast, in
+both rows.
 """
 
 from __future__ import annotations
@@ -125,12 +126,13 @@ def main() -> int:
     print(f"{len(same)} pairs, accuracy {ours.accuracy:.5f}; medians of {options.repeats}")
     for name, value in medians.items():
         print(f"{name:<22}{1000 * value:>10.1f} ms{medians['classic'] / value:>9.1f} ×")
-    ratio = medians["classic"] / medians["ours"]
-    report = {"pairs": len(same), "bar": BAR, "ratio": ratio, "seconds": medians}
+    ratios = {name: medians["classic"] / medians[name] for name in ("ours", "ours with intervals")}
+    report = {"pairs": len(same), "bar": BAR, "ratios": ratios, "seconds": medians}
     print(json.dumps(report))
     if options.json:
         options.json.write_text(json.dumps(report, indent=2) + "\n")
-    return 0 if ratio >= BAR else 1
+    full = options.pairs >= parser.get_default("pairs")
+    return int(full and min(ratios.values()) < BAR)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@
 Each form runs in a fresh process. The limit of the whole set is n²d/2 multiply-adds at the rate of
 a 4096 × 4096 × 512 fp32 product in the same process, both in seconds of the processor, which a
 busy machine stretches less. Memory is the process's peak; ``imported_mb`` of it is torch and SciPy.
-The mean angle stands beside its exact expectation: exit code 1 where they are more than 0.02°
-apart, which with 85 742 prototypes they must not be.
+The mean angle stands beside its exact expectation. Bar, from 85 742 prototypes on: at most 0.02°
+between them.
 """
 
 from __future__ import annotations
@@ -99,7 +99,8 @@ def main() -> int:
     print(f"all against exact: {off:.4f}°")
     if args.json:
         args.json.write_text(json.dumps(results, indent=1) + "\n")
-    return int(off > TOLERANCE)
+    full = args.classes >= parser.get_default("classes")
+    return int(full and off > TOLERANCE)
 
 
 if __name__ == "__main__":

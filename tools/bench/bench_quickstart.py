@@ -1,6 +1,9 @@
 """Train the quickstart from several seeds and print the README's table.
 
 python tools/bench/bench_quickstart.py [--seeds 0 1 2] [--output runs] [--train.steps N …]
+
+Bar, where no setting is changed: the trained net beats raw pixels and the untrained net, in
+accuracy and in AUC.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ ROWS = {
 }
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--output", default="runs")
@@ -39,11 +42,16 @@ def main() -> None:
     print(f"\nseeds {options.seeds}, {statistics.median(seconds):.0f} s a run\n")
     print("| embedding | accuracy | AUC | of each seed |")
     print("|---|---|---|---|")
+    means: list[tuple[float, float]] = []
     for row, results in found.items():
         accuracy, auc = (statistics.fmean(r[key] for r in results) for key in ("accuracy", "auc"))
+        means.append((accuracy, auc))
         each = ", ".join(f"{r['accuracy']:.3f}/{r['auc']:.3f}" for r in results)
         print(f"| {row} | {accuracy:.3f} | {auc:.3f} | {each} |")
+    *others, ours = means
+    beaten = all(ours[i] > other[i] for other in others for i in range(2))
+    return int(not overrides and not beaten)
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

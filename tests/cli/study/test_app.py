@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import cv2
@@ -93,7 +94,10 @@ def test_cost_is_measured(cli, tmp_path: Path) -> None:
     words += ["--rounds", "1", "--methods", "baseline; MMA", "--device", "cpu"]
     answer = cli(*words, "--output", tmp_path)
     assert answer.exit_code == 0, answer.stderr
-    assert "| MMA |" in (tmp_path / "table3_cost.md").read_text() and "L4-3" in answer.stdout
+    table = (tmp_path / "table3_cost.md").read_text()
+    assert "L4-3" in answer.stdout
+    if Path("/proc/self/clear_refs").exists():  # where peaks can be measured
+        assert int(re.search(r"\| MMA \|[^|]*\|[^|]*\| (\d+) \|", table)[1]) > 0
     words[-3] = "baseline; MMMA"
     answer = cli(*words, "--output", tmp_path)
     assert answer.exit_code == 2 and "MMMA" in answer.stderr

