@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import io
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from launch import run_script, start_ranks
 
 from arcface_plus.cli import app
 
@@ -86,17 +86,18 @@ def tiny(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def torchrun() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """``torchrun("tools/train.py", *words)`` runs a script in two processes; it must succeed."""
+def run_ranks() -> Callable[..., list[Any]]:
+    """``run_ranks(fn, 3, *args)`` -> what ``fn(rank, *args)`` returned in each of 3 processes."""
+    return start_ranks
 
-    def call(script: str, *words: object) -> subprocess.CompletedProcess[str]:
-        # Standalone: the launcher's store listens on a port that the system gave it.
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        command += ["--nproc_per_node=2", str(REPOSITORY / script), *map(str, words)]
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=600, check=False, cwd=REPOSITORY
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        return done
+
+@pytest.fixture(scope="session")
+def torchrun() -> Callable[..., Answer]:
+    """``torchrun("tools/train.py", *words)`` -> what a script wrote, in two processes together."""
+
+    def call(script: str, *words: object) -> Answer:
+        ranks = start_ranks(run_script, 2, str(REPOSITORY / script), list(map(str, words)))
+        outs, errs, codes = zip(*ranks, strict=True)
+        return Answer(max(codes), "".join(outs), "".join(errs))
 
     return call

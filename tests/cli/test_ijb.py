@@ -226,6 +226,7 @@ def test_script_under_torchrun_scores_as_the_command_does(cli, torchrun, ijb, tm
     for number, call in enumerate((partial(cli, "ijb"), partial(torchrun, "eval/ijb.py"))):
         out = tmp_path / f"{number}.json"
         done = call(*words, "--json", out)
+        assert done.exit_code == 0, done.stderr
         assert done.stdout.count("30 genuine") == 1, "only rank 0 speaks"
         results.append(json.loads(out.read_text()))
     one, two = (each["verification"] for each in results)

@@ -316,6 +316,7 @@ def test_script_under_torchrun_scores_as_the_command_does(
         out = tmp_path / f"{number}.json"
         words = ["--model", model, "--pairs", pair_set, "--json", out, "--folds", "2"]
         done = call(*words, "--device", "cpu")
+        assert done.exit_code == 0, done.stderr
         assert done.stdout.count("accuracy") == 1, "only rank 0 speaks"
         results.append(json.loads(out.read_text()))
     # Nets round as the batches are; what is counted does not show it, but plain cosines do.

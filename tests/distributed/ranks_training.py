@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-import torch.distributed as dist
+from launch import join_as_under_torchrun
 
 from arcface_plus.losses.head.classifier import ClassifierHead, HeadOutput
 from arcface_plus.runs.train import train
@@ -16,17 +16,9 @@ def train_jobs(rank: int, jobs: list[dict]) -> list[str]:
 
     Return what stopped each run: the error of a loss that is not finite, or nothing.
     """
-    size = dist.get_world_size()
-    # As under torchrun, a store is there before the run; the system gave it the port it listens on.
-    stores = [dist.TCPStore("127.0.0.1", 0, is_master=True) for _ in jobs] if rank == 0 else []
-    ports = [[store.port for store in stores]]
-    dist.broadcast_object_list(ports)
-    dist.destroy_process_group()  # every run joins its own group, as it does under a launcher
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_USE_AGENT_STORE": "True"}
     stopped = []
-    for job, port in zip(jobs, ports[0], strict=True):
-        os.environ["MASTER_PORT"] = str(port)
+    for job, environment in zip(jobs, join_as_under_torchrun(rank, len(jobs)), strict=True):
+        os.environ |= environment
         try:
             train(job["config"], job["overrides"], resume=job.get("resume", "never"))
             stopped.append("")
