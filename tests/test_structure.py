@@ -108,4 +108,4 @@ def test_every_folder_has_a_map(folder):
 def test_the_checks_of_maps_themselves():
     text = "sets.py: sets of pairs\nlists: lists of lines\nthe rest"
     assert missing_from_map(text, ["sets", "lists", "line", "building"]) == ["line", "building"]
-    assert stale_in_map("config.py, gone.py, data/images.py", PACKAGE / "data") == ["gone.py"]
+    assert stale_in_map("settings.py, gone.py, data/images.py", PACKAGE / "data") == ["gone.py"]
