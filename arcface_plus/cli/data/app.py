@@ -63,7 +63,7 @@ def pack(
             quality=quality,
             resize=resize,
             reencode=reencode,
-            on_error=_one_of("on-error", on_error, ("stop", "skip")),
+            on_error=on_error,
             overwrite=overwrite,
             threads=threads,
             on_progress=on_progress,
@@ -133,10 +133,9 @@ def check(
     from arcface_plus.data.records.reader import RecordReader
 
     with RecordReader(records) as reader:
-        mode = _one_of("decode", decode, ("headers", "sample", "all"))
         with counted("decoding") as on_progress:
             problems = find_record_problems(
-                reader, num_classes, decode=mode, on_progress=on_progress
+                reader, num_classes, decode=decode, on_progress=on_progress
             )
         images = len(reader)
     errors = sum(problem.count for problem in problems if problem.severity == "error")
@@ -170,13 +169,8 @@ def _describe(reader: RecordReader, first: int) -> dict[str, Any]:
         shown.append({"key": record.key, "label": label, "bytes": len(record.data), "image": image})
     per_person = counts[counts > 0]
     statistics = {
-        name: float(function(per_person)) if len(per_person) else 0.0
-        for name, function in (
-            ("min", np.min),
-            ("median", np.median),
-            ("mean", np.mean),
-            ("max", np.max),
-        )
+        name: float(getattr(np, name)(per_person)) if len(per_person) else 0.0
+        for name in ("min", "median", "mean", "max")
     }
     return {
         "file": str(reader.path),
@@ -194,9 +188,3 @@ def _as_text(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {number:g}" for name, number in value.items())
     return "none" if value is None else str(value)
-
-
-def _one_of(option: str, value: str, choices: tuple[str, ...]) -> Any:
-    if value not in choices:
-        raise ValueError(f"--{option} {value}: use one of {', '.join(choices)}")
-    return value

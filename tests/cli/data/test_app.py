@@ -88,7 +88,7 @@ def test_bad_images_stop_or_are_listed(faces, tmp_path, run):
     [
         (["pack", "missing", "out"], "missing: no such folder"),
         (["pack", "empty", "out"], "one sub-folder a person"),
-        (["pack", "empty", "out", "--on-error", "hope"], "use one of stop, skip"),
+        (["pack", "empty", "out", "--on-error", "hope"], "use 'stop' or 'skip'"),
         (["unpack", "missing.rec", "out"], "no such .rec file"),
         (["inspect", "missing.rec"], "no such .rec file"),
         (["check", "missing.rec"], "no such .rec file"),
