@@ -107,8 +107,8 @@ def read_faces(folder: str | Path, target: str) -> IjbFaces:
             raise ValueError(f"{where}: the detector's score is {words[-1]}, below 0.")
     if len(numbers) != len(names) or not names:
         raise ValueError(
-            f"{face_path} lists {len(names)} images and {point_path} {len(numbers)}; both must list the "
-            "same images, at least one."
+            f"{face_path} lists {len(names)} images and {point_path} {len(numbers)}; both must "
+            "list the same images, at least one."
         )
     if len(set(names)) != len(names):
         twice = Counter(names).most_common(1)[0][0]
