@@ -18,6 +18,7 @@ from arcface_plus.data.records.recordio import (
     WHOLE,
     Buffer,
     read_record,
+    record_error,
 )
 
 HEADER = struct.Struct("<IfQQ")
@@ -94,6 +95,16 @@ def unpack_payload(payload: bytes) -> tuple[IRHeader, bytes]:
         raise ValueError(f"the header announces {flag} labels, but only {len(payload)} bytes exist")
     labels = np.frombuffer(payload, dtype="<f4", count=flag, offset=HEADER_BYTES)
     return IRHeader(flag, labels, record_id, id2), payload[end:]
+
+
+def read_labelled(
+    buffer: Buffer, offset: int, *, where: object, key: int
+) -> tuple[IRHeader, bytes]:
+    """Return header and image bytes of the record at ``offset``; errors name ``where`` and key."""
+    try:
+        return unpack_payload(read_record(buffer, offset)[0])
+    except ValueError as error:
+        raise record_error(where, key, offset, str(error)) from error
 
 
 def gather_headers(buffer: Buffer, offsets: np.ndarray) -> HeaderTable:

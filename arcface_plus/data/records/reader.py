@@ -16,7 +16,7 @@ from arcface_plus.data.records.headers import (
     FAULT_RULES,
     HeaderTable,
     gather_headers,
-    unpack_payload,
+    read_labelled,
     valid_labels,
 )
 from arcface_plus.data.records.identities import (
@@ -113,10 +113,7 @@ class RecordReader:
             end = offset + 8 + part
             if magic == MAGIC and 24 <= part <= LENGTH_MASK and flag == 0 and end <= self._size:
                 return Record(label, self.buffer[offset + 32 : end], key)
-        try:
-            header, data = unpack_payload(read_record(self.buffer, offset)[0])
-        except ValueError as error:
-            raise record_error(self.path, key, offset, str(error)) from error
+        header, data = read_labelled(self.buffer, offset, where=self.path, key=key)
         return Record(header.label, data, key)
 
     def __iter__(self) -> Iterator[Record]:
