@@ -1,6 +1,6 @@
 """Text lists of pairs: LFW's ``pairs.txt`` and plain ``path path 0/1`` lists.
 
-Forms, told apart by the first lines:
+Forms, recognised by the first lines:
 
 - LFW View 2: a header ``10 300`` (folds, pairs of each kind in a fold), then for every fold 300
   lines ``NAME i j`` (the same person) and 300 lines ``NAME i NAME j``.
@@ -69,7 +69,7 @@ def read_pair_list(path: str | Path) -> PairList:
     """Read a list of pairs in one of the forms above.
 
     Raises ValueError naming file and line for a line of another form, and for a header that the
-    lines do not bear out.
+    lines contradict.
     """
     path = Path(path)
     lines = [

@@ -50,7 +50,7 @@ def people_of(path: str | Path) -> list[str]:
 def shared_people(first: Iterable[str], second: Iterable[str]) -> list[str]:
     """Return the names of ``second`` that ``first`` has too, sorted.
 
-    Case does not count, nor whether blanks, hyphens, dots or underscores part the words.
+    Case does not count, nor whether blanks, hyphens, dots or underscores separate the words.
     """
     known = {_plain_name(name) for name in first}
     return sorted({name for name in second if _plain_name(name) in known})

@@ -223,13 +223,13 @@ class _Check:
             ranges = self.reader.identity_ranges
             if ranges is None:
                 return
-            parted = partition_keys(ranges, len(self.image_keys))
-            if parted is None:
+            disjoint = partition_keys(ranges, len(self.image_keys))
+            if disjoint is None:
                 raise ValueError("the identity ranges do not cover every image exactly once")
         except ValueError as error:
             self._add("ranges", str(error), "pack the data set anew")
             return
-        own = np.repeat(table.label[parted[:, 0] - 1], parted[:, 1] - parted[:, 0])
+        own = np.repeat(table.label[disjoint[:, 0] - 1], disjoint[:, 1] - disjoint[:, 0])
         other = np.flatnonzero((table.fault == 0) & (table.label != own) & valid_labels(table))
         messages = [
             f"label {table.label[row]:g}, but its person's first image has {own[row]:g}"

@@ -179,7 +179,7 @@ def _read_cut_header(buffer: Buffer, offset: int, row: int, table: HeaderTable) 
 def valid_labels(table: HeaderTable) -> np.ndarray:
     """Return (n,) bool: readable headers whose label is a whole number in [0, 2^24).
 
-    Larger classes cannot be told apart in float32.
+    float32 cannot hold every larger whole number.
     """
     label = table.label
     return (table.fault == 0) & (label >= 0) & (label < 1 << 24) & (label == np.floor(label))

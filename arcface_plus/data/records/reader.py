@@ -135,11 +135,11 @@ class RecordReader:
         disagree, and without ranges, every header is. `check_records` compares them all.
         """
         ranges = self.identity_ranges
-        parted = None if ranges is None else partition_keys(ranges, len(self))
-        if parted is not None:
-            first, last = self._labels_at(parted[:, 0] - 1), self._labels_at(parted[:, 1] - 2)
+        disjoint = None if ranges is None else partition_keys(ranges, len(self))
+        if disjoint is not None:
+            first, last = self._labels_at(disjoint[:, 0] - 1), self._labels_at(disjoint[:, 1] - 2)
             if (first == last).all():
-                return np.repeat(first, parted[:, 1] - parted[:, 0])
+                return np.repeat(first, disjoint[:, 1] - disjoint[:, 0])
         return self._labels_at(np.arange(len(self)))
 
     def _labels_at(self, positions: np.ndarray) -> np.ndarray:

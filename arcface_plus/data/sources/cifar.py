@@ -73,7 +73,7 @@ class CifarImages(ImageSource):
 
     ``name``: a key of ``LAYOUTS``; CIFAR-100 has its 100 fine labels. ``path``: the folder of the
     unpacked archive, or the one that holds it. Files whose md5 is not the published one are read
-    all the same, and ``warnings`` names them.
+    too, and ``warnings`` names them.
     Raises FileNotFoundError saying what was looked for, ValueError naming a file that is damaged.
     """
 
