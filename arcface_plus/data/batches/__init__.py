@@ -1,6 +1,6 @@
 """Batches: which images, in which form, at which step.
 
-- ``order``: the permutation of an epoch, a rank's part of a step, keyed random streams.
+- ``order``: the permutation of an epoch, a rank's part of a step.
 - ``loader``: ``TrainLoader``: batches decoded ahead by workers; unreadable images.
 - ``augmentation``: the draws of a batch (``augmentation_draws``) and what they do to an image.
 - ``auto_augment``: AutoAugment's policies.
