@@ -58,7 +58,7 @@ class RecordReader:
 
     ``path`` is the ``.rec`` file or its folder (then ``train.rec``); ``.idx`` and ``property`` are
     taken from beside it. Without an ``.idx`` the file is scanned and keys are positions 0, 1, 2, …
-    Images come in key order under header-0 (see `record_identities`), else in the order of the
+    Images come in key order under header-0 (see ``identities``), else in the order of the
     ``.idx`` lines, as mxnet has them.
 
     The file is memory-mapped and never seeked, so threads and forked workers may share a reader;

@@ -1,7 +1,7 @@
 """CIFAR-10 and CIFAR-100 from the files of their "python version", which are pickles.
 
 Credit: A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
-A pickle is a program, so the files are read as data alone (``unpickle_dict``).
+A pickle is a program, so the files are read as data alone (``pickles``).
 """
 
 from __future__ import annotations
