@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from arcface_plus.models.preprocessing import Preprocessing
 
@@ -74,11 +72,3 @@ def check_preprocessing(preprocessing: Preprocessing | None, size: int) -> Prepr
             "give both the same value"
         )
     return preprocessing
-
-
-def autocast_disabled(tensor: Tensor) -> AbstractContextManager[Any]:
-    """Leave autocast on the tensor's device (devices without autocast have none to leave)."""
-    device = tensor.device.type
-    if not torch.amp.is_autocast_available(device):
-        return nullcontext()
-    return torch.autocast(device, enabled=False)

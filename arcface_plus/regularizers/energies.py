@@ -117,7 +117,7 @@ def check_fraction(fraction: float) -> None:
 
 def _cosine_terms(unit: Tensor, need_gradient: bool) -> tuple[Tensor, Tensor | None]:
     n = len(unit)
-    index = search_self(UnitRows.of_unit(unit))
+    index = search_self(UnitRows(unit))
     gradient = torch.zeros_like(unit) if need_gradient else None
     squared = unit.new_empty(n)
     for low in range(0, n, 512):

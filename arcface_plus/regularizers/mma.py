@@ -189,7 +189,7 @@ def _all_rows(
     precision: Precision,
     need_gradient: bool,
 ) -> MMATerms:
-    unit = UnitRows(matrix, norms)
+    unit = UnitRows(matrix / norms[:, None])
     del matrix  # a half-precision weight's float32 copy is not needed any more
     n = len(unit)
     if neighbours is None:
@@ -217,7 +217,7 @@ def _some_rows(
     precision: Precision,
     need_gradient: bool,
 ) -> MMATerms:
-    unit = UnitRows(matrix, norms, keep=False)
+    unit = UnitRows(matrix, norms)
     own = sample_rows(len(unit), rows, generator).to(matrix.device)
     index = search_few(unit.take(own), unit, own, precision=precision)
     if not need_gradient:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from arcface_plus.models.autocast import autocast_disabled
 from arcface_plus.models.embedding_model import (
     EmbeddingModel,
-    autocast_disabled,
     check_count,
     check_flag,
     check_preprocessing,

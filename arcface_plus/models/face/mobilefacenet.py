@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from arcface_plus.models.autocast import autocast_disabled
 from arcface_plus.models.embedding_model import (
     EmbeddingModel,
-    autocast_disabled,
     check_count,
     check_flag,
     check_preprocessing,

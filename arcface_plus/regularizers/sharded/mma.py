@@ -167,7 +167,7 @@ def _all_rows(
     neighbours: NeighbourCache | None,
     precision: Precision,
 ) -> MMATerms:
-    unit = UnitRows(matrix, norms)
+    unit = UnitRows(matrix / norms[:, None])
     del matrix
     if neighbours is None:
         index = ring_search(unit, shards, precision=precision)
@@ -188,7 +188,7 @@ def _some_rows(
     generator: torch.Generator | None,
     precision: Precision,
 ) -> MMATerms:
-    unit = UnitRows(matrix, norms, keep=False)
+    unit = UnitRows(matrix, norms)
     drawn = sample_rows(shards.total, rows, generator).to(matrix.device)
     drawn = broadcast(drawn.contiguous(), group=shards.group)
     queries = _show_rows(unit, drawn, shards)
@@ -227,7 +227,7 @@ def _nearest_of_all_ranks(
         own = drawn - shards.start
         found = search_few(queries, unit, own, precision=precision)
         index = torch.where(found == own, -1, found)  # a shard of one row has no other
-    mine = torch.stack(located(UnitRows.of_unit(queries), unit, index, shards.start), dim=1)
+    mine = torch.stack(located(UnitRows(queries), unit, index, shards.start), dim=1)
     answers = all_gather_rows(mine[None], shards.group, sizes=[1] * shards.world)
     best = (answers[0][0, :, 0], answers[0][0, :, 1].long())
     for answer in answers[1:]:

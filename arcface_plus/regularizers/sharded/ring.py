@@ -98,8 +98,7 @@ def ring_search(unit: UnitRows, shards: Shards, *, precision: Precision = "auto"
     none = torch.full((len(unit),), -1, dtype=torch.int64, device=unit.device)
     index = search_self(unit, precision=precision) if len(unit) > 1 else none
     best = located(unit, unit, index, shards.start)
-    assert unit.whole is not None
-    shard, width = unit.whole, unit.shape[1]
+    shard, width = unit.block(0, len(unit)), unit.shape[1]
     for hop in range(1, world // 2 + 1):
         owner, asker = (me + hop) % world, (me - hop) % world
         travels = [_multiplies(r, hop, world) for r in range(world)]
@@ -111,7 +110,7 @@ def ring_search(unit: UnitRows, shards: Shards, *, precision: Precision = "auto"
             shape=(shards.sizes[owner] if travels[me] else 0, width),
             group=group,
         )
-        theirs = UnitRows.of_unit(shard)
+        theirs = UnitRows(shard)
         of_mine, of_theirs = search_between(unit, theirs, precision=precision)
         best = nearer(best, located(unit, theirs, of_mine, shards.starts[owner]))
         message = torch.stack(located(theirs, unit, of_theirs, shards.start), dim=1)
