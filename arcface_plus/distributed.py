@@ -13,13 +13,14 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 Group = dist.ProcessGroup | None
+ALONE: Group = cast("dist.ProcessGroup", object())  # this process, whatever the world
 T = TypeVar("T")
 
 
@@ -84,12 +85,12 @@ def start_world(device: str = "auto", timeout_minutes: float = 30.0) -> Iterator
 
 def rank(group: Group = None) -> int:
     """Return this process's rank in ``group``; 0 without a process group."""
-    return dist.get_rank(group) if dist.is_initialized() else 0
+    return dist.get_rank(group) if dist.is_initialized() and group is not ALONE else 0
 
 
 def world_size(group: Group = None) -> int:
     """Return how many ranks ``group`` has; 1 without a process group."""
-    return dist.get_world_size(group) if dist.is_initialized() else 1
+    return dist.get_world_size(group) if dist.is_initialized() and group is not ALONE else 1
 
 
 def shard_bounds(total: int, parts: int) -> list[tuple[int, int]]:

@@ -35,8 +35,7 @@ from arcface_plus.regularizers.geometry.closed_form import (
     is_crowded,
     pair_blocks,
 )
-from arcface_plus.regularizers.geometry.sphere import UnitRows
-from arcface_plus.regularizers.mma import sample_rows
+from arcface_plus.regularizers.geometry.sphere import UnitRows, sample_rows
 from arcface_plus.regularizers.nearest.search import search_self
 
 SMALLEST_DISTANCE = math.sqrt(1e-3)

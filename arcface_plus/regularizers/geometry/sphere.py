@@ -59,6 +59,12 @@ def bad_row_message(row: int) -> str:
     )
 
 
+def sample_rows(total: int, rows: int, generator: torch.Generator | None) -> Tensor:
+    """Draw ``rows`` of ``total`` without replacement, on the generator's device (r,)."""
+    device = "cpu" if generator is None else generator.device
+    return torch.randperm(total, generator=generator, device=device)[:rows]
+
+
 class UnitRows:
     """Give the unit rows of a matrix (n, d) whole, by block or by index.
 

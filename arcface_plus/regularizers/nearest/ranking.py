@@ -14,7 +14,6 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from arcface_plus.regularizers.geometry.sphere import UnitRows
 from arcface_plus.regularizers.nearest.tables import GroupMaxima, Search, full_slack
 
 _QUERIES_AT_ONCE = 16384

@@ -7,9 +7,13 @@ from torch import Tensor
 
 from arcface_plus.distributed import Group, all_gather_rows, rank, shard_bounds, world_size
 from arcface_plus.randomness import mma_row_generator
-from arcface_plus.regularizers.mma import MMATerms, attach_gradient, pick_rows
 from arcface_plus.regularizers.nearest.cache import NeighbourCache
-from arcface_plus.regularizers.sharded.mma import sharded_mma_value_and_gradient
+from arcface_plus.regularizers.sharded.mma import (
+    MMATerms,
+    attach_gradient,
+    pick_rows,
+    sharded_mma_value_and_gradient,
+)
 
 PERCENTILES = (1, 10, 50, 90)
 _CLOSE = torch.pi / 180  # class pairs under one degree are all but one class
@@ -49,20 +53,13 @@ class ClassMMA:
         ``active``: row numbers and the rows of ``weight`` picked by them; the gradient then goes to
         those rows alone, the value is still that of all. A row without direction gives NaN.
         """
-        terms = self.terms(
-            weight,
-            step,
-            need_gradient=torch.is_grad_enabled(),
-            touched_only=active is not None,
-        )
+        terms = self.terms(weight, step, need_gradient=torch.is_grad_enabled())
         if active is None or terms.gradient is None:
             return attach_gradient(weight, terms)
         rows, picked = active
         return attach_gradient(picked, pick_rows(terms, rows))
 
-    def terms(
-        self, weight: Tensor, step: int, *, need_gradient: bool, touched_only: bool = False
-    ) -> MMATerms:
+    def terms(self, weight: Tensor, step: int, *, need_gradient: bool) -> MMATerms:
         """Return value, gradient, angles and neighbours outside autograd."""
         generator = None
         if self.samples:
@@ -75,7 +72,6 @@ class ClassMMA:
             generator=generator,
             neighbours=self.cache if self.rows is None else None,
             need_gradient=need_gradient,
-            touched_only=touched_only,
             on_bad_rows="nan",
         )
 
