@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 from torch import nn
 
 from arcface_plus.models.preprocessing import Preprocessing
 
+Layout = TypeVar("Layout")
 MAX_WIDTH = 65_536  # keeps numbers read from a file's metadata within what a net can be
 
 
@@ -40,7 +42,17 @@ class EmbeddingModel(nn.Module):
     @property
     def stem(self) -> nn.Conv2d:
         """The convolution that reads the image, where an input scale can be folded in."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                return module
         raise ValueError(f"{self.name} has no stem convolution that can be changed")
+
+
+def layout_of(name: str, layouts: Mapping[str, Layout], kind: str) -> Layout:
+    """Return the entry of ``name`` in an architecture's table; ``kind`` is "an IResNet" or such."""
+    if name not in layouts:
+        raise ValueError(f"{name!r} is not {kind}; choose one of {', '.join(layouts)}")
+    return layouts[name]
 
 
 def check_count(option: str, value: Any, *, multiple_of: int = 1) -> int:
@@ -60,6 +72,13 @@ def check_flag(option: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise ValueError(f"{option} must be true or false, got {value!r}")
     return value
+
+
+def check_dropout(dropout: Any) -> float:
+    """Return ``dropout`` as a float if it is a number in [0, 1)."""
+    if not isinstance(dropout, (int, float)) or isinstance(dropout, bool) or not 0 <= dropout < 1:
+        raise ValueError(f"dropout must be a number in [0, 1), got {dropout!r}")
+    return float(dropout)
 
 
 def check_preprocessing(preprocessing: Preprocessing | None, size: int) -> Preprocessing:

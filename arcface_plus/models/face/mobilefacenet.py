@@ -17,6 +17,7 @@ from arcface_plus.models.embedding_model import (
     check_count,
     check_flag,
     check_preprocessing,
+    layout_of,
 )
 from arcface_plus.models.initialization import check_scheme, initialize
 from arcface_plus.models.preprocessing import Preprocessing
@@ -152,9 +153,7 @@ class MobileFaceNet(EmbeddingModel):
         fix_last_gain: bool = True,
         checkpoint_gradients: bool = False,
     ) -> None:
-        if name not in LAYOUTS:
-            raise ValueError(f"{name!r} is not a MobileFaceNet; choose one of {', '.join(LAYOUTS)}")
-        default_blocks, default_width = LAYOUTS[name]
+        default_blocks, default_width = layout_of(name, LAYOUTS, "a MobileFaceNet")
         blocks = _check_blocks(default_blocks if blocks is None else blocks)
         width = default_width if width is None else width
         architecture = {
@@ -192,13 +191,6 @@ class MobileFaceNet(EmbeddingModel):
         )
         self.features.layers[-1].weight.requires_grad_(not fix_last_gain)
         initialize(self, scheme=init)
-
-    @property
-    def stem(self) -> nn.Conv2d:
-        """The convolution that reads the image."""
-        conv = self.get_submodule("layers.0.layers.0")
-        assert isinstance(conv, nn.Conv2d)
-        return conv
 
     def forward(self, x: Tensor) -> Tensor:
         """Map normalised images (N, 3, size, size) to embeddings (N, embedding_dim)."""
