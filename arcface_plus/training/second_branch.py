@@ -34,7 +34,7 @@ from arcface_plus.distributed import (
     gather_rows,
 )
 from arcface_plus.losses.closeness.closeness import closeness_loss
-from arcface_plus.losses.closeness.diversity import sharded_diversity_loss
+from arcface_plus.losses.closeness.diversity import diversity_loss
 from arcface_plus.losses.closeness.similar_classes import (
     most_similar_classes,
     shard_rows_of,
@@ -270,7 +270,7 @@ class SecondBranch(Part):
         if chosen.easiness is not None:
             hard = grid.flatten(0, 1)
             weights = 1 - torch.from_numpy(chosen.easiness).to(self.device).flatten()
-        loss = sharded_diversity_loss(
+        loss = diversity_loss(
             hard, centres, total, self.config.scale, weights, group=head.group
         )
         return loss, total
