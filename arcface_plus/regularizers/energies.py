@@ -139,14 +139,12 @@ def _energy_loss(
     half_space: bool = False,
     picked: Tensor | None = None,
 ) -> Tensor:
-    def at_unit_rows(unit: Tensor, need_gradient: bool) -> tuple[Tensor, Tensor | None]:
-        return _energy_terms(unit, s, half_space=half_space, need_gradient=need_gradient)
-
-    return closed_form_loss(weight, name, at_unit_rows, picked=picked)
+    terms = functools.partial(_energy_terms, s=s, half_space=half_space)
+    return closed_form_loss(weight, name, terms, picked=picked)
 
 
 def _energy_terms(
-    unit: Tensor, s: float, *, half_space: bool, need_gradient: bool, crowded: bool = False
+    unit: Tensor, need_gradient: bool, *, s: float, half_space: bool, crowded: bool = False
 ) -> tuple[Tensor, Tensor | None]:
     """Sum the pairs (row, point) in blocks of rows; points are the rows, or those and −rows.
 
@@ -166,10 +164,8 @@ def _energy_terms(
         i, j = close.nonzero().unbind(1)
         other = (i + low != j).nonzero().flatten()
         if not crowded and is_crowded(other, rows):
-            again = functools.partial(
-                _energy_terms, s=s, half_space=half_space, need_gradient=need_gradient, crowded=True
-            )
-            return in_float64(again, unit)
+            again = functools.partial(_energy_terms, s=s, half_space=half_space, crowded=True)
+            return in_float64(again, unit, need_gradient)
         energy, slope = _far_pairs(squared, close, s)
         total += energy
         if gradient is not None:  # z² = 2 − 2cos, so dz²/dŵ_i is −2ŵ_j, projected

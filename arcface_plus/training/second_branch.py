@@ -270,9 +270,7 @@ class SecondBranch(Part):
         if chosen.easiness is not None:
             hard = grid.flatten(0, 1)
             weights = 1 - torch.from_numpy(chosen.easiness).to(self.device).flatten()
-        loss = diversity_loss(
-            hard, centres, total, self.config.scale, weights, group=head.group
-        )
+        loss = diversity_loss(hard, centres, total, self.config.scale, weights, group=head.group)
         return loss, total
 
     def _batch_samples(self, chosen: Pass) -> Tensor:

@@ -109,19 +109,16 @@ class ClassMMA:
         """
         if self.cache is None:
             return {}
-        index = self.cache.state_dict()["index"]
-        if not index.numel():
-            rows = self.sizes[rank(self.group)]
-            index = torch.full((rows,), -1, dtype=torch.int64, device=device)
-        return {"neighbours": index}
+        none = torch.full((self.sizes[rank(self.group)],), -1, dtype=torch.int64, device=device)
+        return {"neighbours": none if self.cache.index is None else self.cache.index}
 
     def uses(self) -> int:
         """Return how often the neighbours in use have been used; 0 where none are kept."""
-        return 0 if self.cache is None else int(self.cache.state_dict()["uses"])
+        return 0 if self.cache is None else self.cache.uses
 
     def restore(self, tensors: dict[str, Tensor], uses: int) -> None:
         """Take up what ``state_tensors`` and ``uses`` returned, at any world size."""
         if self.cache is not None:
             index = tensors["neighbours"]
             found = bool((index >= 0).all()) and uses > 0
-            self.cache.load_state_dict({"index": index if found else index[:0], "uses": uses})
+            self.cache.index, self.cache.uses = index if found else None, uses
