@@ -11,6 +11,7 @@ weights                load_model, save_model, and the hash of weights
 weight_files           which files hold weights, and how they are read without running code
 layouts                the options of a network from the shapes of its weights (arcface_torch)
 onnx_model             an ONNX file as an embedding network
+batch_statistics       running statistics of batch norms, averaged over ranks
 recompute              gradient checkpointing that keeps batch statistics right
 autocast               which devices multiply bf16 natively; where autocast must not reach
 settings               the section ``model`` of a configuration

@@ -174,9 +174,7 @@ class SecondBranch(Part):
             if embeddings.dtype not in (torch.float32, torch.float64):
                 embeddings = embeddings.float()
             sizes = [hi - lo for lo, hi in map(self._part, range(self.world.size))]
-            everyone = gather_rows(
-                embeddings, self.head.group, sizes=sizes, gradient_scale=float(self.world.size)
-            )
+            everyone = gather_rows(embeddings, self.head.group, sizes=sizes)
             grid = everyone.view(*chosen.indices.shape, -1)
             total, absent = grid.new_zeros(()), grid.new_zeros(())
             closeness = diversity = absent

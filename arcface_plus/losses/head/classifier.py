@@ -196,11 +196,10 @@ class ClassifierHead(nn.Module):
     ) -> HeadOutput:
         if embeddings.dtype not in (torch.float32, torch.float64):
             embeddings = embeddings.float()
-        everyone = gather_rows(
-            embeddings, self.group, sizes=sizes, gradient_scale=float(world_size(self.group))
-        )
+        everyone = gather_rows(embeddings, self.group, sizes=sizes)
         target = torch.cat(all_gather_rows(labels, self.group, sizes=sizes)) - self.lo
-        weight, row = self.weight, target
+        weight: Tensor = self.weight
+        row = target
         if plan.rows is not None:
             weight = F.embedding(plan.rows, self.weight, sparse=not self.dense_gradient)
             row = torch.searchsorted(plan.rows, target)
