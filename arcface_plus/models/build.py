@@ -37,7 +37,7 @@ def build_model(
     """Build the network ``name`` (a key of ``MODELS``) with new weights, in training mode.
 
     None leaves an option at the network's own default: 512 numbers of a 112 × 112 face, or what the
-    last pooling of a classification net gives of its 32 × 32 image (``.embedding_dim`` tells).
+    last pooling of a classification net gives of its 32 × 32 image (see ``.embedding_dim``).
     ``init`` is "normal" or "xavier" for face nets; weights are drawn from torch's global generator.
     ``fix_last_gain=True`` and ``checkpoint_gradients=False`` ask nothing of a net that has no such
     gain or blocks. See the classes for the options.

@@ -37,9 +37,9 @@ def smooth_mma_loss(weight: Tensor, *, temperature: float = 0.1) -> Tensor:
 
     ``weight`` (n, …) of any floating dtype, n ≥ 2; ``temperature`` τ > 0 in radians. The value lies
     between ``mma_loss`` and ``mma_loss`` + τ log(n − 1), so it tends to MMA as τ → 0. Both rows of
-    a pair get gradient, 1/‖w‖ times the pair's share, at any angle: rows that coincide part as in
-    ``mma_loss``. Cost 3·n²·d multiply-adds in blocks. Errors as ``mma_loss``; on a GPU, looking for
-    close rows makes the host wait.
+    a pair get gradient, 1/‖w‖ times the pair's share, at any angle: rows that coincide move apart
+    as in ``mma_loss``. Cost 3·n²·d multiply-adds in blocks. Errors as ``mma_loss``; on a GPU,
+    looking for close rows makes the host wait.
     """
     check_temperature(temperature)
     terms = functools.partial(_terms, temperature=temperature)

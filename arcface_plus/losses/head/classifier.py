@@ -59,10 +59,10 @@ class ClassifierHead(nn.Module):
     ``mma_weight``: λ.
     ``mma_rows``: estimate MMA from that many random rows. ``sample_rate``: share of classes that
     take part in a step besides the positives; ``weight.grad`` is then a sparse tensor of those
-    rows, unless ``dense_gradient`` (arcface_torch's way: rows out of the sample decay and coast on
-    too). ``class_chunk``: make logits that many classes at a time and again in backward, to save
-    memory. ``filter_threshold``: leave out other classes whose cosine exceeds it. ``seed`` fixes
-    initial weights and samples at any world size.
+    rows, unless ``dense_gradient`` (arcface_torch's way: weight decay and momentum move rows out
+    of the sample too). ``class_chunk``: make logits that many classes at a time and again in
+    backward, to save memory. ``filter_threshold``: leave out other classes whose cosine exceeds it.
+    ``seed`` fixes initial weights and samples at any world size.
     """
 
     def __init__(
@@ -252,7 +252,7 @@ class ClassifierHead(nn.Module):
         return samples, scores
 
     def _losses(self, scores: Scores) -> Tensor:
-        """Return the loss (B,) of every sample, from what all shards say of it."""
+        """Return the loss (B,) of every sample, from the scores of all shards."""
         over_ranks = logsumexp_over_ranks if scores.sums == "logsumexp" else sum_over_ranks
         target = sum_over_ranks(scores.target, self.group)
         others = over_ranks(scores.others, self.group)
@@ -262,7 +262,7 @@ class ClassifierHead(nn.Module):
     def _with_norms(
         self, output: HeadOutput, margin: MarginLoss, norm: Tensor, mine: Tensor, total: int
     ) -> HeadOutput:
-        """Add what the norms (B,) of the embeddings tell of quality, and what they cost."""
+        """Add the norms (B,) of the embeddings, as their quality, and the penalty on them."""
         output = replace(output, quality=norm.detach())
         each = margin.norm_penalty(norm)
         if each is None or not margin.norm_penalty_weight:

@@ -80,8 +80,8 @@ def in_float64(
 ) -> tuple[Tensor, Tensor | None]:
     """Return ``terms`` of the rows ``unit`` (n, d), computed in float64, in their dtype.
 
-    For rows in a tight cone: nearly all distances are small, but float64 products tell those apart
-    that are above ``COINCIDENT_BELOW`` squared.
+    For rows in a tight cone: nearly all distances are small, but float64 products resolve those
+    whose square is above ``COINCIDENT_BELOW``.
     """
     exact = unit.double()
     norms = torch.linalg.vector_norm(exact, dim=1)

@@ -1,9 +1,9 @@
 """From a table of group maxima to the exact nearest row.
 
-For every query: multiply its best group in full precision, then every group whose bound says that
-it may hold something as near. Columns that full precision cannot tell apart are settled in float64
-from the difference of the rows, the lowest index winning what is equal even then. So the answer
-does not depend on how the table was made.
+For every query, its best group is multiplied in full precision, then every group that may hold a
+column as near by its bound. Columns that full precision cannot distinguish are compared in float64
+by the difference of the rows; of equal ones the lowest index wins. So the result does not depend on
+how the table was made.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _products(
 
 
 class _NearColumns:
-    """List the columns that full precision cannot tell from each query's ``best`` (k,).
+    """List the columns that full precision cannot distinguish from each query's ``best`` (k,).
 
     ``crowded`` (k,): the queries with too many to list, which are ranked in float64.
     """

@@ -1,11 +1,11 @@
 """Exact nearest neighbours on the unit sphere, each unordered pair of blocks multiplied once.
 
-Which row is nearest is defined by the rows as given, not by how they are multiplied: the largest
-cosine; columns whose cosines full precision cannot tell apart are compared in float64 by the
-difference of the rows; what is then nearer to each other than 6e-8 rad is a tie, and the lowest
-index wins it. A bf16 search comes with an error bound and looks again in full precision at
-everything the bound leaves open, so it gives the same neighbours; where too much would be left open
-(rows in a tight cone) the full-precision search is taken.
+The rows as given define which row is nearest, however they are multiplied: the one of the largest
+cosine. Columns whose cosines full precision cannot distinguish are compared in float64 by the
+difference of the rows; distances that then differ by less than 6e-8 rad are a tie, and the lowest
+index wins it. A bf16 search has an error bound and multiplies again, in full precision, everything
+the bound leaves open, so it finds the same neighbours. Where the bound would leave too much open
+(rows in a tight cone) the search runs in full precision from the start.
 
 float32 rows on a GPU go through one fused Triton kernel, which compares in fp32 (differences of
 rows below 1e-6 of a cosine) and never makes the host wait; ``precision`` is then without effect.
@@ -54,14 +54,14 @@ def nearest_neighbors(unit_rows: Tensor, *, precision: Precision = "auto") -> Ne
     """Find the nearest other row of every row, exactly and without an n × n matrix.
 
     ``unit_rows`` (n, …) are of unit norm; half-precision rows are normalised again in float32,
-    float64 rows are searched in float64. ``precision`` changes the time, not the answer: ``fp32``,
+    float64 rows are searched in float64. ``precision`` changes the time, not the result: ``fp32``,
     ``bf16`` (where the rows let it be certified cheaply, else fp32), or ``auto``, which is bf16
     where the processor multiplies it natively and there is enough to multiply. Returns ``cosine``
     in the rows' dtype (at least float32) and ``index``; no gradient flows.
 
     Ties go to the lowest index. Raises ValueError for fewer than two rows, and on the CPU for a row
-    that is not of unit norm (zero, NaN, not normalised), naming the first; on a GPU such rows are
-    not looked for, as that would stall it: their cosine is meaningless.
+    that is not of unit norm (zero, NaN, not normalised), naming the first; a GPU does not check its
+    rows, which would stall it: the cosine of a bad row is meaningless there.
     """
     if precision not in ("auto", "fp32", "bf16"):
         raise ValueError(f"precision is {precision!r}, but must be one of auto, fp32, bf16.")
@@ -99,7 +99,8 @@ def search_few(
 ) -> Tensor:
     """Return the nearest column of each query (r, d), the columns made block by block.
 
-    ``own`` (r,) is the column that query i is itself; −1 where none is. So is the answer.
+    ``own`` (r,) is the column that query i is itself, −1 where there is none. The result is −1
+    where a query has no neighbour.
     """
     search = Search(UnitRows(queries), columns, own)
     return _search(search, both=False, precision=precision)[0]

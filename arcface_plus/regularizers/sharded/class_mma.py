@@ -76,7 +76,7 @@ class ClassMMA:
         )
 
     def summary(self, weight: Tensor, step: int = 0) -> dict[str, float]:
-        """Return how the class weights stand, for logs; degrees, and norms of the rows.
+        """Return figures of the class weights for logs: angles in degrees, and norms of the rows.
 
         ``nearest_angle`` (mean), its minimum and percentiles over the classes, or over ``rows``
         sampled ones; ``classes_under_1_degree`` from their nearest class; ``norm_min/mean/max``.

@@ -2,8 +2,8 @@
 
 The neighbours are searched without a graph; value and closed-form gradient are then computed
 together for the n chosen pairs, all communication included, so that backward only scales this
-shard's gradient. With ``rows=r`` nothing travels round the ring: the r rows are given to every
-rank, each answers with its nearest, and the winners' owners show theirs.
+shard's gradient. With ``rows=r`` nothing travels round the ring: every rank gets the r rows and
+finds their nearest in its own shard; the owners of the nearest of all then send those rows round.
 """
 
 from __future__ import annotations
@@ -242,7 +242,7 @@ def _show_rows(unit: UnitRows, index: Tensor, shards: Shards) -> Tensor:
 def _nearest_of_all_ranks(
     queries: Tensor, drawn: Tensor, unit: UnitRows, shards: Shards, precision: Precision
 ) -> Tensor:
-    """Return the global index (r,) of the nearest other row: each rank's answer, then the best."""
+    """Return the global index (r,) of the nearest other row, from the nearest of each shard."""
     index = torch.full_like(drawn, -1)
     if len(unit):
         own = drawn - shards.start
