@@ -20,11 +20,6 @@ class EmbeddingModel(nn.Module):
     ``architecture``: the arguments that rebuild the network, or None where it cannot be rebuilt.
     """
 
-    name: str
-    embedding_dim: int
-    preprocessing: Preprocessing
-    architecture: dict[str, Any] | None
-
     def __init__(
         self,
         name: str,

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from arcface_plus.regularizers.nearest.tables import GroupMaxima, Search, full_slack
 
@@ -155,10 +156,11 @@ def _rank_in_float64(search: Search, picked: Tensor) -> Tensor:
     """Rank all columns of the ``picked`` queries by a float64 product: for nearly equal rows."""
     index = torch.full_like(picked, -1)
     for part in torch.arange(len(picked), device=picked.device).split(_ROWS_AT_ONCE):
-        rows = _exactly_unit(search.queries.take(picked[part]))
+        rows = F.normalize(search.queries.take(picked[part]).double())
         best = torch.full((len(part),), math.inf, dtype=torch.float64, device=picked.device)
         for low in range(0, len(search.columns), 1024):
-            cosine = torch.mm(rows, _exactly_unit(search.columns.block(low, low + 1024)).t())
+            block = F.normalize(search.columns.block(low, low + 1024).double())
+            cosine = torch.mm(rows, block.t())
             search.hide_own(cosine, picked[part], low)
             key = cosine.neg_().add_(1).mul_(2 / TIE_UNIT).clamp_min_(0).round_()
             least, first = key.amin(1), key.argmin(1)  # the first of equal ones
@@ -166,8 +168,3 @@ def _rank_in_float64(search: Search, picked: Tensor) -> Tensor:
             best = torch.where(nearer, least, best)
             index[part] = torch.where(nearer, first + low, index[part])
     return index
-
-
-def _exactly_unit(rows: Tensor) -> Tensor:
-    rows = rows.double()
-    return rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True)
