@@ -76,17 +76,17 @@ def is_crowded(pairs: Tensor, rows: Tensor) -> bool:
 
 
 def in_float64(
-    terms: Callable[[Tensor], tuple[Tensor, Tensor | None]], unit: Tensor
+    terms: AtUnitRows, unit: Tensor, need_gradient: bool
 ) -> tuple[Tensor, Tensor | None]:
     """Return ``terms`` of the rows ``unit`` (n, d), computed in float64, in their dtype.
 
-    For rows in a tight cone: nearly all distances are small, but float64 products tell those apart
-    that are above ``COINCIDENT_BELOW`` squared.
+    For rows in a tight cone: nearly all distances are small, but float64 products resolve those
+    whose square is above ``COINCIDENT_BELOW``.
     """
     exact = unit.double()
     norms = torch.linalg.vector_norm(exact, dim=1)
     exact = exact / norms[:, None]
-    value, gradient = terms(exact)
+    value, gradient = terms(exact, need_gradient)
     if gradient is not None:  # what is along the rows is most of it: it must go before rounding
         project_rows(gradient, exact, norms, 1.0)
         gradient = gradient.to(unit.dtype)

@@ -132,7 +132,7 @@ def sample_nearest_angles(
             found = _angles_to_one(queries, block[0], own == low)
         else:
             with full_precision(block.device):
-                index = search_few(queries, UnitRows.of_unit(block), inside)
+                index = search_few(queries, UnitRows(block), inside)
             found = _angles_between(queries, block, index)
         np.minimum(nearest, found, out=nearest)
         if progress is not None:
