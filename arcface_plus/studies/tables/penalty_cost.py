@@ -6,12 +6,11 @@ busy machine is busy for all. Peaks come from a fresh process a method.
 
 from __future__ import annotations
 
-import json
 import math
-import subprocess
-import sys
+import multiprocessing
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal, NamedTuple
@@ -25,6 +24,7 @@ from arcface_plus.losses.head.classifier import ClassifierHead
 from arcface_plus.models import build_model
 from arcface_plus.regularizers.angular import AngularRegularizer
 from arcface_plus.regularizers.mma import nearest_angles
+from arcface_plus.studies.tables.table import cell, markdown
 from arcface_plus.training.optim import build_optimizers
 from arcface_plus.training.regularization import RunRegularizer, head_mma_weight
 
@@ -216,17 +216,8 @@ def measured_peak(
         return torch.cuda.max_memory_allocated(device)
     if not Path("/proc/self/clear_refs").exists():
         return None
-    words = json.dumps([name, model, width, batch])
-    done = subprocess.run(
-        [sys.executable, "-c", f"from {__name__} import _child; _child()"],
-        input=words,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"measuring the memory of {name} failed: {done.stderr[-500:]}")
-    return int(done.stdout)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh:
+        return fresh.submit(_added_memory, name, model, width, batch).result()
 
 
 def _three_steps(
@@ -237,19 +228,16 @@ def _three_steps(
         bench.step(images, labels)
 
 
-def _child() -> None:
-    name, model, width, batch = json.loads(sys.stdin.read())
+def _added_memory(name: str, model: str, width: int | None, batch: int) -> int:
     before = _resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     _three_steps(name, model, width, batch, torch.device("cpu"))
-    sys.stdout.write(str(_resident("VmHWM") - before))
+    return _resident("VmHWM") - before
 
 
 def _resident(kind: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(kind):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"no {kind} in /proc/self/status")
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(kind)) * 1024
 
 
 def rows_of(costs: dict[str, Cost]) -> list[dict[str, Any]]:
@@ -269,22 +257,15 @@ def rows_of(costs: dict[str, Cost]) -> list[dict[str, Any]]:
     return rows
 
 
-def markdown(rows: list[dict[str, Any]]) -> str:
+def cost_markdown(rows: list[dict[str, Any]]) -> str:
     """Return ``rows_of`` as a Markdown table."""
     angles = [key for key in rows[0] if key.endswith("_deg")]
-    heads = [
-        "method",
-        "ms a step",
-        "of it the penalty",
-        "peak MiB",
-        "added",
-        *(a[:-4] for a in angles),
+    layers = [key.removesuffix("_deg") for key in angles]
+    lines = [
+        [row["method"], f"{row['ms_per_step']:.0f}", f"{row['added_ms']:.0f}"]
+        + [cell(row["peak_mib"], ".0f"), cell(row["added_mib"], "+.0f")]
+        + [f"{row[angle]:.1f}°" for angle in angles]
+        for row in rows
     ]
-    lines = ["| " + " | ".join(heads) + " |", "|---|" + "---:|" * (len(heads) - 1)]
-    for row in rows:
-        cells = [row["method"], f"{row['ms_per_step']:.0f}", f"{row['added_ms']:.0f}"]
-        for key, form in (("peak_mib", "{:.0f}"), ("added_mib", "{:+.0f}")):
-            cells.append("–" if row[key] is None else form.format(row[key]))
-        cells += [f"{row[angle]:.1f}°" for angle in angles]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    heading = ["method", "ms a step", "of it the penalty", "peak MiB", "added", *layers]
+    return markdown(heading, lines)

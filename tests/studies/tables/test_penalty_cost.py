@@ -36,7 +36,7 @@ def test_measures_every_method(tmp_path: Path) -> None:
     assert all(rows[0]["added_ms"] < row["added_ms"] < row["ms_per_step"] for row in rows[1:])
     assert all(row["peak_mib"] is None or row["peak_mib"] > 0 for row in rows)
     assert all(0 < row["Classify_deg"] < 180 for row in rows)
-    assert "| orthogonal |" in penalty_cost.markdown(rows)
+    assert "| orthogonal |" in penalty_cost.cost_markdown(rows)
 
 
 def test_steps_lower_the_loss() -> None:

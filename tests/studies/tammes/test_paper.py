@@ -95,7 +95,7 @@ def test_small_rows_of_table_1_reach_the_papers_numbers() -> None:
 def test_the_papers_numbers_are_in_the_table_it_prints(tmp_path: Path) -> None:
     (row,) = tammes_table.choose_rows("3x4")
     result = tammes_table.measure_row(row, seeds=[0], losses=["mma", "log"], iterations=20)
-    text = tammes_table.write_table([result], tmp_path)
+    text = tammes_table.save([result], tmp_path)
     assert "| 3 | 4 | 109.471 | 109.5 / " in text
     assert json.loads((tmp_path / "table1.json").read_text())[0]["log_paper"] == 109.5
     assert {p.name for p in tmp_path.iterdir()} == {"table1.json", "table1.csv", "table1.md"}

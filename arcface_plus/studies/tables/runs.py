@@ -1,0 +1,148 @@
+"""The runs behind a table: which there are, training those that are missing, what they measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from arcface_plus.config import RunConfig
+
+VERIFICATION = "verification.json"
+
+# Settings that say where and how fast a run is, not what comes out of it.
+_PLACES = {
+    ("output",),
+    ("data", "path"),
+    ("data", "workers"),
+    ("train", "log_every"),
+    ("train", "checkpoint_every"),
+    ("train", "keep_checkpoints"),
+}
+
+
+class Row(NamedTuple):
+    """A row of a table: its label, its runs' configuration and overrides, the paper's numbers."""
+
+    label: str
+    config: str
+    overrides: tuple[str, ...] = ()
+    suffix: str = ""
+    paper: tuple[float | None, ...] = (None, None)
+
+    @property
+    def name(self) -> str:
+        """Name of the runs of this row, before the seed."""
+        return self.config + self.suffix
+
+
+class Run(NamedTuple):
+    """A run of a study: its name, its configuration, and the settings that differ from it."""
+
+    name: str
+    config: Path
+    overrides: Sequence[str]
+
+
+def run_name(row: Row, seed: int) -> str:
+    """Return the name of the run of ``row`` with ``seed``."""
+    return f"{row.name}-seed{seed}"
+
+
+def runs_of_rows(rows: Iterable[Row], configs: Path, seeds: Sequence[int]) -> list[Run]:
+    """Return a run for each row and seed.
+
+    Seed by seed: an interrupted study has whole comparisons, not whole rows.
+    """
+    return [
+        Run(
+            run_name(row, seed),
+            configs / f"{row.config}.yaml",
+            [*row.overrides, "--seed", str(seed)],
+        )
+        for seed in seeds
+        for row in rows
+    ]
+
+
+def train_unfinished(
+    wanted: Iterable[Run], runs: Path, result: str, overrides: Sequence[str], *, train: bool = True
+) -> None:
+    """Train (or continue) those of ``wanted`` without ``runs/NAME/result``, one after the other.
+
+    Without ``train`` none is. Raises ValueError, before any is trained, where a finished one had
+    other settings, or where there are ``overrides`` and no training.
+    """
+    if not train:
+        if overrides:
+            raise ValueError(
+                f"{' '.join(overrides)} would change runs, but without --train none runs."
+            )
+        return
+    from arcface_plus.cli.train import train as train_run
+    from arcface_plus.config import load_config
+
+    unfinished = []
+    for run in wanted:
+        words = [*run.overrides, "--name", run.name, "--output", str(runs), *overrides]
+        config = load_config(run.config, words)
+        if (runs / run.name / result).is_file():
+            _check_same(runs / run.name, config)
+        else:
+            unfinished.append((run, words))
+    for run, words in unfinished:
+        train_run(run.config, words, resume="auto")
+
+
+def _check_same(folder: Path, wanted: RunConfig) -> None:
+    """Raise ValueError where the finished run in ``folder`` is not the one that is wanted."""
+    from arcface_plus.config import load_config
+
+    done = load_config(folder / "config.yaml").model_dump(mode="json")
+    changed = [
+        f"{'.'.join(key)}: {value!r} → {after!r}"
+        for key, value, after in _differences(done, wanted.model_dump(mode="json"))
+        if key not in _PLACES
+    ]
+    if changed:
+        raise ValueError(
+            f"{folder} was trained with other settings: {'; '.join(changed)}. Ask for those, "
+            "remove the folder, or choose another folder of runs."
+        )
+
+
+def _differences(
+    done: dict[str, Any], now: dict[str, Any], path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Any, Any]]:
+    for key in {**done, **now}:
+        before, after = done.get(key), now.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            yield from _differences(before, after, (*path, key))
+        elif before != after:
+            yield (*path, key), before, after
+
+
+def read_verification(folder: Path) -> dict[str, dict[str, Any]] | None:
+    """Return the numbers of each pair set by its name, or None where ``folder`` has not ended.
+
+    Raises ValueError naming a file that is damaged.
+    """
+    path = folder / VERIFICATION
+    return dict(read_measured(path, {"results"})["results"]) if path.is_file() else None
+
+
+def read_measured(path: Path, needed: Collection[str]) -> dict[str, Any]:
+    """Return the JSON object at ``path``; ValueError naming it where it lacks a ``needed`` key."""
+    why = f"it lacks {', '.join(sorted(needed))}"
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(result, dict) and result.keys() >= set(needed):
+            return result
+    except ValueError as error:
+        why = str(error)
+    raise ValueError(
+        f"{path} is damaged, or another program's ({why}). Train the run again with --overwrite, "
+        "or remove its folder."
+    )
