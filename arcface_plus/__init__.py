@@ -28,15 +28,13 @@ _HOMES = {
     "VerificationResult": "arcface_plus.evaluation.pairs.verification",
     "embed": "arcface_plus.evaluation.embedding.embed",
     "solve_tammes": "arcface_plus.studies.tammes.solve",
-    "load_config": "arcface_plus.config",
-    "RunConfig": "arcface_plus.config",
+    "load_config": "arcface_plus.runs.configuration",
+    "RunConfig": "arcface_plus.runs.configuration",
 }
 
 __all__ = ["__version__", *_HOMES]
 
 if TYPE_CHECKING:
-    from arcface_plus.config import RunConfig as RunConfig
-    from arcface_plus.config import load_config as load_config
     from arcface_plus.data.pairs.sets import PairSet as PairSet
     from arcface_plus.data.pairs.sets import load_pairs as load_pairs
     from arcface_plus.data.records.reader import RecordReader as RecordReader
@@ -53,6 +51,8 @@ if TYPE_CHECKING:
     from arcface_plus.regularizers.angular import AngularRegularizer as AngularRegularizer
     from arcface_plus.regularizers.mma import mma_loss as mma_loss
     from arcface_plus.regularizers.nearest.search import nearest_neighbors as nearest_neighbors
+    from arcface_plus.runs.configuration import RunConfig as RunConfig
+    from arcface_plus.runs.configuration import load_config as load_config
     from arcface_plus.studies.tammes.solve import solve_tammes as solve_tammes
 
 

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "arcface_plus"
 
 # A module imports only from its own level and from lower ones.
 LEVELS = {
-    **dict.fromkeys(("config", "config_file", "distributed", "checkpoint"), 0),
+    **dict.fromkeys(("settings", "distributed", "checkpoint", "files", "randomness"), 0),
     "data": 1,
     "models": 2,
     "regularizers": 3,
@@ -21,8 +21,9 @@ LEVELS = {
     "training": 5,
     "evaluation": 6,
     "export": 7,
-    "studies": 8,
-    "cli": 9,
+    "runs": 8,
+    "studies": 9,
+    "cli": 10,
 }
 # The lazy root names everything, and the module run by `python -m` starts the command line.
 ROOTS = {"__init__.py", "__main__.py"}
@@ -84,9 +85,9 @@ def wrong_way(source: str, path: str) -> list[str]:
         ("data/a.py", "from . import b", False),
         ("data/a.py", "import arcface_plus", True),
         ("data/a.py", "from arcface_plus import load_model", True),
-        ("data/a.py", "from arcface_plus import config, __version__", False),
+        ("data/a.py", "from arcface_plus import settings, __version__", False),
         ("cli/a.py", "from arcface_plus.data.images import x", False),
-        ("config.py", "from arcface_plus.data import images", True),
+        ("settings.py", "from arcface_plus.data import images", True),
     ],
 )
 def test_the_check_itself(path, source, bad):
@@ -157,7 +158,9 @@ def test_scripts_are_not_packages(repository):
         assert not (repository / folder / "__init__.py").exists()
 
 
-@pytest.mark.parametrize("module", ["arcface_plus", "arcface_plus.cli.app", "arcface_plus.config"])
+@pytest.mark.parametrize(
+    "module", ["arcface_plus", "arcface_plus.cli.app", "arcface_plus.settings"]
+)
 def test_import_is_cheap(module):
     slow = ("torch", "torchvision", "cv2", "sklearn", "scipy")
     code = f"import sys, {module}; print(*sorted(set({slow}) & set(sys.modules)))"

@@ -14,7 +14,6 @@ from torch import nn
 
 from arcface_plus.checkpoint import Checkpoints
 from arcface_plus.cli.train_accuracy import save_accuracy
-from arcface_plus.config import RunConfig, load_config
 from arcface_plus.data.batches.loader import TrainLoader
 from arcface_plus.data.batches.order import OrderedSteps
 from arcface_plus.data.sources.image_source import (
@@ -30,9 +29,9 @@ from arcface_plus.evaluation.hooks import (
 )
 from arcface_plus.evaluation.report.page import write_report
 from arcface_plus.losses.head.classifier import ClassifierHead
-from arcface_plus.losses.margins.recipes import margin_of
 from arcface_plus.models import Preprocessing, build_model, load_model, save_model
 from arcface_plus.models.embedding_model import EmbeddingModel
+from arcface_plus.runs.configuration import RunConfig, load_config
 from arcface_plus.training import run_folder, snapshot
 from arcface_plus.training.monitor import Monitor
 from arcface_plus.training.regularization import RunRegularizer, head_mma_weight
@@ -202,7 +201,7 @@ def build(
     head = ClassifierHead(
         config.data.num_classes or num_classes,
         model.embedding_dim,
-        margin_of(config.head),
+        config.head.margin_loss,
         bias=config.head.bias,
         mma_weight=head_mma_weight(config.regularizer, config.head.mma_weight),
         mma_rows=config.head.mma_rows,

@@ -8,11 +8,11 @@ import math
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from arcface_plus.config import RunConfig
 from arcface_plus.distributed import World
 from arcface_plus.evaluation.classification import AccuracyEvaluation
 from arcface_plus.regularizers.angular import AngularRegularizer
 from arcface_plus.regularizers.mma import nearest_angles
+from arcface_plus.runs.configuration import RunConfig
 from arcface_plus.training import run_folder
 from arcface_plus.training.monitor import Monitor
 from arcface_plus.training.regularization import CLASSIFIER

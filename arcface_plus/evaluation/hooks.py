@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from arcface_plus.config import EvaluationConfig
 from arcface_plus.data.pairs.sets import (
     PairSet,
     load_pairs,
@@ -34,6 +33,7 @@ from arcface_plus.evaluation.report.tables import (
     Baseline,
     MainNumbers,
 )
+from arcface_plus.evaluation.settings import EvaluationConfig
 
 
 def open_pair_sets(config: EvaluationConfig, *, size: int) -> dict[str, PairSet]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from arcface_plus.config import TrainConfig
+from arcface_plus.training.settings import TrainConfig
 
 
 class NonFiniteError(ArithmeticError):

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from arcface_plus.config import OptimConfig
 from arcface_plus.distributed import Group, all_reduce_sum
 from arcface_plus.losses.head.classifier import ClassifierHead
+from arcface_plus.training.settings import OptimConfig
 
 _ROWS_AT_ONCE = 16_384  # bounds what an update of sampled rows makes beside them
 

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from arcface_plus.config import RegularizerConfig
 from arcface_plus.distributed import all_gather_rows, rank, shard_bounds, world_size
 from arcface_plus.losses.head.classifier import ClassifierHead
 from arcface_plus.regularizers.angular import AngularRegularizer
 from arcface_plus.regularizers.penalty import AngularPenalty
+from arcface_plus.regularizers.settings import RegularizerConfig
 
 _OUTPUT_DRAWS = 0x0C1A55  # keeps the draws of the class weights apart from those of layers
 CLASSIFIER = "classifier"  # what the class weights are called beside the net's layers

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from arcface_plus import __version__
-from arcface_plus.config import RunConfig
 from arcface_plus.distributed import World
+from arcface_plus.runs.configuration import RunConfig
 
 FINISHED = "model.safetensors"
 CLASSIFIER, ACCURACY = "classifier.safetensors", "accuracy.json"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from arcface_plus.config import ScheduleConfig
+from arcface_plus.training.settings import ScheduleConfig
 
 
 def lr_at(step: int, *, base_lr: float, total_steps: int, schedule: ScheduleConfig) -> float:

@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from arcface_plus.config import RunConfig
 from arcface_plus.data.batches import score_sampling
 from arcface_plus.data.batches.chosen_images import ChosenImages
 from arcface_plus.data.batches.loader import Batch
@@ -40,6 +39,7 @@ from arcface_plus.losses.closeness.similar_classes import (
 )
 from arcface_plus.losses.head.classifier import ClassifierHead
 from arcface_plus.losses.head.output import HeadOutput
+from arcface_plus.runs.configuration import RunConfig
 from arcface_plus.training.image_scores import ImageScores, order_of_outputs
 
 _MEASURED = ("closeness", "diversity", "hard_classes", "score_threshold")

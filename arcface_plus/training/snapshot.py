@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from arcface_plus.checkpoint import class_shard, local_rows
-from arcface_plus.config import RunConfig
+from arcface_plus.runs.configuration import RunConfig
 
 if TYPE_CHECKING:
     from arcface_plus.training.trainer import Trainer

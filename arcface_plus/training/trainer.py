@@ -17,7 +17,6 @@ from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
 from torch.nn.parallel import DistributedDataParallel
 
 from arcface_plus.checkpoint import Checkpoints
-from arcface_plus.config import RunConfig
 from arcface_plus.data.batches.loader import (
     Batch,
     TrainLoader,
@@ -28,6 +27,7 @@ from arcface_plus.losses.head.classifier import (
     HeadOutput,
 )
 from arcface_plus.models.embedding_model import EmbeddingModel
+from arcface_plus.runs.configuration import RunConfig
 from arcface_plus.training import snapshot
 from arcface_plus.training.guard import BatchNormRestorer, FiniteGuard
 from arcface_plus.training.monitor import Monitor

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from arcface_plus.config import MarginConfig
+from arcface_plus.losses.margins.family import Margin
 
 
 def test_table_says_angle_margins_and_collapse(cli) -> None:
@@ -24,7 +24,7 @@ def test_json_is_a_margin_of_the_configuration(cli) -> None:
     assert content["target_angle"] == pytest.approx(content["nearest_angle"] / 2)
     (proposal,) = content["proposals"]
     assert proposal["termination_angle"] == pytest.approx(content["target_angle"], abs=1e-5)
-    assert MarginConfig(**proposal["margin"]).m2 == proposal["margin"]["m2"]
+    assert Margin(**proposal["margin"]).m2 == proposal["margin"]["m2"]
 
 
 def test_curves_go_to_a_folder(cli, tmp_path) -> None:

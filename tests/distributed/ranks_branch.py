@@ -12,7 +12,6 @@ from torch.nn import functional as F
 
 from arcface_plus.checkpoint import Checkpoints
 from arcface_plus.cli.train import build
-from arcface_plus.config import RunConfig
 from arcface_plus.data.batches.augmentation import augment
 from arcface_plus.data.batches.loader import (
     Batch,
@@ -29,6 +28,7 @@ from arcface_plus.losses.margins.family import (
     Margin,
     margin_logits,
 )
+from arcface_plus.runs.configuration import RunConfig
 from arcface_plus.training.monitor import Monitor
 from arcface_plus.training.second_branch import SecondBranch
 from arcface_plus.training.trainer import Trainer

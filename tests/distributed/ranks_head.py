@@ -11,7 +11,6 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from arcface_plus.config import OptimConfig
 from arcface_plus.distributed import contiguous_part
 from arcface_plus.losses.head.classifier import ClassifierHead
 from arcface_plus.losses.head.initial import initial_class_weights
@@ -19,6 +18,7 @@ from arcface_plus.losses.head.sampling import class_draws
 from arcface_plus.losses.margins.family import Margin
 from arcface_plus.losses.margins.uniface import UniFace
 from arcface_plus.training.optim import build_optimizers, squared_gradient_norm
+from arcface_plus.training.settings import OptimConfig
 
 FEATURES, SEED = 12, 3
 LR, MOMENTUM, DECAY = 0.1, 0.9, 5e-4

@@ -12,8 +12,8 @@ import torch
 from arcface_plus import load_model
 from arcface_plus.checkpoint import Checkpoints
 from arcface_plus.cli.train import train
-from arcface_plus.config import load_config
 from arcface_plus.distributed import start_world
+from arcface_plus.runs.configuration import load_config
 
 CONFIG = """
 name: whole

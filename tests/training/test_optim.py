@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from arcface_plus.config import OptimConfig
 from arcface_plus.losses.head.classifier import ClassifierHead
 from arcface_plus.losses.margins.family import Margin
 from arcface_plus.models import build_model
@@ -17,6 +16,7 @@ from arcface_plus.training.optim import (
     scale_gradients,
     squared_gradient_norm,
 )
+from arcface_plus.training.settings import OptimConfig
 
 
 @pytest.fixture

@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from arcface_plus.cli.train import train
-from arcface_plus.config import RegularizerConfig, load_config
 from arcface_plus.losses.head.classifier import ClassifierHead
 from arcface_plus.models import build_model, load_model
 from arcface_plus.regularizers.mma import mma_loss
 from arcface_plus.regularizers.orthogonal import orthogonal_loss
+from arcface_plus.regularizers.settings import RegularizerConfig
+from arcface_plus.runs.configuration import load_config
 from arcface_plus.training.regularization import RunRegularizer, head_mma_weight
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from arcface_plus.config import DataConfig, RunConfig, load_config
+from arcface_plus.data.settings import DataConfig
 from arcface_plus.distributed import World
+from arcface_plus.runs.configuration import RunConfig, load_config
 from arcface_plus.training import run_folder
 from arcface_plus.training.run_folder import choose_start, environment, prepare
 

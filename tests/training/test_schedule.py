@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from arcface_plus.config import ScheduleConfig
 from arcface_plus.training.schedule import lr_at
+from arcface_plus.training.settings import ScheduleConfig
 
 
 def rates(total: int, base: float = 0.1, **schedule) -> list[float]:

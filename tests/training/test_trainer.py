@@ -11,8 +11,8 @@ import torch
 
 from arcface_plus import load_model
 from arcface_plus.cli.train import train
-from arcface_plus.config import load_config
 from arcface_plus.data.pairs.sets import save_pairs_bin
+from arcface_plus.runs.configuration import load_config
 from arcface_plus.training.guard import NonFiniteError
 from arcface_plus.training.snapshot import check_resumable
 

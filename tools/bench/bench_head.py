@@ -20,11 +20,11 @@ from pathlib import Path
 
 import torch
 
-from arcface_plus.config import OptimConfig
 from arcface_plus.distributed import start_world
 from arcface_plus.losses.head.classifier import ClassifierHead
 from arcface_plus.losses.margins.family import Margin
 from arcface_plus.training.optim import build_optimizers
+from arcface_plus.training.settings import OptimConfig
 
 MB = 1 << 20
 VARIANTS: dict[str, dict[str, object]] = {

@@ -14,11 +14,11 @@ import time
 
 import torch
 
-from arcface_plus.config import OptimConfig
 from arcface_plus.losses.head.classifier import ClassifierHead
 from arcface_plus.losses.margins.family import Margin
 from arcface_plus.models import build_model
 from arcface_plus.training.optim import build_optimizers
+from arcface_plus.training.settings import OptimConfig
 
 CLASSES, DIM = 10_572, 512
 # Multiply-adds of a 112×112 image through IResNet-50 (docs/models.md); a step is three times that.

@@ -9,8 +9,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from arcface_plus.config import AugmentConfig
 from arcface_plus.data.batches import auto_augment
+from arcface_plus.data.settings import AugmentConfig
 
 _DRAWS = 24  # the noise is drawn after these: with more of them it would be another
 

@@ -8,7 +8,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import torch
 
-from arcface_plus.config import DataConfig
 from arcface_plus.data.batches.augmentation import augment
 from arcface_plus.data.batches.loader import Batch
 from arcface_plus.data.batches.order import SPARES
@@ -16,6 +15,7 @@ from arcface_plus.data.batches.score_sampling import (
     ClassMembers,
     image_generator,
 )
+from arcface_plus.data.settings import DataConfig
 from arcface_plus.data.sources.image_source import (
     ImageSource,
     fit_square,

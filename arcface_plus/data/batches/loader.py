@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from arcface_plus.config import AugmentConfig, DataConfig
 from arcface_plus.data.batches.augmentation import augment
 from arcface_plus.data.batches.order import (
     SPARES,
@@ -23,6 +22,7 @@ from arcface_plus.data.batches.order import (
     OrderedSteps,
     keyed_generator,
 )
+from arcface_plus.data.settings import AugmentConfig, DataConfig
 from arcface_plus.data.sources.image_source import (
     ImageSource,
     fit_square,

@@ -7,11 +7,11 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from arcface_plus.config import DataConfig
 from arcface_plus.data.folder import ImageFolder
 from arcface_plus.data.images import decode_image
 from arcface_plus.data.records.check import check_records
 from arcface_plus.data.records.reader import RecordReader
+from arcface_plus.data.settings import DataConfig
 from arcface_plus.data.sources.cifar import CifarImages
 from arcface_plus.data.sources.digits import DigitImages
 from arcface_plus.data.sources.holdout import split_by_class

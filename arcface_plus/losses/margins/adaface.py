@@ -8,26 +8,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from arcface_plus.losses.margins.base import (
     MarginLoss,
     Samples,
-    require_angle,
-    require_positive,
-    require_share,
 )
 from arcface_plus.losses.margins.family import angle_of
+from arcface_plus.settings import STRICT, Angle, Number, PositiveNumber, Share
 
 # Norms are held in this range before they count, as the published code holds them.
 _NORMS = (0.001, 100.0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class AdaFace(MarginLoss):
     """Target cos(θ − m·ẑ) − (m + m·ẑ), ẑ the norm in units of its deviation, held in [−1, 1].
 
@@ -36,21 +35,15 @@ class AdaFace(MarginLoss):
     what the published command line's t_alpha 0.01 says. ``eps`` keeps θ and the division off zero.
     """
 
-    m: float = 0.4
-    h: float = 0.333
-    s: float = 64.0
-    momentum: float = 0.99
-    eps: float = 1e-3
-    start_mean: float = 20.0
-    start_deviation: float = 100.0
+    m: Angle = 0.4
+    h: PositiveNumber = Field(default=0.333, description="share of a deviation that counts as 1")
+    s: PositiveNumber = 64.0
+    momentum: Share = Field(default=0.99, description="share of mean and deviation kept each step")
+    eps: Annotated[Number, Field(gt=0, le=0.1)] = 1e-3
+    start_mean: PositiveNumber = 20.0
+    start_deviation: PositiveNumber = 100.0
+    kind: Literal["adaface"] = Field(default="adaface", kw_only=True, repr=False)
     uses_norm: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        require_angle(self, "m")
-        require_positive(self, "h", "s", "eps", "start_mean", "start_deviation")
-        require_share(self, "momentum")
-        if self.eps > 0.1:
-            raise ValueError(f"AdaFace.eps is {self.eps}, but must be small, at most 0.1.")
 
     def initial_state(self) -> dict[str, float]:
         return {"mean": self.start_mean, "deviation": self.start_deviation}

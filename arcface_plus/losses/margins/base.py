@@ -6,7 +6,6 @@ sets it apart from softmax of s·cosθ. Shapes: B samples, of all ranks.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -85,49 +84,3 @@ class MarginLoss:
     def norm_penalty(self, norm: Tensor) -> Tensor | None:
         """Return what the norms (B,) of the embeddings cost, (B,), or None."""
         return None
-
-
-def require_positive(settings: object, *names: str) -> None:
-    """Raise ValueError where one of the named settings is not a positive, finite number."""
-    for name in names:
-        value = getattr(settings, name)
-        if not 0 < value < math.inf:
-            raise ValueError(
-                f"{type(settings).__name__}.{name} is {value}, but must be positive and finite."
-            )
-
-
-def require_at_least_zero(settings: object, *names: str) -> None:
-    """Raise ValueError where one of the named settings is negative or not finite."""
-    for name in names:
-        value = getattr(settings, name)
-        if not 0 <= value < math.inf:
-            raise ValueError(
-                f"{type(settings).__name__}.{name} is {value}, but must be finite and not negative."
-            )
-
-
-def require_angle(settings: object, name: str) -> None:
-    """Raise ValueError where the named setting is no angle from 0 to π/2 radians."""
-    value = getattr(settings, name)
-    if not 0 <= value <= math.pi / 2:
-        raise ValueError(
-            f"{type(settings).__name__}.{name} is {value}, but must lie in 0 to π/2 (radians)."
-        )
-
-
-def require_one_of(settings: object, name: str, choices: tuple[str, ...]) -> None:
-    """Raise ValueError where the named setting is none of ``choices``."""
-    value = getattr(settings, name)
-    if value not in choices:
-        raise ValueError(
-            f"{type(settings).__name__}.{name} is {value!r}; use {', '.join(choices[:-1])} or "
-            f"{choices[-1]}."
-        )
-
-
-def require_share(settings: object, name: str) -> None:
-    """Raise ValueError where the named setting does not lie in [0, 1)."""
-    value = getattr(settings, name)
-    if not 0 <= value < 1:
-        raise ValueError(f"{type(settings).__name__}.{name} is {value}, but must lie in [0, 1).")

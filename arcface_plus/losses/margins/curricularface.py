@@ -7,28 +7,25 @@ CVPR 2020.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from arcface_plus.losses.margins.base import (
     MarginLoss,
     Samples,
-    require_angle,
-    require_one_of,
-    require_positive,
-    require_share,
 )
 from arcface_plus.losses.margins.family import (
-    EXTENSIONS,
     Extension,
     margin_cosine,
 )
 from arcface_plus.losses.softmax import HardNegatives, OtherLogits
+from arcface_plus.settings import STRICT, Angle, PositiveNumber, Share
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class CurricularFace(MarginLoss):
     """Target cos(θ + m); a negative above cos(θ_y + m) counts as cosθ_j·(t + cosθ_j).
 
@@ -36,17 +33,12 @@ class CurricularFace(MarginLoss):
     and updated before use. The published code has momentum 0.99; the paper's α is read as the same.
     """
 
-    m: float = 0.5
-    s: float = 64.0
-    momentum: float = 0.99
+    m: Angle = 0.5
+    s: PositiveNumber = 64.0
+    momentum: Share = Field(default=0.99, description="share of t kept each step")
     extension: Extension = "hard"
+    kind: Literal["curricularface"] = Field(default="curricularface", kw_only=True, repr=False)
     informed: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        require_angle(self, "m")
-        require_positive(self, "s")
-        require_share(self, "momentum")
-        require_one_of(self, "extension", EXTENSIONS)
 
     def initial_state(self) -> dict[str, float]:
         return {"t": 0.0}

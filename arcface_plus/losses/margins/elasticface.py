@@ -5,33 +5,32 @@ Boutros et al., "ElasticFace: Elastic Margin Loss for Deep Face Recognition", CV
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from arcface_plus.losses.margins.base import (
     MarginLoss,
     Samples,
-    require_angle,
-    require_at_least_zero,
-    require_one_of,
-    require_positive,
 )
 from arcface_plus.losses.margins.family import (
-    EXTENSIONS,
     Extension,
+    check_angle,
+    check_extension,
     margin_cosine,
 )
+from arcface_plus.settings import STRICT, NotNegative, PositiveNumber
 
 Base = Literal["arc", "cos"]
 Order = Literal["drawn", "rank", "argsort"]
 _STREAM = 0xE1A5  # keeps these draws apart from others of the same seed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class ElasticFace(MarginLoss):
     """ElasticFace-Arc (``base`` arc: cos(θ + m), radians) or -Cos (cos: cosθ − m), m ~ N(m̄, σ).
 
@@ -42,22 +41,24 @@ class ElasticFace(MarginLoss):
     all ranks together. ``extension`` (arc): the published code goes on ``raw``.
     """
 
-    base: Base = "arc"
-    m: float = 0.5
-    std: float = 0.05
-    s: float = 64.0
-    order: Order = "drawn"
+    base: Base = Field(default="arc", description="cos(θ + m), or cosθ − m")
+    m: NotNegative = 0.5
+    std: NotNegative = 0.05
+    s: PositiveNumber = 64.0
+    order: Order = Field(
+        default="drawn",
+        description="rank: ElasticFace+, the lowest cosine has the largest margin; argsort: its "
+        "published code",
+    )
     extension: Extension = "raw"
+    kind: Literal["elasticface"] = Field(default="elasticface", kw_only=True, repr=False)
     draws: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        require_one_of(self, "base", get_args(Base))
-        require_one_of(self, "order", get_args(Order))
-        require_positive(self, "s")
-        require_at_least_zero(self, "m", "std")
-        require_one_of(self, "extension", EXTENSIONS if self.base == "arc" else ("raw",))
         if self.base == "arc":
-            require_angle(self, "m")
+            check_angle(self, self.m)
+        else:
+            check_extension(self, "raw")
 
     @property
     def informed(self) -> bool:  # type: ignore[override]

@@ -7,27 +7,24 @@ SphereFace m1, AmpFace m0.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal
 
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from arcface_plus.losses.margins.base import (
     MarginLoss,
     Samples,
-    require_angle,
-    require_one_of,
-    require_positive,
 )
 from arcface_plus.losses.softmax import OtherLogits
+from arcface_plus.settings import STRICT, Angle, Number, PositiveNumber
 
 Extension = Literal["raw", "hard", "easy", "clamp", "piecewise"]
 Gradient = Literal["true", "straight_through"]
-EXTENSIONS: tuple[str, ...] = get_args(Extension)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Margin(MarginLoss):
     """Parameters of the family and what happens where m1·θ + m2 passes π.
 
@@ -40,22 +37,14 @@ class Margin(MarginLoss):
     ``wc_relu`` replaces cosθ of the other classes by max(0, cosθ).
     """
 
-    m0: float = 1.0
-    m1: float = 1.0
-    m2: float = 0.5
-    m3: float = 0.0
-    s: float = 64.0
+    m0: PositiveNumber = 1.0
+    m1: PositiveNumber = 1.0
+    m2: Angle = 0.5
+    m3: Number = 0.0
+    s: PositiveNumber = 64.0
     extension: Extension = "hard"
     gradient: Gradient = "true"
     wc_relu: bool = False
-
-    def __post_init__(self) -> None:
-        require_positive(self, "m0", "m1", "s")
-        require_angle(self, "m2")
-        if not math.isfinite(self.m3):
-            raise ValueError(f"Margin.m3 is {self.m3}, but must be finite.")
-        require_one_of(self, "extension", EXTENSIONS)
-        require_one_of(self, "gradient", get_args(Gradient))
 
     @property
     def is_angular(self) -> bool:
@@ -67,6 +56,21 @@ class Margin(MarginLoss):
 
     def others(self, samples: Samples | None = None) -> OtherLogits:
         return OtherLogits(scale=self.s, relu=self.wc_relu)
+
+
+def check_extension(settings: Any, *allowed: Extension) -> None:
+    """Raise ValueError where ``settings.extension`` is not one of those its base knows."""
+    if settings.extension not in allowed:
+        raise ValueError(
+            f"{type(settings).__name__}.extension is {settings.extension!r}, but with base "
+            f"{settings.base} it must be {' or '.join(allowed)}."
+        )
+
+
+def check_angle(settings: Any, m: float) -> None:
+    """Raise ValueError where ``m`` of ``settings`` is no angle from 0 to π/2 radians."""
+    if not 0 <= m <= math.pi / 2:
+        raise ValueError(f"{type(settings).__name__}.m is {m}, but must lie in 0 to π/2 (radians).")
 
 
 def target_logit(cosine: Tensor, margin: Margin) -> Tensor:

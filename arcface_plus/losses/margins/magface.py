@@ -6,49 +6,42 @@ CVPR 2021.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from arcface_plus.losses.margins.base import (
     MarginLoss,
     Samples,
-    require_angle,
-    require_at_least_zero,
-    require_one_of,
-    require_positive,
 )
 from arcface_plus.losses.margins.family import (
-    EXTENSIONS,
     Extension,
     margin_cosine,
 )
+from arcface_plus.settings import STRICT, Angle, NotNegative, PositiveNumber
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class MagFace(MarginLoss):
     """Target cos(θ + m(a)), a = ‖x‖ held in [l_a, u_a], plus ``penalty``·mean g(a).
 
     m(a) rises linearly from ``l_m`` to ``u_m`` radians; ``penalty`` is λ_g. ``extension`` easy is
-    the published code's; see :class:`~arcface_plus.losses.margins.family.Margin`.
+    the published code's; see :class:`.family.Margin`.
     """
 
-    l_a: float = 10.0
-    u_a: float = 110.0
-    l_m: float = 0.45
-    u_m: float = 0.8
-    s: float = 64.0
-    penalty: float = 35.0
+    l_a: PositiveNumber = 10.0
+    u_a: PositiveNumber = 110.0
+    l_m: Angle = 0.45
+    u_m: Angle = 0.8
+    s: PositiveNumber = 64.0
+    penalty: NotNegative = Field(default=35.0, description="λ_g of the mean of 1/a + a/u_a²")
     extension: Extension = "easy"
+    kind: Literal["magface"] = Field(default="magface", kw_only=True, repr=False)
     uses_norm: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        require_positive(self, "l_a", "u_a", "s")
-        require_angle(self, "l_m")
-        require_angle(self, "u_m")
-        require_at_least_zero(self, "penalty")
-        require_one_of(self, "extension", EXTENSIONS)
         for low, high in (("l_a", "u_a"), ("l_m", "u_m")):
             if not getattr(self, low) < getattr(self, high):
                 raise ValueError(
@@ -78,13 +71,3 @@ def magnitude_penalty(norm: Tensor, settings: MagFace) -> Tensor:
     """Return g(a) = 1/a + a/u_a², which falls up to u_a; no gradient outside the ends."""
     a = norm.clamp(settings.l_a, settings.u_a)
     return 1 / a + a / settings.u_a**2
-
-
-def least_penalty(settings: MagFace) -> float:
-    """Return the λ_g from which the loss has one best magnitude: s·K·u_a²·l_a² / (u_a² − l_a²).
-
-    K is the slope of m(a). A bound of the paper; smaller penalties are allowed.
-    """
-    slope = (settings.u_m - settings.l_m) / (settings.u_a - settings.l_a)
-    u, lo = settings.u_a**2, settings.l_a**2
-    return settings.s * slope * u * lo / (u - lo)

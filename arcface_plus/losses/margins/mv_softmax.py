@@ -5,32 +5,31 @@ Wang et al., "Mis-classified Vector Guided Softmax Loss for Face Recognition", A
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from arcface_plus.losses.margins.base import (
     MarginLoss,
     Samples,
-    require_angle,
-    require_at_least_zero,
-    require_one_of,
-    require_positive,
 )
 from arcface_plus.losses.margins.family import (
-    EXTENSIONS,
     Extension,
+    check_angle,
+    check_extension,
     margin_cosine,
 )
 from arcface_plus.losses.softmax import HardNegatives, OtherLogits
+from arcface_plus.settings import STRICT, NotNegative, PositiveNumber
 
 Base = Literal["am", "arc"]
 Weighting = Literal["adaptive", "fixed"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class MVSoftmax(MarginLoss):
     """MV-AM-Softmax (``base`` am: cosθ − m) or MV-Arc-Softmax (arc: cos(θ + m), m in radians).
 
@@ -40,22 +39,20 @@ class MVSoftmax(MarginLoss):
     ``am`` knows ``raw``, plain cosθ − m. Which negatives are hard is decided without extension.
     """
 
-    base: Base = "am"
-    m: float = 0.35
-    t: float = 0.2
-    s: float = 32.0
+    base: Base = Field(default="am", description="cosθ − m, or cos(θ + m)")
+    m: NotNegative = 0.35
+    t: NotNegative = Field(default=0.2, description="how much hard negatives are raised")
+    s: PositiveNumber = 32.0
     weighting: Weighting = "adaptive"
     extension: Extension = "easy"
+    kind: Literal["mv_softmax"] = Field(default="mv_softmax", kw_only=True, repr=False)
     informed: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        require_one_of(self, "base", get_args(Base))
-        require_one_of(self, "weighting", get_args(Weighting))
-        require_one_of(self, "extension", EXTENSIONS if self.base == "arc" else ("easy", "raw"))
-        require_positive(self, "s")
-        require_at_least_zero(self, "m", "t")
         if self.base == "arc":
-            require_angle(self, "m")
+            check_angle(self, self.m)
+        else:
+            check_extension(self, "easy", "raw")
 
     def target_logit(self, cosine: Tensor, samples: Samples) -> Tensor:
         if self.base == "arc":

@@ -7,21 +7,22 @@ is replaced by sums of log(1 + e^…): own and other scores are pulled to either
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import Annotated, Literal
 
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.nn.functional import softplus
 
 from arcface_plus.losses.margins.base import (
     MarginLoss,
     Samples,
-    require_at_least_zero,
-    require_positive,
 )
 from arcface_plus.losses.softmax import OtherLogits
+from arcface_plus.settings import STRICT, NotNegative, Number, PositiveNumber
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class UniFace(MarginLoss):
     """log(1 + e^{−(s·(cosθ_y − m) − b)}) + negatives·Σ_{j≠y} log(1 + e^{s·cosθ_j − b}).
 
@@ -29,16 +30,15 @@ class UniFace(MarginLoss):
     that take part in a step: ``rate``, or None for the head's sample_rate.
     """
 
-    m: float = 0.4
-    s: float = 64.0
-    negatives: float = 1.0
-    rate: float | None = None
-
-    def __post_init__(self) -> None:
-        require_positive(self, "s", "negatives")
-        require_at_least_zero(self, "m")
-        if self.rate is not None and not 0 < self.rate <= 1:
-            raise ValueError(f"UniFace.rate is {self.rate}, but must lie in (0, 1] or be None.")
+    m: NotNegative = 0.4
+    s: PositiveNumber = 64.0
+    negatives: PositiveNumber = Field(
+        default=1.0, description="weight of the sum over other classes"
+    )
+    rate: Annotated[Number, Field(gt=0, le=1)] | None = Field(
+        default=None, description="r of the first threshold ln(10·r·C); None is sample_rate"
+    )
+    kind: Literal["uniface"] = Field(default="uniface", kw_only=True, repr=False)
 
     def initial_learned(self, num_classes: int, sample_rate: float) -> dict[str, float]:
         rate = sample_rate if self.rate is None else self.rate

@@ -19,14 +19,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from arcface_plus.config import OptimConfig, RegularizerConfig
 from arcface_plus.losses.head.classifier import ClassifierHead
 from arcface_plus.models import build_model
 from arcface_plus.regularizers.angular import AngularRegularizer
 from arcface_plus.regularizers.mma import nearest_angles
+from arcface_plus.regularizers.settings import RegularizerConfig
 from arcface_plus.studies.tables.table import cell, markdown
 from arcface_plus.training.optim import build_optimizers
 from arcface_plus.training.regularization import RunRegularizer, head_mma_weight
+from arcface_plus.training.settings import OptimConfig
 
 CLASSES = 100
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from arcface_plus.config import RunConfig
+    from arcface_plus.runs.configuration import RunConfig
 
 VERIFICATION = "verification.json"
 
@@ -82,7 +82,7 @@ def train_unfinished(
             )
         return
     from arcface_plus.cli.train import train as train_run
-    from arcface_plus.config import load_config
+    from arcface_plus.runs.configuration import load_config
 
     unfinished = []
     for run in wanted:
@@ -98,7 +98,7 @@ def train_unfinished(
 
 def _check_same(folder: Path, wanted: RunConfig) -> None:
     """Raise ValueError where the finished run in ``folder`` is not the one that is wanted."""
-    from arcface_plus.config import load_config
+    from arcface_plus.runs.configuration import load_config
 
     done = load_config(folder / "config.yaml").model_dump(mode="json")
     changed = [

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from arcface_plus.config import AugmentConfig
 from arcface_plus.data.batches.augmentation import augment
 from arcface_plus.data.batches.auto_augment import auto_augment
 from arcface_plus.data.batches.order import keyed_generator
+from arcface_plus.data.settings import AugmentConfig
 
 EVERYTHING = AugmentConfig(
     pad_crop=4,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from arcface_plus.config import AugmentConfig, DataConfig
 from arcface_plus.data.batches.augmentation import augment
 from arcface_plus.data.batches.chosen_images import ChosenImages
 from arcface_plus.data.batches.score_sampling import (
     ClassMembers,
     image_generator,
 )
+from arcface_plus.data.settings import AugmentConfig, DataConfig
 from arcface_plus.data.sources.synthetic import SyntheticFaces
 
 CHANGES = AugmentConfig(affine=1.0, rotate=10, noise=5)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torchvision
 
-from arcface_plus.config import DataConfig
+from arcface_plus.data.settings import DataConfig
 from arcface_plus.data.sources import cifar
 from arcface_plus.data.sources.cifar import (
     LAYOUTS,

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from arcface_plus.config import DataConfig
 from arcface_plus.data.folder import ImageFolder
 from arcface_plus.data.records.headers import pack_header
+from arcface_plus.data.settings import DataConfig
 from arcface_plus.data.sources.image_source import (
     fit_square,
     open_source,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from torchvision.datasets import ImageFolder as TorchvisionFolder
 
-from arcface_plus.config import DataConfig
+from arcface_plus.data.settings import DataConfig
 from arcface_plus.data.sources.image_source import (
     fit_square,
     open_source,

@@ -69,7 +69,11 @@ def test_a_batch_that_tells_nothing_leaves_the_averages() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"h": 0.0}, "AdaFace.h"), ({"momentum": -0.1}, "AdaFace.momentum"), ({"eps": 0.5}, "small")],
+    [
+        ({"h": 0.0}, r"AdaFace\nh\n.*greater than 0"),
+        ({"momentum": -0.1}, r"AdaFace\nmomentum\n"),
+        ({"eps": 0.5}, r"AdaFace\neps\n.*0\.1"),
+    ],
 )
 def test_refuses(arguments, message) -> None:
     with pytest.raises(ValueError, match=message):

@@ -67,8 +67,8 @@ def test_needs_the_step() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"std": -0.1}, "ElasticFace.std"),
-        ({"order": "sorted"}, "use drawn, rank or argsort"),
+        ({"std": -0.1}, r"ElasticFace\nstd\n"),
+        ({"order": "sorted"}, "'drawn', 'rank' or 'argsort'"),
         ({"base": "cos", "extension": "hard"}, "ElasticFace.extension"),
         ({"m": 1.7}, "radians"),
     ],

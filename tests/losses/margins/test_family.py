@@ -163,11 +163,11 @@ def test_wrong_class_relu_spares_the_target() -> None:
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ({"s": 0}, "Margin.s"),
-        ({"m1": -1}, "Margin.m1"),
-        ({"m2": 2.0}, "Margin.m2"),
-        ({"m2": float("nan")}, "Margin.m2"),
-        ({"m3": float("inf")}, "Margin.m3"),
+        ({"s": 0}, r"Margin\ns\n"),
+        ({"m1": -1}, r"Margin\nm1\n"),
+        ({"m2": 2.0}, r"Margin\nm2\n"),
+        ({"m2": float("nan")}, r"Margin\nm2\n"),
+        ({"m3": float("inf")}, r"Margin\nm3\n"),
         ({"extension": "soft"}, "soft"),
         ({"gradient": "none"}, "none"),
     ],

@@ -54,7 +54,11 @@ def test_far_scores_keep_digits_and_gradient() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"rate": 1.5}, r"\(0, 1\]"), ({"negatives": 0.0}, "UniFace.negatives"), ({"s": -1}, "s is")],
+    [
+        ({"rate": 1.5}, r"UniFace\nrate\n"),
+        ({"negatives": 0.0}, r"UniFace\nnegatives\n"),
+        ({"s": -1}, r"UniFace\ns\n.*-1"),
+    ],
 )
 def test_refuses(arguments, message) -> None:
     with pytest.raises(ValueError, match=message):

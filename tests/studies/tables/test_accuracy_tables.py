@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from arcface_plus.config import load_config
+from arcface_plus.runs.configuration import load_config
 from arcface_plus.studies.tables import (
     accuracy_figures,
     accuracy_tables,

@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
-from arcface_plus.config import load_config
 from arcface_plus.data.images import encode_jpeg
 from arcface_plus.data.pairs.sets import save_pairs_bin
 from arcface_plus.data.records.reader import RecordWriter
+from arcface_plus.runs.configuration import load_config
 from arcface_plus.studies.tables import closeness_table
 from arcface_plus.studies.tables.closeness_table import (
     CONFIG,

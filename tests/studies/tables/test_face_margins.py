@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from arcface_plus.config import load_config
 from arcface_plus.data.images import encode_jpeg
+from arcface_plus.runs.configuration import load_config
 from arcface_plus.studies.tables.face_margins import (
     CONFIG,
     MEASURES,

@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from arcface_plus.config import load_config
 from arcface_plus.data.images import encode_jpeg
 from arcface_plus.data.pairs.sets import save_pairs_bin
-from arcface_plus.losses.margins.recipes import margin_of
+from arcface_plus.runs.configuration import load_config
 from arcface_plus.studies.tables.margin_sweep import (
     TABLE3,
     sweep_runs,
@@ -42,7 +41,7 @@ def test_every_run_trains_the_margin_it_is_named_for(config: Path) -> None:
     assert len(runs) == 37 and len({run.name for run in runs}) == 37
     for run in runs:
         loaded = load_config(config, run.overrides())
-        margin = margin_of(loaded.head)
+        margin = loaded.head.margin_loss
         neutral = {"m0": 1.0, "m1": 1.0, "m2": 0.0, "m3": 0.0}
         assert {k: getattr(margin, k) for k in neutral} == {**neutral, run.setting: run.value}
         assert margin.wc_relu == (run.series in ("amp", "sphere")) == run.name.endswith("-relu")

@@ -9,7 +9,10 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from arcface_plus.config import PairSetConfig, RunConfig, load_config, parse_overrides
+from arcface_plus.losses.margins.magface import MagFace
+from arcface_plus.evaluation.settings import PairSetConfig
+from arcface_plus.runs.configuration import RunConfig, load_config
+from arcface_plus.settings import parse_overrides
 
 BASE = "name: a\ndata: {source: synthetic, num_classes: 10}\n"
 
@@ -355,7 +358,7 @@ def test_yaml_loads_to_the_same_configuration(load, tmp_path):
     assert again.to_yaml() == config.to_yaml()
 
 
-SHIPPED = sorted((Path(__file__).resolve().parents[1] / "configs").rglob("*.yaml"))
+SHIPPED = sorted((Path(__file__).resolve().parents[2] / "configs").rglob("*.yaml"))
 
 
 def test_configurations_are_shipped():
@@ -393,13 +396,6 @@ def _differences(a: dict, b: dict, path: str = "") -> set[str]:
     return found
 
 
-def test_margin_settings_are_those_of_the_margin(load):
-    margins = pytest.importorskip("arcface_plus.losses.margins.family")
-    settings = load().head.margin.model_dump()
-    assert {f.name for f in dataclasses.fields(margins.Margin)} == set(settings)
-    assert margins.Margin(**settings) == margins.Margin()
-
-
 def test_every_setting_with_a_default_survives_alone(load):
     """A file that writes out one default means the same as one that leaves it out."""
     config = load()
@@ -410,3 +406,55 @@ def test_every_setting_with_a_default_survives_alone(load):
                 load("", base=yaml.safe_dump({**yaml.safe_load(BASE), section: {key: value}}))
                 == config
             )
+
+
+# -- bases ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def files(tmp_path: Path):
+    """``files(a="…", b="…")`` writes a.yaml, b.yaml and returns the folder."""
+
+    def write(**texts: str) -> Path:
+        for name, text in texts.items():
+            (tmp_path / f"{name}.yaml").write_text(text)
+        return tmp_path
+
+    return write
+
+
+def test_a_file_states_its_difference_from_its_base(files):
+    folder = files(
+        a=BASE + "optim: {lr: 0.2, clip_norm: 5}\nhead: {adaptive: {kind: adaface, m: 0.3}}\n",
+        b="base: a.yaml\nname: b\noptim: {clip_norm: null}\nhead: {adaptive: {h: 0.5}}\n",
+        c="base: b.yaml\nname: c\nhead: {adaptive: {kind: magface}}\ndata: {num_classes: 7}\n",
+    )
+    b, c = (load_config(folder / f"{name}.yaml", ["--seed", "3"]) for name in "bc")
+    assert (b.name, b.seed, b.optim.lr, b.optim.clip_norm) == ("b", 3, 0.2, None)
+    assert (b.head.adaptive.m, b.head.adaptive.h) == (0.3, 0.5)
+    # A mapping of another kind takes the place of the base's.
+    assert c.head.adaptive == MagFace() and c.optim == b.optim
+    assert (c.data.source, c.data.num_classes) == ("synthetic", 7)
+    assert "base" not in c.to_yaml()
+
+
+def test_errors_name_the_file_that_states_the_value(files):
+    folder = files(a=BASE + "optim: {lr: -1}\n", b="base: a.yaml\noptim:\n  momentun: 1\n")
+    with pytest.raises(ValueError) as caught:
+        load_config(folder / "b.yaml")
+    assert f"{folder / 'a.yaml'}:3: optim.lr:" in str(caught.value)
+    assert f"{folder / 'b.yaml'}:3: unknown key 'optim.momentun'" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("base", "error", "words"),
+    [
+        ("b.yaml", ValueError, "leads back to this file"),
+        ("../b.yaml", FileNotFoundError, "the base of"),
+        ("[a.yaml]", ValueError, "b.yaml:1: base must be the path"),
+    ],
+)
+def test_bad_base(files, base, error, words):
+    folder = files(b=f"base: {base}\n")
+    with pytest.raises(error, match=words):
+        load_config(folder / "b.yaml")

@@ -1,43 +1,40 @@
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
-from typing import get_args, get_type_hints
 
 import pytest
 
-from arcface_plus.config import HeadConfig, RunConfig, load_config
+from arcface_plus.losses.margins.adaface import AdaFace
+from arcface_plus.losses.margins.curricularface import CurricularFace
+from arcface_plus.losses.margins.elasticface import ElasticFace
 from arcface_plus.losses.margins.family import Margin
-from arcface_plus.losses.margins.recipes import (
-    ADAPTIVE,
-    margin_of,
-)
+from arcface_plus.losses.margins.magface import MagFace
+from arcface_plus.losses.margins.mv_softmax import MVSoftmax
+from arcface_plus.losses.margins.uniface import UniFace
+from arcface_plus.losses.settings import HeadConfig
+from arcface_plus.runs.configuration import RunConfig, load_config
+
+KINDS = [MVSoftmax, CurricularFace, MagFace, AdaFace, ElasticFace, UniFace]
 
 
-@pytest.mark.parametrize("kind", ADAPTIVE)
-def test_configuration_has_the_settings_and_defaults_of_the_loss(kind: str) -> None:
-    config = HeadConfig(adaptive={"kind": kind})
-    default = ADAPTIVE[kind]()
-    assert margin_of(config) == default
-    sections = get_type_hints(type(config.adaptive))
-    for field in dataclasses.fields(default):
-        choices = get_type_hints(type(default))[field.name]
-        assert get_args(sections.pop(field.name)) == get_args(choices), field.name
-    assert set(get_type_hints(type(config.adaptive))) - set(sections) == {
-        f.name for f in dataclasses.fields(default)
-    }
+@pytest.mark.parametrize("loss", KINDS)
+def test_every_kind_is_a_setting(loss: type) -> None:
+    default = loss()
+    config = HeadConfig(adaptive={"kind": default.kind})
+    assert config.margin_loss == default
+    assert HeadConfig(**config.model_dump()) == config
+    assert "kind" not in repr(default)
 
 
 def test_fixed_family_and_none() -> None:
-    assert margin_of(HeadConfig()) == Margin()
-    assert margin_of(HeadConfig(margin={"m2": 0.3, "m3": 0.2})) == Margin(m2=0.3, m3=0.2)
-    assert margin_of(HeadConfig(logits="linear")) is None
+    assert HeadConfig().margin_loss == Margin()
+    assert HeadConfig(margin={"m2": 0.3, "m3": 0.2}).margin_loss == Margin(m2=0.3, m3=0.2)
+    assert HeadConfig(logits="linear").margin_loss is None
 
 
 def test_what_does_not_go_together_names_the_key() -> None:
-    config = HeadConfig(adaptive={"kind": "magface", "l_a": 200})
-    with pytest.raises(ValueError, match=r"head\.adaptive: MagFace\.l_a is 200"):
-        margin_of(config)
+    with pytest.raises(ValueError, match=r"adaptive.*\n.*MagFace\.l_a is 200"):
+        HeadConfig(adaptive={"kind": "magface", "l_a": 200})
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,75 @@
+"""The configuration of a whole run: the settings of its parts, and what concerns two at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from pydantic import Field, model_validator
+
+from arcface_plus.data.settings import DataConfig
+from arcface_plus.evaluation.settings import EvaluationConfig
+from arcface_plus.losses.settings import HeadConfig
+from arcface_plus.models.settings import ModelConfig
+from arcface_plus.regularizers.settings import RegularizerConfig
+from arcface_plus.settings import Section, load_section
+from arcface_plus.training.settings import BranchConfig, OptimConfig, ScheduleConfig, TrainConfig
+
+
+class RunConfig(Section):
+    """A whole run."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    output: Path = Path("runs")
+    seed: int = Field(0, ge=0, lt=2**31)
+    data: DataConfig
+    model: ModelConfig = ModelConfig()
+    head: HeadConfig = HeadConfig()
+    regularizer: RegularizerConfig = RegularizerConfig()
+    branch: BranchConfig = BranchConfig()
+    optim: OptimConfig = OptimConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    train: TrainConfig = TrainConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @property
+    def folder(self) -> Path:
+        return self.output / self.name
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RunConfig:
+        if self.schedule.warmup_steps >= self.train.steps:
+            raise ValueError(
+                f"schedule.warmup_steps ({self.schedule.warmup_steps}) must be fewer than "
+                f"train.steps ({self.train.steps}); set --schedule.warmup_steps 0, or train longer"
+            )
+        if self.branch.enabled and self.branch.start_step >= self.train.steps:
+            raise ValueError(
+                f"branch.start_step ({self.branch.start_step}) must be below train.steps "
+                f"({self.train.steps}): the branch would never start"
+            )
+        if self.regularizer.on_output and self.head.mma_weight > 0:
+            raise ValueError(
+                f"regularizer.layers {self.regularizer.layers} and head.mma_weight "
+                f"({self.head.mma_weight}) both penalise the class weights; set head.mma_weight "
+                "to 0, or regularizer.layers to hidden"
+            )
+        if self.optim.nesterov and self.head.sample_rate < 1 and not self.head.sample_dense:
+            raise ValueError(
+                "optim.nesterov does not go with head.sample_rate below 1, whose rows are updated "
+                "one by one; set optim.nesterov to false, or head.sample_dense to true"
+            )
+        return self
+
+    def to_yaml(self) -> str:
+        """Return the resolved configuration as YAML that loads to the same configuration."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a YAML file (and its ``base``), apply ``--a.b value`` overrides, and validate.
+
+    See :func:`arcface_plus.settings.load_section` for overrides and errors.
+    """
+    return load_section(RunConfig, path, overrides)

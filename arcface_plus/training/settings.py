@@ -1,0 +1,110 @@
+"""Settings of the loop: optimizer, learning rate, steps, second branch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from arcface_plus.settings import Positive, Section
+
+
+class OptimConfig(Section):
+    """Stochastic gradient descent."""
+
+    lr: float = Field(0.1, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(5e-4, ge=0)
+    decay: Literal["mxnet", "all", "weights"] = Field(
+        "mxnet", description="which parameters decay: weights and gains; all; weights only"
+    )
+    clip_norm: float | None = Field(None, gt=0, description="largest gradient norm, all parameters")
+    nesterov: bool = Field(False, description="Nesterov's momentum")
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> OptimConfig:
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs a momentum; set optim.momentum above 0")
+        return self
+
+
+class ScheduleConfig(Section):
+    """The learning rate as a function of the optimizer step."""
+
+    kind: Literal["milestones", "polynomial", "cosine"] = "milestones"
+    milestones: tuple[int, ...] = ()
+    gamma: float = Field(0.1, gt=0, le=1)
+    warmup_steps: int = Field(0, ge=0)
+    power: float = Field(2.0, gt=0)
+    final_lr: float = Field(0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _increasing(self) -> ScheduleConfig:
+        increasing = list(self.milestones) == sorted(set(self.milestones))
+        if not increasing or min(self.milestones, default=1) < 1:
+            raise ValueError(f"milestones must be positive and increasing, got {self.milestones}")
+        if self.kind != "milestones" and self.milestones:
+            raise ValueError(f"milestones do nothing with kind: {self.kind}; remove them")
+        return self
+
+
+class TrainConfig(Section):
+    """The loop. Everything counts in optimizer steps and global batches."""
+
+    steps: Positive = 38_000
+    global_batch: int = Field(440, ge=2, description="images an optimizer step, over all ranks")
+    accumulate: Positive = Field(1, description="micro-batches an optimizer step")
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
+        "auto", description="of the convolutions; auto is bf16 where the device has it, else fp32"
+    )
+    channels_last: bool = True
+    freeze_batch_norm: bool = Field(False, description="use and keep the running statistics")
+    sync_batch_norm: bool = Field(False, description="statistics of the global batch (CUDA only)")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    log_every: Positive = 50
+    checkpoint_every: Positive = 1000
+    keep_checkpoints: Positive = 2
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    nonfinite_limit: int = Field(20, ge=0, description="skip: more skipped steps stop the run")
+
+
+class BranchConfig(Section):
+    """A second pass over chosen images, for closeness and diversity (docs/closeness_diversity.md).
+
+    Images are chosen by a score, the running mean of their cosine to their own class.
+    """
+
+    enabled: bool = False
+    closeness_weight: float = Field(0.5, ge=0, description="λ1, of easy images of a class")
+    diversity_weight: float = Field(
+        2.0, ge=0, description="λ2, of hard images and similar other classes"
+    )
+    scale: float = Field(64.0, gt=0, description="s of the diversity loss")
+    start_step: int = Field(0, ge=0, description="plain steps before the first pass")
+    interval: Positive = Field(5, description="steps from one pass to the next")
+    classes: Positive = Field(64, description="K: classes of the batch in a pass")
+    easy: int = Field(7, ge=2, description="NE: easy images of a class")
+    hard: Positive = Field(1, description="NH: hard images of a class")
+    hard_classes: Positive = Field(500, description="NP: most similar other classes of a class")
+    score_momentum: float = Field(0.9, ge=0, lt=1)
+    quantile: float = Field(0.2, gt=0, lt=1, description="share of all scores that are hard")
+    quantile_sample: Positive = Field(100_000, description="at most so many scores tell it")
+    mining: Literal["threshold", "soft"] = Field(
+        "threshold", description="soft: images drawn evenly, weighted by their scores"
+    )
+    softness: float = Field(0.05, gt=0, description="soft: width of the weights' step, in cosine")
+
+    @model_validator(mode="after")
+    def _does_something(self) -> BranchConfig:
+        if self.enabled and not (self.closeness_weight or self.diversity_weight):
+            raise ValueError(
+                "closeness_weight and diversity_weight are both 0: the branch would cost time for "
+                "nothing; set one of them, or enabled to false"
+            )
+        if self.hard_classes < self.classes:
+            # Of NP ≥ K similar classes at most K − 1 are chosen themselves, so that one is left.
+            raise ValueError(
+                f"hard_classes ({self.hard_classes}) must be at least classes ({self.classes}): "
+                "the classes of a pass are no hard classes of it, and others must be left"
+            )
+        return self
