@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+from scipy.optimize import bisect
 
 from arcface_plus.losses.margins.family import Margin
 from arcface_plus.losses.theory.uniform_law import (
@@ -158,16 +159,8 @@ def _least_margin(
         except ValueError:  # the pull never reaches the threshold from here on
             break
         if end <= target:
-            return _bisect(ends_at, before, float(value), target), ""
+            return bisect(lambda v: ends_at(v) - target, before, float(value), xtol=1e-12), ""
         before = float(value)
         if end < end_nearest:
             nearest, end_nearest = before, end
     return nearest, "no value ends as low as the target; this one comes nearest"
-
-
-def _bisect(ends_at: Callable[[float], float], high: float, low: float, target: float) -> float:
-    """Return where ``ends_at`` falls to ``target`` between a value above it and one below."""
-    for _ in range(40):
-        middle = (high + low) / 2
-        high, low = (high, middle) if ends_at(middle) <= target else (middle, low)
-    return low
