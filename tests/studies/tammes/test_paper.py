@@ -33,23 +33,23 @@ REFERENCES = {
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("shape", [(3, 7, 3), (2, 30, 5), (1, 2, 4)])
 def test_values_and_gradients_are_those_of_the_regularizers(name: str, shape: tuple) -> None:
-    weight = np.random.default_rng(0).standard_normal(shape)
+    weight = torch.from_numpy(np.random.default_rng(0).standard_normal(shape))
     value, gradient = loss_function(name)(weight)
     for b in range(shape[0]):
-        one = torch.from_numpy(weight[b].copy()).requires_grad_()
+        one = weight[b].clone().requires_grad_()
         loss = REFERENCES[name](one)
         loss.backward()
-        assert value[b] == pytest.approx(loss.item(), rel=1e-9)
-        np.testing.assert_allclose(gradient[b], one.grad.numpy(), rtol=1e-8, atol=1e-10)
+        assert value[b].item() == pytest.approx(loss.item(), rel=1e-9)
+        torch.testing.assert_close(gradient[b], one.grad, rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_close_points_stay_finite(name: str) -> None:
-    weight = np.random.default_rng(0).standard_normal((1, 6, 3))
+    weight = torch.from_numpy(np.random.default_rng(0).standard_normal((1, 6, 3)))
     weight[0, 1] = weight[0, 0]
     weight[0, 2] = 2 * weight[0, 0] + 1e-9
     value, gradient = loss_function(name)(weight)
-    assert np.isfinite(value).all() and np.isfinite(gradient).all()
+    assert value.isfinite().all() and gradient.isfinite().all()
 
 
 def test_unknown_losses_are_refused() -> None:
