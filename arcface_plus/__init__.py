@@ -30,6 +30,7 @@ _HOMES = {
     "solve_tammes": "arcface_plus.studies.tammes.solve",
     "load_config": "arcface_plus.runs.configuration",
     "RunConfig": "arcface_plus.runs.configuration",
+    "train": "arcface_plus.runs.train",
 }
 
 __all__ = ["__version__", *_HOMES]
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from arcface_plus.regularizers.nearest.search import nearest_neighbors as nearest_neighbors
     from arcface_plus.runs.configuration import RunConfig as RunConfig
     from arcface_plus.runs.configuration import load_config as load_config
+    from arcface_plus.runs.train import train as train
     from arcface_plus.studies.tammes.solve import solve_tammes as solve_tammes
 
 

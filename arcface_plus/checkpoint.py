@@ -15,13 +15,13 @@ import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard
 
 from arcface_plus.distributed import World, barrier, broadcast_object, gather_objects
@@ -30,21 +30,35 @@ _NAME = re.compile(r"^step-(\d{8,})$")
 FORMAT = 1
 
 
-def class_shard(local: Tensor, rows: int, mesh: DeviceMesh) -> DTensor:
-    """Return a view of this rank's rows as part of a (rows, …) tensor cut over all ranks.
+class ClassRows(NamedTuple):
+    """This rank's rows of a (``total``, …) tensor that ``shard_bounds`` cuts over all ranks."""
 
-    The cut must be that of ``shard_bounds``. Values written into the view reach ``local``.
+    local: Tensor
+    total: int
+
+
+Stored = Tensor | ClassRows  # plain tensors are equal on all ranks
+
+
+class Part:
+    """What gives its state to a checkpoint and takes it back; overrides what it has.
+
+    Names are unique among the parts of a run. An ``optional`` part that a checkpoint does not hold
+    stays as it is.
     """
-    shape = torch.Size((rows, *local.shape[1:]))
-    stride = torch.empty(shape, device="meta").stride()
-    return DTensor.from_local(
-        local.detach(), mesh, [Shard(0)], run_check=False, shape=shape, stride=stride
-    )
 
+    optional: ClassVar[bool] = False
 
-def local_rows(tensor: Tensor) -> Tensor:
-    """Return this rank's rows of a ``class_shard``, sharing memory; other tensors as they are."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    def tensors(self) -> dict[str, Stored]:
+        """Return the tensors by name; loading writes into them."""
+        return {}
+
+    def numbers(self) -> dict[str, Any]:
+        """Return everything else by name, JSON-able."""
+        return {}
+
+    def restore(self, tensors: Mapping[str, Stored], numbers: Mapping[str, Any]) -> None:
+        """Take up ``tensors``, which hold what was saved, and what is needed of ``numbers``."""
 
 
 class Checkpoints:
@@ -52,7 +66,7 @@ class Checkpoints:
 
     def __init__(self, folder: str | Path, world: World, *, keep: int = 2) -> None:
         self.folder, self.world, self.keep = Path(folder), world, keep
-        self.mesh = init_device_mesh(world.device.type, (world.size,))
+        self._mesh = init_device_mesh(world.device.type, (world.size,))
 
     def path(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}"
@@ -66,8 +80,8 @@ class Checkpoints:
         )
         return sorted(int(m.group(1)) for m in found if m)
 
-    def save(self, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> Path:
-        """Write a snapshot of ``tensors`` (plain ones equal on all ranks, or class shards).
+    def save(self, step: int, tensors: Mapping[str, Stored], state: Mapping[str, Any]) -> Path:
+        """Write a snapshot of ``tensors``.
 
         ``state`` must be JSON-able. Called by all ranks together; older snapshots beyond ``keep``
         are removed once the new one is whole. Raises OSError where it cannot be written.
@@ -81,7 +95,7 @@ class Checkpoints:
             aside.mkdir()
         barrier(world.control)
         try:
-            dcp.save(dict(tensors), checkpoint_id=str(aside), process_group=world.control)
+            dcp.save(self._whole(tensors), checkpoint_id=str(aside), process_group=world.control)
         except CheckpointException as error:  # derives from BaseException
             raise OSError(f"checkpoint {final} could not be written: {error}") from error
         mine = {p.name: _fingerprint(p) for p in aside.glob(f"__{world.rank}_*")}
@@ -104,7 +118,7 @@ class Checkpoints:
         barrier(world.control)
         return final
 
-    def load(self, path: Path, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    def load(self, path: Path, tensors: Mapping[str, Stored]) -> dict[str, Any]:
         """Fill ``tensors`` in place from the snapshot ``path`` and return its state.
 
         Works at any world size. Every file is checked against the manifest first. Raises ValueError
@@ -116,7 +130,8 @@ class Checkpoints:
             raise ValueError(problem)
         reader = dcp.FileSystemReader(path)
         known = reader.read_metadata().state_dict_metadata
-        for name, tensor in tensors.items():
+        whole = self._whole(tensors)
+        for name, tensor in whole.items():
             stored = getattr(known.get(name), "size", None)
             if stored is None or tuple(stored) != tuple(tensor.shape):
                 raise ValueError(
@@ -125,10 +140,28 @@ class Checkpoints:
                     f"needs {tuple(tensor.shape)}; resume with the run's own configuration."
                 )
         try:
-            dcp.load(tensors, storage_reader=reader, process_group=self.world.control)
+            dcp.load(whole, storage_reader=reader, process_group=self.world.control)
         except CheckpointException as error:
             raise ValueError(f"checkpoint {path} could not be read: {error}") from error
         return json.loads((path / "state.json").read_text())
+
+    def _whole(self, tensors: Mapping[str, Stored]) -> dict[str, Tensor]:
+        """Return ``tensors`` as DCP takes them; class rows as views of parts of whole tensors."""
+        whole: dict[str, Tensor] = {}
+        for name, tensor in tensors.items():
+            if isinstance(tensor, ClassRows):
+                shape = torch.Size((tensor.total, *tensor.local.shape[1:]))
+                stride = torch.empty(shape, device="meta").stride()
+                tensor = DTensor.from_local(
+                    tensor.local.detach(),
+                    self._mesh,
+                    [Shard(0)],
+                    run_check=False,
+                    shape=shape,
+                    stride=stride,
+                )
+            whole[name] = tensor
+        return whole
 
     def stored_names(self, path: Path) -> set[str]:
         return set(dcp.FileSystemReader(path).read_metadata().state_dict_metadata)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from arcface_plus.checkpoint import Checkpoints, class_shard
+from arcface_plus.checkpoint import Checkpoints, ClassRows, Stored
 from arcface_plus.distributed import World, start_world
 
 
@@ -16,12 +16,12 @@ def world():
         yield world
 
 
-def contents(store: Checkpoints, factor: float = 1.0) -> dict[str, torch.Tensor]:
+def contents(store: Checkpoints, factor: float = 1.0) -> dict[str, Stored]:
     return {
         "plain": torch.arange(6.0) * factor,
         "half": torch.ones(3, dtype=torch.bfloat16) * factor,
         "bytes": torch.arange(5, dtype=torch.uint8),
-        "rows": class_shard(torch.arange(14.0).view(7, 2) * factor, 7, store.mesh),
+        "rows": ClassRows(torch.arange(14.0).view(7, 2) * factor, 7),
     }
 
 
@@ -34,7 +34,7 @@ def test_round_trip(tmp_path: Path, world: World) -> None:
     assert (state["step"], state["lr"]) == (12, 0.1)
     for name in ("plain", "half", "bytes"):
         assert torch.equal(loaded[name], saved[name])
-    assert torch.equal(loaded["rows"].to_local(), saved["rows"].to_local())
+    assert torch.equal(loaded["rows"].local, saved["rows"].local)
 
 
 def test_keeps_the_newest_and_replaces_a_step(tmp_path: Path, world: World) -> None:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from arcface_plus import load_config
-from arcface_plus.cli.train import train
 from arcface_plus.data.images import encode_jpeg
+from arcface_plus.runs.train import train
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "classification"
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))

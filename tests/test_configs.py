@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from arcface_plus import load_config, load_model
-from arcface_plus.cli.train import train
 from arcface_plus.data.images import encode_jpeg
 from arcface_plus.data.pairs.sets import save_pairs_bin
 from arcface_plus.data.records.reader import RecordWriter
+from arcface_plus.runs.train import train
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 CASIA = sorted(path.name for path in CONFIGS.glob("casia_*.yaml"))

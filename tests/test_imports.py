@@ -32,7 +32,7 @@ ROOTS = {"__init__.py", "__main__.py"}
 MAY_USE_TORCH_DISTRIBUTED = {
     "distributed.py",
     "checkpoint.py",
-    "training/trainer.py",
+    "training/state.py",
     "cli/info.py",
 }
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from arcface_plus import RecordReader, load_pairs
-from arcface_plus.cli.train import train
+from arcface_plus.runs.train import train
 
 CONFIG = """
 name: celeba299

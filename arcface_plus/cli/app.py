@@ -57,7 +57,7 @@ def train_command(
     ] = False,
 ) -> None:
     """Train, verify and save a model; also under torchrun as tools/train.py."""
-    from arcface_plus.cli.train import train
+    from arcface_plus.runs.train import train
 
     train(config, context.args, resume=resume, overwrite=overwrite)
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from arcface_plus.data.sources.orl import orl_folder
-from arcface_plus.training.run_folder import environment
+from arcface_plus.runs.folder import environment
 
 # What an extra brings: extra -> a module of it.
 _EXTRAS = {

@@ -87,7 +87,7 @@ def write_report_page(path: Path, entries: Sequence[Entry]) -> None:
         ReportSection,
         write_report,
     )
-    from arcface_plus.training.run_folder import environment
+    from arcface_plus.runs.folder import environment
 
     sections = [
         ReportSection(

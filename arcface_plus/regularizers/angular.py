@@ -15,10 +15,10 @@ import contextlib
 import math
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from arcface_plus.randomness import layer_row_generator
 from arcface_plus.regularizers.layers.choice import choose_layers
 from arcface_plus.regularizers.layers.finding import Layer
 from arcface_plus.regularizers.mma import nearest_angles
@@ -121,7 +121,7 @@ class AngularRegularizer:
             return total
         for index, layer in enumerate(self._layers):
             if not layer.is_frozen:
-                total = total + self._loss(layer, (self.seed, step, index)).to(total.device)
+                total = total + self._loss(layer, step, index).to(total.device)
         return total * self.weight
 
     def minimum_angles(self) -> dict[str, float]:
@@ -136,12 +136,10 @@ class AngularRegularizer:
             angles[layer.name] = math.degrees(min(float(angle) for angle in smallest))
         return angles
 
-    def _loss(self, layer: Layer, key: tuple[int, int, int]) -> Tensor:
+    def _loss(self, layer: Layer, step: int, index: int) -> Tensor:
         generator = None
         if self.penalty.is_random:
-            # torch keeps 32 bits of a seed: mix the key into them rather than shift.
-            mixed = np.random.SeedSequence(key).generate_state(1)
-            generator = torch.Generator().manual_seed(int(mixed[0]))
+            generator = layer_row_generator(self.seed, step, index)
         with _naming(layer):
             sets = layer.row_sets()
             losses = [self.penalty(rows, generator=generator) for rows in sets]

@@ -6,11 +6,13 @@ the counters at log steps and then follows the policy.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from arcface_plus.checkpoint import Part, Stored
 from arcface_plus.training.settings import TrainConfig
 
 
@@ -18,7 +20,7 @@ class NonFiniteError(ArithmeticError):
     """Training met a loss or gradient that is not finite and was told to stop."""
 
 
-class FiniteGuard:
+class FiniteGuard(Part):
     """Counts steps with a non-finite loss or gradient; their updates are skipped on the device.
 
     In fp16 an overflowing gradient with a finite loss is the scaler's daily business: it is skipped
@@ -70,6 +72,12 @@ class FiniteGuard:
 
     def skipped(self) -> int:
         return int(self.counters[2])
+
+    def numbers(self) -> dict[str, Any]:
+        return {"skipped_steps": self.counters.tolist()}
+
+    def restore(self, tensors: Mapping[str, Stored], numbers: Mapping[str, Any]) -> None:
+        self.counters.copy_(torch.tensor(numbers["skipped_steps"]))
 
 
 class BatchNormRestorer:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from arcface_plus.distributed import all_gather_rows, rank, shard_bounds, world_size
 from arcface_plus.losses.head.classifier import ClassifierHead
+from arcface_plus.randomness import output_row_generator
 from arcface_plus.regularizers.angular import AngularRegularizer
 from arcface_plus.regularizers.penalty import AngularPenalty
 from arcface_plus.regularizers.settings import RegularizerConfig
 
-_OUTPUT_DRAWS = 0x0C1A55  # keeps the draws of the class weights apart from those of layers
 CLASSIFIER = "classifier"  # what the class weights are called beside the net's layers
 
 
@@ -53,9 +52,7 @@ class RunRegularizer:
         if self.layers is not None:
             parts.append(self.layers(step))
         if self.on_classes:
-            # torch keeps 32 bits of a seed: mix all that names this draw into them.
-            mixed = np.random.SeedSequence([self.seed, step, _OUTPUT_DRAWS]).generate_state(1)
-            generator = torch.Generator().manual_seed(int(mixed[0]))
+            generator = output_row_generator(self.seed, step)
             value = self.penalty(all_class_weights(self.head), generator=generator)
             parts.append(self.config.weight * value)
         return torch.stack(parts).sum()

@@ -20,9 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from arcface_plus.checkpoint import Part, Stored
 from arcface_plus.data.batches import score_sampling
 from arcface_plus.data.batches.chosen_images import ChosenImages
 from arcface_plus.data.batches.loader import Batch
+from arcface_plus.data.settings import DataConfig
 from arcface_plus.data.sources.image_source import ImageSource
 from arcface_plus.distributed import (
     World,
@@ -39,8 +41,9 @@ from arcface_plus.losses.closeness.similar_classes import (
 )
 from arcface_plus.losses.head.classifier import ClassifierHead
 from arcface_plus.losses.head.output import HeadOutput
-from arcface_plus.runs.configuration import RunConfig
+from arcface_plus.randomness import branch_generator
 from arcface_plus.training.image_scores import ImageScores, order_of_outputs
+from arcface_plus.training.settings import BranchConfig, TrainConfig
 
 _MEASURED = ("closeness", "diversity", "hard_classes", "score_threshold")
 
@@ -60,7 +63,7 @@ class Pass(NamedTuple):
     threshold: float
 
 
-class SecondBranch:
+class SecondBranch(Part):
     """Keeps the scores of ``source``'s images, chooses those of a pass, computes its loss.
 
     A step calls ``begin``; where that says so, ``keep`` with the embeddings of the batch and, after
@@ -69,19 +72,27 @@ class SecondBranch:
     """
 
     def __init__(
-        self, config: RunConfig, world: World, *, source: ImageSource, head: ClassifierHead
+        self,
+        config: BranchConfig,
+        world: World,
+        *,
+        source: ImageSource,
+        head: ClassifierHead,
+        data: DataConfig,
+        train: TrainConfig,
+        seed: int,
     ) -> None:
-        self.config, self.world, self.head = config.branch, world, head
-        self.seed, self.device = config.seed, world.device
+        self.config, self.world, self.head = config, world, head
+        self.seed, self.device = seed, world.device
         self._check(head.num_classes)
         self.members = score_sampling.ClassMembers(source.labels)
-        self.chosen = ChosenImages(source, config.data, self.members, config.seed)
-        self.scores = ImageScores(len(source), config.branch.score_momentum, world.device)
-        batch, ranks = config.train.global_batch, world.size
+        self.chosen = ChosenImages(source, data, self.members, seed)
+        self.scores = ImageScores(len(source), config.score_momentum, world.device)
+        batch, ranks = train.global_batch, world.size
         parts = [contiguous_part(batch, r, ranks) for r in range(ranks)]
         self.sizes = [hi - lo for lo, hi in parts]
         self.lo, self.hi = parts[world.rank]
-        self._order = order_of_outputs(self.sizes, config.train.accumulate).to(world.device)
+        self._order = order_of_outputs(self.sizes, train.accumulate).to(world.device)
         self.indices = torch.empty(0, dtype=torch.int64)
         self.pass_: Pass | None = None
         self._embeddings: list[Tensor] = []
@@ -198,6 +209,10 @@ class SecondBranch:
         self._sums.zero_()
         return dict(zip(_MEASURED, (s / count for s in sums), strict=True)) if count else {}
 
+    def tensors(self) -> dict[str, Stored]:
+        """Return the scores, which a checkpoint must hold."""
+        return {"branch.scores": self.scores.values}
+
     # -- how -------------------------------------------------------------------------------------
 
     def _part(self, rank: int) -> tuple[int, int]:
@@ -206,7 +221,7 @@ class SecondBranch:
 
     def _choose(self, step: int) -> Pass:
         wanted = self.config
-        generator = score_sampling.draw_generator(self.seed, step)
+        generator = branch_generator(self.seed, step)
         labels = self.members.labels[self.indices.cpu().numpy()]
         classes, rows = score_sampling.choose_classes(labels, wanted.classes, generator)
         self._check_share(len(classes))

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from arcface_plus.runs.build import build
 from torch import Tensor
 from torch.nn import functional as F
 
 from arcface_plus.checkpoint import Checkpoints
-from arcface_plus.cli.train import build
 from arcface_plus.data.batches.augmentation import augment
 from arcface_plus.data.batches.loader import (
     Batch,
@@ -19,18 +19,19 @@ from arcface_plus.data.batches.loader import (
 )
 from arcface_plus.data.batches.order import (
     OrderedSteps,
-    keyed_generator,
 )
-from arcface_plus.data.batches.score_sampling import image_generator
 from arcface_plus.data.sources.synthetic import SyntheticFaces
 from arcface_plus.distributed import World, rank, world_size
 from arcface_plus.losses.margins.family import (
     Margin,
     margin_logits,
 )
+from arcface_plus.randomness import augmentation_generator, branch_augmentation_generator
 from arcface_plus.runs.configuration import RunConfig
 from arcface_plus.training.monitor import Monitor
+from arcface_plus.training.quarantine import Quarantine
 from arcface_plus.training.second_branch import SecondBranch
+from arcface_plus.training.state import RunState
 from arcface_plus.training.trainer import Trainer
 
 SEED = 5
@@ -122,15 +123,21 @@ def make_trainer(config: RunConfig) -> Recorder:
         rank=world.rank,
         size=world.size,
     )
+    train = config.train
+    branch = NotingBranch(
+        config.branch, world, source=source, head=head, data=data, train=train, seed=SEED
+    )
+    loader = TrainLoader(source, data, steps)
+    quarantine = Quarantine(config.folder, world.rank, data.quarantine_limit, source.describe)
     trainer = Recorder(
-        config,
-        world,
-        model=model,
-        head=head,
-        loader=TrainLoader(source, data, steps),
-        monitor=Monitor(config.folder, total_steps=config.train.steps, enabled=False),
+        RunState(model, head, world, optim=config.optim, train=train, branch=branch),
+        train=train,
+        optim=config.optim,
+        schedule=config.schedule,
+        loader=loader,
+        monitor=Monitor(config.folder, total_steps=train.steps, enabled=False),
         checkpoints=Checkpoints(config.folder / "checkpoints", world),
-        branch=NotingBranch(config, world, source=source, head=head),
+        quarantine=quarantine,
     )
     trainer.seen = []
     trainer.branch.scores.values.copy_(first_scores(len(source)))
@@ -153,7 +160,7 @@ def branch_steps(rank_: int, cases: list[dict], folder: Path) -> list[dict]:
             trainer.quarantine.record(batch)
             trainer.train_step(batch)
             trainer.seen[-1] |= {"batch": trainer.branch.indices.tolist()}
-            trainer.step += 1
+            trainer.state.step += 1
         results.append({
             "steps": trainer.seen,
             "scores": trainer.branch.scores.values.clone(),
@@ -185,7 +192,7 @@ def dense_first_step(case: dict, folder: Path, seen: dict) -> dict:
     net = copy.deepcopy(trainer.model).double()
     weight = trainer.head.weight.detach().double().requires_grad_()
     batch = np.array(seen["batch"])
-    draws = [keyed_generator(SEED, 0, sample=int(i)) for i in batch]
+    draws = [augmentation_generator(SEED, 0, int(i)) for i in batch]
     x = embed(net, config, source, batch, draws)
     labels = torch.from_numpy(source.labels[batch])
     unit = F.normalize(weight, dim=1)
@@ -196,7 +203,7 @@ def dense_first_step(case: dict, folder: Path, seen: dict) -> dict:
 
     indices = np.array(seen["read"]).reshape(len(seen["classes"]), -1)
     flat = indices.reshape(-1)
-    draws = [image_generator(SEED, 0, int(i), slot) for slot, i in enumerate(flat)]
+    draws = [branch_augmentation_generator(SEED, 0, int(i), slot) for slot, i in enumerate(flat)]
     z = F.normalize(embed(net, config, source, flat, draws), dim=1).view(*indices.shape, -1)
     soft = seen["easiness"]
     easy = torch.ones(indices.shape) if soft is None else torch.from_numpy(soft)

@@ -6,7 +6,7 @@ import os
 
 import torch.distributed as dist
 
-from arcface_plus.cli.train import train
+from arcface_plus.runs.train import train
 
 
 def train_jobs(rank: int, jobs: list[dict]) -> None:

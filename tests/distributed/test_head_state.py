@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from ranks_training import train_jobs
 
-from arcface_plus.cli.train import train
+from arcface_plus.runs.train import train
 
 CONFIG = """
 name: whole

@@ -12,7 +12,7 @@ import torch
 from ranks_training import train_jobs
 
 from arcface_plus import load_model
-from arcface_plus.cli.train import train
+from arcface_plus.runs.train import train
 
 CONFIG = """
 name: tiny

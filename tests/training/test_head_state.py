@@ -11,9 +11,9 @@ import torch
 
 from arcface_plus import load_model
 from arcface_plus.checkpoint import Checkpoints
-from arcface_plus.cli.train import train
 from arcface_plus.distributed import start_world
 from arcface_plus.runs.configuration import load_config
+from arcface_plus.runs.train import train
 
 CONFIG = """
 name: whole

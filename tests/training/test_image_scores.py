@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from arcface_plus.data.batches.score_sampling import draw_generator
+from arcface_plus.randomness import branch_generator
 from arcface_plus.training.image_scores import ImageScores, order_of_outputs
 
 CPU = torch.device("cpu")
@@ -41,7 +41,7 @@ def test_quantile_and_scores_of_members() -> None:
     scores = ImageScores(10, 0.9, CPU)
     scores.values.copy_(torch.tensor([9, 3, 1, 0, 5, 8, 2, 7, 6, 4]) / 10)
     members = [np.array([1, 4]), np.array([9])]
-    read, threshold = scores.read(members, 0.2, 100_000, draw_generator(0, 0))
+    read, threshold = scores.read(members, 0.2, 100_000, branch_generator(0, 0))
     assert [r.tolist() for r in read] == [pytest.approx([0.3, 0.5]), pytest.approx([0.4])]
     assert threshold == pytest.approx(0.2), "two of ten lie below it"
 
@@ -49,9 +49,9 @@ def test_quantile_and_scores_of_members() -> None:
 def test_quantile_of_a_sample_comes_near() -> None:
     scores = ImageScores(50_000, 0.9, CPU)
     scores.values.copy_(torch.rand(50_000, generator=torch.Generator().manual_seed(0)))
-    _, threshold = scores.read([np.array([0])], 0.2, 10_000, draw_generator(0, 0))
+    _, threshold = scores.read([np.array([0])], 0.2, 10_000, branch_generator(0, 0))
     assert threshold == pytest.approx(0.2, abs=0.015)
-    _, again = scores.read([np.array([0])], 0.2, 10_000, draw_generator(0, 0))
+    _, again = scores.read([np.array([0])], 0.2, 10_000, branch_generator(0, 0))
     assert threshold == again
 
 

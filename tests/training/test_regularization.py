@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from arcface_plus.cli.train import train
 from arcface_plus.losses.head.classifier import ClassifierHead
 from arcface_plus.models import build_model, load_model
 from arcface_plus.regularizers.mma import mma_loss
 from arcface_plus.regularizers.orthogonal import orthogonal_loss
 from arcface_plus.regularizers.settings import RegularizerConfig
 from arcface_plus.runs.configuration import load_config
+from arcface_plus.runs.train import train
 from arcface_plus.training.regularization import RunRegularizer, head_mma_weight
 
 
@@ -104,7 +104,8 @@ def test_is_added_once_a_step_whatever_the_micro_batches(tiny: Path, accumulate:
     first = losses(folder)[0]
     assert first["loss"] == pytest.approx(first["classification"] + first["regularizer"], rel=1e-6)
     config = load_config(tiny, words)
-    from arcface_plus.cli.train import build
+    from arcface_plus.runs.build import build
+
     from arcface_plus.distributed import start_world
 
     with start_world("cpu") as world:

@@ -12,10 +12,10 @@ import torch
 from torch.distributed.checkpoint import FileSystemReader, load
 
 from arcface_plus import load_config, load_model
-from arcface_plus.cli.train import train
 from arcface_plus.data.sources.synthetic import SyntheticFaces
 from arcface_plus.distributed import World
 from arcface_plus.losses.head.classifier import ClassifierHead
+from arcface_plus.runs.train import train
 from arcface_plus.training.second_branch import SecondBranch
 
 BRANCH = ["--branch.enabled", "true", "--branch.interval", "2", "--branch.classes", "4",
@@ -148,9 +148,15 @@ def test_refusals(tiny: Path, change: list[str], message: str) -> None:
 def test_a_pass_that_gives_a_process_no_batch_is_refused(tiny: Path) -> None:
     config = load_config(tiny, [*BRANCH, "--branch.classes", "2", "--branch.easy", "2"])
     source, head = SyntheticFaces(13, 6, size=32), ClassifierHead(13, 16, None)
-    SecondBranch(config, World(0, 3, torch.device("cpu")), source=source, head=head)
+
+    def of(ranks: int) -> SecondBranch:
+        world = World(0, ranks, torch.device("cpu"))
+        parts = {"data": config.data, "train": config.train, "seed": config.seed}
+        return SecondBranch(config.branch, world, source=source, head=head, **parts)
+
+    of(3)
     with pytest.raises(ValueError, match="6 images of 2 classes over 4 processes"):
-        SecondBranch(config, World(0, 4, torch.device("cpu")), source=source, head=head)
+        of(4)
 
 
 def test_a_branch_cannot_be_changed_or_added_on_the_way(tiny: Path) -> None:

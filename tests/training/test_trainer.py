@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from arcface_plus import load_model
-from arcface_plus.cli.train import train
 from arcface_plus.data.pairs.sets import save_pairs_bin
 from arcface_plus.runs.configuration import load_config
+from arcface_plus.runs.folder import check_resumable
+from arcface_plus.runs.train import train
 from arcface_plus.training.guard import NonFiniteError
-from arcface_plus.training.snapshot import check_resumable
 
 
 def lines(folder: Path, kind: str = "train") -> list[dict]:

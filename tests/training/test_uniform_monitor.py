@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from arcface_plus.cli.train import train
 from arcface_plus.losses.head.classifier import ClassifierHead
 from arcface_plus.losses.margins.adaface import AdaFace
 from arcface_plus.losses.margins.base import MarginLoss
@@ -17,6 +16,7 @@ from arcface_plus.losses.theory.uniform_prediction import (
     own_gradient,
     termination_angle,
 )
+from arcface_plus.runs.train import train
 from arcface_plus.training import uniform_monitor
 from arcface_plus.training.uniform_monitor import margin_warnings, uniform_figures
 

@@ -11,7 +11,7 @@ import statistics
 import time
 from pathlib import Path
 
-from arcface_plus.cli.train import train
+from arcface_plus.runs.train import train
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs" / "quickstart.yaml"
 ROWS = {

@@ -13,13 +13,13 @@ from arcface_plus.data.batches.loader import Batch
 from arcface_plus.data.batches.order import SPARES
 from arcface_plus.data.batches.score_sampling import (
     ClassMembers,
-    image_generator,
 )
 from arcface_plus.data.settings import DataConfig
 from arcface_plus.data.sources.image_source import (
     ImageSource,
     fit_square,
 )
+from arcface_plus.randomness import branch_augmentation_generator
 
 # An image as it is trained on, the index of what was read, and what could not be read.
 _Read = tuple[np.ndarray, int, list[tuple[int, str]]]
@@ -86,7 +86,7 @@ class ChosenImages:
                     ) from error
                 bad.append((index, str(error)))
                 continue
-            generator = image_generator(self.seed, step, index, slot)
+            generator = branch_augmentation_generator(self.seed, step, index, slot)
             return augment(image, self.config.augment, generator), index, bad
         raise ValueError(
             f"step {step}: none of {len(bad)} images of one class can be read; the last reason "

@@ -20,13 +20,13 @@ from arcface_plus.data.batches.order import (
     SPARES,
     BatchPlan,
     OrderedSteps,
-    keyed_generator,
 )
 from arcface_plus.data.settings import AugmentConfig, DataConfig
 from arcface_plus.data.sources.image_source import (
     ImageSource,
     fit_square,
 )
+from arcface_plus.randomness import augmentation_generator
 
 
 @dataclass
@@ -109,7 +109,7 @@ class _PlannedBatches(Dataset["Batch | _Stop"]):
                     ) from error
                 bad[index] = str(error)
                 continue
-            generator = keyed_generator(self.seed, plan.epoch, sample=index)
+            generator = augmentation_generator(self.seed, plan.epoch, index)
             images[position], labels[position] = augment(image, self.augment, generator), label
             return index
         raise ValueError(

@@ -12,20 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from arcface_plus.distributed import contiguous_part
+from arcface_plus.randomness import epoch_generator
 
-# Separates the streams drawn from one seed, in the key's top byte: a permutation never shares
-# numbers with augmentation, nor either with the class weights, whose keys are (seed, block).
-_ORDER, _SAMPLE = 1 << 56, 2 << 56
 # How many successors of an image may stand in for it where it cannot be read.
 SPARES = 64
-
-
-def keyed_generator(seed: int, epoch: int, *, sample: int | None = None) -> np.random.Generator:
-    """Return the generator of (seed, epoch) or (seed, epoch, sample): same bits everywhere."""
-    stream = _ORDER if sample is None else _SAMPLE
-    key = np.array([seed, stream | epoch], dtype=np.uint64)
-    counter = np.array([0, 0, sample or 0, 0], dtype=np.uint64)
-    return np.random.Generator(np.random.Philox(key=key, counter=counter))
 
 
 def epoch_order(num_samples: int, seed: int, epoch: int) -> np.ndarray:
@@ -33,7 +23,7 @@ def epoch_order(num_samples: int, seed: int, epoch: int) -> np.ndarray:
     if not 0 < num_samples < 2**32:
         raise ValueError(f"an epoch has 1 to 2**32 − 1 samples, got {num_samples}.")
     order = np.arange(num_samples, dtype=np.uint32)
-    keyed_generator(seed, epoch).shuffle(order)
+    epoch_generator(seed, epoch).shuffle(order)
     return order
 
 

@@ -13,26 +13,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# Streams of their own beside those of order.py, which are 1 and 2 in the key's top byte.
-_DRAW, _IMAGE = 3 << 56, 4 << 56
 # How much a bound gives way at a time where too few images lie between the bounds.
 _WIDENING = 0.05
-
-
-def draw_generator(seed: int, step: int) -> np.random.Generator:
-    """Return the generator of what is chosen at (seed, step): same bits everywhere."""
-    key = np.array([seed, _DRAW | step], dtype=np.uint64)
-    return np.random.Generator(np.random.Philox(key=key))
-
-
-def image_generator(seed: int, step: int, sample: int, slot: int) -> np.random.Generator:
-    """Return the generator of how image ``sample`` is changed as number ``slot`` of the pass.
-
-    With the slot in the key, an image that is there twice is not there twice in the same form.
-    """
-    key = np.array([seed, _IMAGE | step], dtype=np.uint64)
-    counter = np.array([0, 0, sample, slot], dtype=np.uint64)
-    return np.random.Generator(np.random.Philox(key=key, counter=counter))
 
 
 class ClassMembers:

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from arcface_plus.randomness import class_weight_generator
+
 BLOCK = 1024
 
 
@@ -18,8 +20,7 @@ def initial_class_weights(seed: int, lo: int, hi: int, dim: int, *, std: float =
     weight = np.empty((hi - lo, dim), dtype=np.float32)
     rows = np.empty((BLOCK, dim), dtype=np.float32)
     for block in range(lo // BLOCK, -(-hi // BLOCK)):
-        key = np.array([seed, block], dtype=np.uint64)
-        np.random.Generator(np.random.Philox(key=key)).standard_normal(dtype=np.float32, out=rows)
+        class_weight_generator(seed, block).standard_normal(dtype=np.float32, out=rows)
         first, last = max(lo, block * BLOCK), min(hi, (block + 1) * BLOCK)
         weight[first - lo : last - lo] = rows[first - block * BLOCK : last - block * BLOCK]
     return torch.from_numpy(weight).mul_(std)

@@ -23,11 +23,11 @@ from arcface_plus.losses.margins.family import (
     check_extension,
     margin_cosine,
 )
+from arcface_plus.randomness import margin_generator
 from arcface_plus.settings import STRICT, NotNegative, PositiveNumber
 
 Base = Literal["arc", "cos"]
 Order = Literal["drawn", "rank", "argsort"]
-_STREAM = 0xE1A5  # keeps these draws apart from others of the same seed
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -80,9 +80,8 @@ def normal_draws(seed: int, step: int, positions: np.ndarray) -> np.ndarray:
 
     NumPy's Philox keyed by (seed, step): sample k of a step has the same number at any world size.
     """
-    key = np.array([seed ^ (_STREAM << 32), step], dtype=np.uint64)
     count = int(positions.max(initial=-1)) + 1
-    drawn = np.random.Generator(np.random.Philox(key=key)).standard_normal(count, dtype=np.float32)
+    drawn = margin_generator(seed, step).standard_normal(count, dtype=np.float32)
     return drawn[positions]
 
 

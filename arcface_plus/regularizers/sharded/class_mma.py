@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from arcface_plus.distributed import Group, all_gather_rows, rank, shard_bounds, world_size
+from arcface_plus.randomness import mma_row_generator
 from arcface_plus.regularizers.mma import MMATerms, attach_gradient, pick_rows
 from arcface_plus.regularizers.nearest.cache import NeighbourCache
 from arcface_plus.regularizers.sharded.mma import sharded_mma_value_and_gradient
@@ -66,9 +66,7 @@ class ClassMMA:
         """Return value, gradient, angles and neighbours outside autograd."""
         generator = None
         if self.samples:
-            # torch keeps 32 bits of a seed: mix (seed, step) into them rather than shift.
-            mixed = np.random.SeedSequence([self.seed, step]).generate_state(1)
-            generator = torch.Generator().manual_seed(int(mixed[0]))
+            generator = mma_row_generator(self.seed, step)
         return sharded_mma_value_and_gradient(
             weight.detach(),
             group=self.group,

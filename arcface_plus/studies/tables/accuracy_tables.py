@@ -8,15 +8,10 @@ from pathlib import Path
 from statistics import mean
 from typing import Any, NamedTuple
 
+from arcface_plus.runs.results import read_measured
 from arcface_plus.studies.tables.accuracy_figures import draw_angles, draw_sweep
 from arcface_plus.studies.tables.accuracy_rows import LAMBDAS, TABLES
-from arcface_plus.studies.tables.runs import (
-    Row,
-    read_measured,
-    run_name,
-    runs_of_rows,
-    train_unfinished,
-)
+from arcface_plus.studies.tables.runs import Row, run_name, runs_of_rows, train_unfinished
 from arcface_plus.studies.tables.table import (
     Summary,
     cell,

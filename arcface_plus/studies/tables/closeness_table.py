@@ -11,12 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from arcface_plus.studies.tables.runs import (
-    VERIFICATION,
-    Run,
-    read_verification,
-    train_unfinished,
-)
+from arcface_plus.runs.results import VERIFICATION, read_verification
+from arcface_plus.studies.tables.runs import Run, train_unfinished
 from arcface_plus.studies.tables.table import cell, markdown, write_table
 
 CONFIG = "ms1mv2_10k_r18_closeness"

@@ -12,14 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from arcface_plus.studies.tables.runs import (
-    VERIFICATION,
-    Row,
-    read_verification,
-    run_name,
-    runs_of_rows,
-    train_unfinished,
-)
+from arcface_plus.runs.results import VERIFICATION, read_verification
+from arcface_plus.studies.tables.runs import Row, run_name, runs_of_rows, train_unfinished
 from arcface_plus.studies.tables.table import Summary, markdown, summarize, write_table
 
 CONFIG = "celeba299_iresnet18"

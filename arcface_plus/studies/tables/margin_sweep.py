@@ -13,12 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from arcface_plus.studies.tables.runs import (
-    VERIFICATION,
-    Run,
-    read_verification,
-    train_unfinished,
-)
+from arcface_plus.runs.results import VERIFICATION, read_verification
+from arcface_plus.studies.tables.runs import Run, train_unfinished
 from arcface_plus.studies.tables.table import cell, markdown, write_table
 
 # Series -> (swept setting, whether the paper has WC-ReLU on, {value: MegaFace identification, %}).

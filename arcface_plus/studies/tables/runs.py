@@ -1,16 +1,13 @@
-"""The runs behind a table: which there are, training those that are missing, what they measured."""
+"""The runs behind a table: which there are, and training those that are missing."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-if TYPE_CHECKING:
-    from arcface_plus.runs.configuration import RunConfig
-
-VERIFICATION = "verification.json"
+from arcface_plus.runs.configuration import RunConfig, load_config
+from arcface_plus.runs.train import train as run_training
 
 # Settings that say where and how fast a run is, not what comes out of it.
 _PLACES = {
@@ -81,9 +78,6 @@ def train_unfinished(
                 f"{' '.join(overrides)} would change runs, but without --train none runs."
             )
         return
-    from arcface_plus.cli.train import train as train_run
-    from arcface_plus.runs.configuration import load_config
-
     unfinished = []
     for run in wanted:
         words = [*run.overrides, "--name", run.name, "--output", str(runs), *overrides]
@@ -93,13 +87,11 @@ def train_unfinished(
         else:
             unfinished.append((run, words))
     for run, words in unfinished:
-        train_run(run.config, words, resume="auto")
+        run_training(run.config, words, resume="auto")
 
 
 def _check_same(folder: Path, wanted: RunConfig) -> None:
     """Raise ValueError where the finished run in ``folder`` is not the one that is wanted."""
-    from arcface_plus.runs.configuration import load_config
-
     done = load_config(folder / "config.yaml").model_dump(mode="json")
     changed = [
         f"{'.'.join(key)}: {value!r} → {after!r}"
@@ -122,27 +114,3 @@ def _differences(
             yield from _differences(before, after, (*path, key))
         elif before != after:
             yield (*path, key), before, after
-
-
-def read_verification(folder: Path) -> dict[str, dict[str, Any]] | None:
-    """Return the numbers of each pair set by its name, or None where ``folder`` has not ended.
-
-    Raises ValueError naming a file that is damaged.
-    """
-    path = folder / VERIFICATION
-    return dict(read_measured(path, {"results"})["results"]) if path.is_file() else None
-
-
-def read_measured(path: Path, needed: Collection[str]) -> dict[str, Any]:
-    """Return the JSON object at ``path``; ValueError naming it where it lacks a ``needed`` key."""
-    why = f"it lacks {', '.join(sorted(needed))}"
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(result, dict) and result.keys() >= set(needed):
-            return result
-    except ValueError as error:
-        why = str(error)
-    raise ValueError(
-        f"{path} is damaged, or another program's ({why}). Train the run again with --overwrite, "
-        "or remove its folder."
-    )

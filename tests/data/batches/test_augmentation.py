@@ -12,8 +12,8 @@ import torch
 
 from arcface_plus.data.batches.augmentation import augment
 from arcface_plus.data.batches.auto_augment import auto_augment
-from arcface_plus.data.batches.order import keyed_generator
 from arcface_plus.data.settings import AugmentConfig
+from arcface_plus.randomness import augmentation_generator
 
 EVERYTHING = AugmentConfig(
     pad_crop=4,
@@ -40,7 +40,7 @@ def options(**changes) -> AugmentConfig:
 
 
 def draw(image, config, sample=0, seed=0, epoch=0):
-    return augment(image, config, keyed_generator(seed, epoch, sample=sample))
+    return augment(image, config, augmentation_generator(seed, epoch, sample))
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +207,7 @@ def test_padded_crop_shifts_and_uncovers_black(image):
 
 def test_crop_comes_before_auto_augment(image):
     """The crop uncovers black, which an inverted image shows white."""
-    u22 = [keyed_generator(0, 0, sample=s).random(24)[22] for s in range(400)]
+    u22 = [augmentation_generator(0, 0, s).random(24)[22] for s in range(400)]
     own = [np.random.Generator(np.random.Philox(key=int(u * 2**53))).random(5) for u in u22]
     for sample, u in enumerate(own):
         config = options(pad_crop=20, auto_augment="imagenet")

@@ -9,10 +9,10 @@ from arcface_plus.data.batches.augmentation import augment
 from arcface_plus.data.batches.chosen_images import ChosenImages
 from arcface_plus.data.batches.score_sampling import (
     ClassMembers,
-    image_generator,
 )
 from arcface_plus.data.settings import AugmentConfig, DataConfig
 from arcface_plus.data.sources.synthetic import SyntheticFaces
+from arcface_plus.randomness import branch_augmentation_generator
 
 CHANGES = AugmentConfig(affine=1.0, rotate=10, noise=5)
 
@@ -42,7 +42,7 @@ def test_images_are_those_of_their_keys_however_they_are_split() -> None:
     assert whole.labels.tolist() == [1, 4, 1, 0, 2]
     for slot, index in enumerate(indices):
         image, _ = Source(5, 4, size=24).read(int(index))
-        want = augment(image, CHANGES, image_generator(3, 6, int(index), slot))
+        want = augment(image, CHANGES, branch_augmentation_generator(3, 6, int(index), slot))
         assert np.array_equal(whole.images[slot].numpy(), want)
     assert not np.array_equal(whole.images[0], whole.images[2]), "twice, but in two forms"
     parts = [reader().start(6, indices[lo:hi], lo)() for lo, hi in ((0, 2), (2, 5))]

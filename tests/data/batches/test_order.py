@@ -11,8 +11,8 @@ from arcface_plus.data.batches.order import (
     SPARES,
     OrderedSteps,
     epoch_order,
-    keyed_generator,
 )
+from arcface_plus.randomness import augmentation_generator, epoch_generator
 
 
 def plans(samples=103, batch=10, *, start=0, stop=25, rank=0, size=1, seed=3):
@@ -142,9 +142,9 @@ def test_batch_larger_than_the_data():
 
 def test_generators_do_not_share_numbers():
     """Neither order, samples nor class weights, at neighbouring keys."""
-    draws = [keyed_generator(0, e).integers(2**63, size=8) for e in (0, 1, 255, 256, 257)]
+    draws = [epoch_generator(0, e).integers(2**63, size=8) for e in (0, 1, 255, 256, 257)]
     draws += [
-        keyed_generator(0, e, sample=s).integers(2**63, size=8)
+        augmentation_generator(0, e, s).integers(2**63, size=8)
         for e in (0, 1, 256)
         for s in (0, 1, 2**31)
     ]
@@ -155,6 +155,6 @@ def test_generators_do_not_share_numbers():
 
 
 def test_a_long_draw_does_not_reach_the_next_sample():
-    long = keyed_generator(0, 0, sample=4).integers(2**63, size=20_000)
-    following = keyed_generator(0, 0, sample=5).integers(2**63, size=100)
+    long = augmentation_generator(0, 0, 4).integers(2**63, size=20_000)
+    following = augmentation_generator(0, 0, 5).integers(2**63, size=100)
     assert not set(long.tolist()) & set(following.tolist())

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from arcface_plus.data.batches import score_sampling as sampling
+from arcface_plus.randomness import branch_augmentation_generator, branch_generator
 
 
 def generator(step: int = 0) -> np.random.Generator:
-    return sampling.draw_generator(1, step)
+    return branch_generator(1, step)
 
 
 def test_members_are_each_class_and_its_images_in_order() -> None:
@@ -98,13 +99,13 @@ def test_threshold_sample() -> None:
 
 def test_draws_depend_on_seed_and_step_alone_and_no_two_streams_agree() -> None:
     keys = [(1, 0), (1, 1), (2, 0)]
-    draws = [sampling.draw_generator(*key).random(4).tolist() for key in keys]
+    draws = [branch_generator(*key).random(4).tolist() for key in keys]
     draws += [
-        sampling.image_generator(*key).random(4).tolist()
+        branch_augmentation_generator(*key).random(4).tolist()
         for key in [(1, 0, 5, 0), (1, 0, 5, 1), (1, 0, 6, 0), (1, 1, 5, 0), (2, 0, 5, 0)]
     ]
     assert len({tuple(d) for d in draws}) == len(draws)
-    again = sampling.image_generator(1, 0, 5, 1).random(4).tolist()
+    again = branch_augmentation_generator(1, 0, 5, 1).random(4).tolist()
     assert again == draws[4]
 
 

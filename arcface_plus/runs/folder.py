@@ -15,12 +15,29 @@ from typing import Any
 import torch
 
 from arcface_plus import __version__
-from arcface_plus.distributed import World
+from arcface_plus.distributed import World, barrier
+from arcface_plus.randomness import changed_streams
 from arcface_plus.runs.configuration import RunConfig
 
 FINISHED = "model.safetensors"
-CLASSIFIER, ACCURACY = "classifier.safetensors", "accuracy.json"
 _PACKAGES = ("torch", "torchvision", "numpy", "opencv-python", "scikit-learn", "safetensors")
+
+
+# A run may be resumed only with the settings of these sections unchanged but for the ones named:
+# they decide what step k computes.
+_FREE: dict[str, set[str]] = {
+    "data": {"path", "workers", "on_bad_image", "quarantine_limit"},
+    "model": {"weights", "checkpoint_gradients"},
+    "head": {"class_chunk"},
+    "regularizer": set(),
+    "branch": set(),
+    "train": {
+        "steps", "device", "log_every", "checkpoint_every", "keep_checkpoints", "on_nonfinite",
+        "nonfinite_limit", "channels_last",
+    },
+    "optim": set(),
+    "schedule": set(),
+}  # fmt: skip
 
 
 def choose_start(
@@ -68,6 +85,35 @@ def choose_start(
     return step
 
 
+def check_resumable(path: Path, config: RunConfig) -> None:
+    """Raise ValueError where ``path`` was saved with settings that make another step k."""
+    state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+    if streams := changed_streams(state.get("random_streams", {})):
+        raise ValueError(
+            f"{path} was saved by a release that drew other random numbers (stream "
+            f"{'; '.join(streams)}): the run would not go on as it began. Resume it with the "
+            "release that its environment.json names, or start a run of another --name."
+        )
+    saved = state["config"]
+    now = config.model_dump(mode="json")
+    free = {section: set(keys) for section, keys in _FREE.items()}
+    if config.schedule.kind != "milestones":
+        free["train"].discard("steps")  # the rate of every step depends on how many there are
+    changed = [f"seed: {saved['seed']} → {now['seed']}"] if saved["seed"] != now["seed"] else []
+    for section, keys in free.items():
+        # A setting that came after the checkpoint had its default there.
+        defaults = type(getattr(config, section)).model_construct().model_dump(mode="json")
+        before = defaults | saved.get(section, {})
+        for key, value in before.items():
+            if key not in keys and now[section].get(key) != value:
+                changed.append(f"{section}.{key}: {value!r} → {now[section].get(key)!r}")
+    if changed:
+        raise ValueError(
+            f"{path} was saved by a run with other settings: {'; '.join(changed)}. Resume with "
+            "those, or start a run of another --name (model.weights starts it from these weights)."
+        )
+
+
 def _is_run(folder: Path) -> bool:
     return (folder / "config.yaml").is_file() and (folder / "environment.json").is_file()
 
@@ -92,6 +138,14 @@ def _set_newer_aside(checkpoints: Path, start: int) -> None:
     aside.mkdir()
     for path in newer:
         path.rename(aside / path.name)
+
+
+def claim(config: RunConfig, world: World, *, start: int | None, overwrite: bool) -> None:
+    """Make the folder this run's own, as ``prepare`` does; called by all ranks together."""
+    barrier(world.control)  # no rank may still be looking at a folder that rank 0 removes
+    if world.is_main:
+        prepare(config, world, start=start, overwrite=overwrite)
+    barrier(world.control)
 
 
 def prepare(config: RunConfig, world: World, *, start: int | None, overwrite: bool) -> None:

@@ -1,0 +1,69 @@
+"""Train a configuration: open everything, check everything, then train, verify and save."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+from arcface_plus.checkpoint import Checkpoints
+from arcface_plus.data.sources.image_source import open_source
+from arcface_plus.distributed import barrier, start_world
+from arcface_plus.runs.build import announce, build_loader, build_state, build_trainer
+from arcface_plus.runs.configuration import load_config
+from arcface_plus.runs.evaluation import RunEvaluation
+from arcface_plus.runs.folder import check_resumable, choose_start, claim
+from arcface_plus.training.monitor import Monitor
+from arcface_plus.training.regularization import RunRegularizer
+
+
+def train(
+    config_path: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    resume: str = "never",
+    overwrite: bool = False,
+) -> Path:
+    """Train what ``config_path`` with ``overrides`` says and return the run folder.
+
+    ``overrides``: ``["--optim.lr", "0.05"]``. ``resume``: never, auto (the newest checkpoint, if
+    any) or a checkpoint folder. Under torchrun, called by every process. Everything a run needs is
+    opened and checked before its folder is touched. Raises ValueError or FileNotFoundError for bad
+    input, NonFiniteError where training broke down.
+    """
+    config = load_config(config_path, overrides)
+    source = open_source(config.data, seed=config.seed)
+    evaluation = RunEvaluation(config)
+    with start_world(config.train.device) as world:
+        state = build_state(config, source, world)
+        regularizer = RunRegularizer(config.regularizer, state.model, state.head, seed=config.seed)
+        evaluation.attach(state.head)
+        checkpoints = Checkpoints(
+            config.folder / "checkpoints", world, keep=config.train.keep_checkpoints
+        )
+        start = choose_start(
+            config, resume=resume, overwrite=overwrite, steps=checkpoints.steps()
+        )
+        if start is not None:
+            check_resumable(checkpoints.path(start), config)
+        loader = build_loader(config, source, world, start=start or 0)
+        claim(config, world, start=start, overwrite=overwrite)
+        monitor = Monitor(
+            config.folder,
+            total_steps=config.train.steps,
+            start_step=start or 0,
+            enabled=world.is_main,
+        )
+        with closing(monitor):
+            trainer = build_trainer(
+                config, state, loader, monitor, checkpoints, evaluation.hooks(), regularizer
+            )
+            announce(config, source, state, regularizer, monitor)
+            if start is not None:
+                trainer.resume(start)
+                evaluation.recall()
+                monitor.say(f"continuing from {checkpoints.path(start)}")
+            trainer.train()
+            evaluation.save(state.model, world, monitor)
+        barrier(world.control)
+    return config.folder

@@ -1,0 +1,189 @@
+"""A run's state: the one object that checkpoints hold and that a resumed run takes up.
+
+Each part gives and takes its own state under its own names. A later part (a weight average, say)
+is one more entry of ``RunState.parts`` and changes no format: a checkpoint from before it leaves it
+as it begins, if it is ``optional``.
+
+Tensors are stored under plain names; class weights and their momenta as parts of whole (C, …)
+tensors, so that any number of ranks can load them. Everything else is JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
+
+from arcface_plus.checkpoint import Checkpoints, ClassRows, Part, Stored
+from arcface_plus.distributed import World
+from arcface_plus.losses.head.classifier import ClassifierHead
+from arcface_plus.models.embedding_model import EmbeddingModel
+from arcface_plus.randomness import STREAMS
+from arcface_plus.training.guard import FiniteGuard
+from arcface_plus.training.optim import build_optimizers
+from arcface_plus.training.precision import resolve_precision
+from arcface_plus.training.second_branch import SecondBranch
+from arcface_plus.training.settings import OptimConfig, TrainConfig
+
+Optimizers = list[torch.optim.Optimizer]
+
+
+class RunState:
+    """Everything of a run that changes from step to step.
+
+    ``step``: optimizer steps made. ``settings``: the resolved configuration, JSON-able, which
+    checkpoints record.
+    """
+
+    def __init__(
+        self,
+        model: EmbeddingModel,
+        head: ClassifierHead,
+        world: World,
+        *,
+        optim: OptimConfig,
+        train: TrainConfig,
+        branch: SecondBranch | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.model, self.head, self.world, self.branch = model, head, world, branch
+        self.settings = dict(settings or {})
+        self.precision = resolve_precision(train.precision, world.device)
+        self.optimizers = build_optimizers(model, head, optim)
+        half = self.precision == "fp16"
+        self.scaler = ShardedGradScaler(device=world.device.type, enabled=half, init_scale=2.0**14)
+        self.guard = FiniteGuard(train, world.device, overflow_is_normal=half)
+        self.step = 0
+        self.parts: list[Part] = [
+            _Net(model, self.optimizers),
+            _Head(head, self.optimizers),
+            _Scaler(self.scaler),
+            self.guard,
+            _Generators(world),
+        ]
+        if branch is not None:
+            self.parts.append(branch)
+
+    def save(self, checkpoints: Checkpoints) -> None:
+        """Write a checkpoint of the current step; called by all ranks together."""
+        numbers: dict[str, Any] = {
+            "step": self.step,
+            "world_size": self.world.size,
+            "threads": torch.get_num_threads(),
+            "precision": self.precision,
+            "random_streams": STREAMS,
+            "config": self.settings,
+        }
+        tensors: dict[str, Stored] = {}
+        for part in self.parts:
+            tensors |= part.tensors()
+            numbers |= part.numbers()
+        checkpoints.save(self.step, tensors, numbers)
+
+    def restore(self, checkpoints: Checkpoints, path: Path) -> None:
+        """Put the run into the state saved at ``path``, by any number of ranks."""
+        stored = checkpoints.stored_names(path)
+        given = [(part, part.tensors()) for part in self.parts]
+        present = [(p, named) for p, named in given if not p.optional or named.keys() <= stored]
+        wanted = {name: tensor for _, named in present for name, tensor in named.items()}
+        numbers = checkpoints.load(path, wanted)
+        for part, named in present:
+            part.restore({name: wanted[name] for name in named}, numbers)
+        self.step = int(numbers["step"])
+
+
+def _momentum(optimizers: Optimizers, parameter: Tensor) -> Tensor:
+    for optimizer in optimizers:
+        if parameter in optimizer.state:
+            return optimizer.state[parameter]["momentum_buffer"]
+    raise AssertionError("every parameter has a momentum from the start")
+
+
+class _Net(Part):
+    """Weights, buffers and momenta of the net, under ``model.`` and ``momentum.model.``."""
+
+    def __init__(self, model: EmbeddingModel, optimizers: Optimizers) -> None:
+        self.model, self.optimizers = model, optimizers
+
+    def tensors(self) -> dict[str, Stored]:
+        state = self.model.state_dict()
+        named: dict[str, Stored] = {
+            f"model.{name}": value.detach() for name, value in state.items()
+        }
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad:
+                named[f"momentum.model.{name}"] = _momentum(self.optimizers, parameter)
+        return named
+
+
+class _Head(Part):
+    """Class weights, what the margin keeps and learns, neighbours in use, and momenta."""
+
+    def __init__(self, head: ClassifierHead, optimizers: Optimizers) -> None:
+        self.head, self.optimizers = head, optimizers
+
+    def tensors(self) -> dict[str, Stored]:
+        head = self.head
+        named: dict[str, Stored] = {}
+        for name, parameter in head.sharded_parameters().items():
+            momentum = _momentum(self.optimizers, parameter)
+            named[f"head.{name}"] = ClassRows(parameter.data, head.num_classes)
+            named[f"momentum.head.{name}"] = ClassRows(momentum, head.num_classes)
+        for name, parameter in head.replicated_parameters().items():
+            named[f"head.{name}"] = parameter.detach()
+            named[f"momentum.head.{name}"] = _momentum(self.optimizers, parameter)
+        for name, value in head.state_tensors().items():
+            named[f"head.running.{name}"] = value
+        for name, value in head.mma.state_tensors(head.weight.device).items():
+            named[f"head.mma.{name}"] = ClassRows(value, head.num_classes)
+        return named
+
+    def numbers(self) -> dict[str, Any]:
+        return {"neighbour_uses": self.head.mma.uses()}
+
+    def restore(self, tensors: Mapping[str, Stored], numbers: Mapping[str, Any]) -> None:
+        neighbours = tensors.get("head.mma.neighbours")
+        if isinstance(neighbours, ClassRows):
+            self.head.mma.restore({"neighbours": neighbours.local}, numbers["neighbour_uses"])
+
+
+class _Scaler(Part):
+    """The scale of fp16's gradients."""
+
+    def __init__(self, scaler: ShardedGradScaler) -> None:
+        self.scaler = scaler
+
+    def numbers(self) -> dict[str, Any]:
+        return {"scaler": self.scaler.state_dict() if self.scaler.is_enabled() else None}
+
+    def restore(self, tensors: Mapping[str, Stored], numbers: Mapping[str, Any]) -> None:
+        if numbers["scaler"]:
+            self.scaler.load_state_dict(numbers["scaler"])
+
+
+class _Generators(Part):
+    """This rank's generators, which dropout masks come from, under names with the rank.
+
+    A rank that was not there when the checkpoint was written goes on from its own seed.
+    """
+
+    optional = True
+
+    def __init__(self, world: World) -> None:
+        self.rank, self.on_cuda = world.rank, world.device.type == "cuda"
+
+    def tensors(self) -> dict[str, Stored]:
+        named: dict[str, Stored] = {f"random.cpu.{self.rank}": torch.get_rng_state()}
+        if self.on_cuda:
+            named[f"random.cuda.{self.rank}"] = torch.cuda.get_rng_state()
+        return named
+
+    def restore(self, tensors: Mapping[str, Stored], numbers: Mapping[str, Any]) -> None:
+        for name, state in tensors.items():
+            assert isinstance(state, Tensor)
+            setter = torch.cuda.set_rng_state if ".cuda." in name else torch.set_rng_state
+            setter(state)

@@ -1,0 +1,79 @@
+"""What a log line says of the steps since the last one."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from arcface_plus.losses.head.output import HeadOutput
+
+
+class LogWindow:
+    """Sums since the last log step, on the device; reading them synchronises the host."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.is_first = True
+        self._reset()
+
+    def _reset(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.counted = torch.zeros((), device=self.device, dtype=torch.float64)
+        self.steps, self.waited, self.learning_rate = 0, 0.0, 0.0
+        self.began = time.perf_counter()
+
+    def skip_time(self, seconds: float) -> None:
+        """Leave ``seconds`` spent on evaluation or saving out of the throughput."""
+        self.began += seconds
+
+    def add(
+        self,
+        outputs: list[HeadOutput],
+        loss: Tensor,
+        penalty: Tensor | None,
+        skip: Tensor,
+        learning_rate: float,
+    ) -> None:
+        """Add a step's numbers; those of a skipped one do not count."""
+        numbers = {"loss": loss, **_step_numbers(outputs, penalty)}
+        for name, value in numbers.items():
+            value = torch.where(skip.bool(), torch.zeros_like(value), value).double()
+            self.sums[name] = self.sums.get(name, 0) + value
+        self.counted = self.counted + (1 - skip.double())
+        self.steps += 1
+        self.learning_rate = learning_rate
+
+    def close(self, global_batch: int) -> dict[str, Any]:
+        *sums, count = torch.stack([*self.sums.values(), self.counted]).tolist()
+        seconds = max(1e-9, time.perf_counter() - self.began)
+        values: dict[str, Any] = {}
+        if count:  # otherwise every step was skipped: there is no mean to tell
+            values = {name: each / count for name, each in zip(self.sums, sums, strict=True)}
+            values["target_angle"] = math.degrees(values["target_angle"])
+        values["lr"] = self.learning_rate
+        values["images_per_second"] = self.steps * global_batch / seconds
+        values["data_wait"] = min(1.0, self.waited / seconds)
+        self.is_first = False
+        self._reset()
+        return values
+
+
+def _step_numbers(outputs: list[HeadOutput], penalty: Tensor | None) -> dict[str, Tensor]:
+    """Return what a step says beside its loss, by its name in metrics.jsonl; angle in radians."""
+    numbers = {"classification": torch.stack([o.classification.detach() for o in outputs]).sum()}
+    if (mma := outputs[-1].mma) is not None:
+        numbers["mma"] = mma.detach()
+    if penalty is not None:
+        numbers["regularizer"] = penalty
+    norms = [o.norm_penalty.detach() for o in outputs if o.norm_penalty is not None]
+    if norms:
+        numbers["norm_penalty"] = torch.stack(norms).sum()
+    qualities = [o.quality.detach() for o in outputs if o.quality is not None]
+    if qualities:
+        numbers["quality"] = torch.cat(qualities).mean()
+    cosines = torch.cat([o.target_cosine for o in outputs])
+    return numbers | {"target_angle": cosines.clamp(-1, 1).acos().mean()}
