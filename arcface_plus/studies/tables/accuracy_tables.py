@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any, NamedTuple
 
-from arcface_plus.runs.results import read_measured
+from arcface_plus.runs.results import ACCURACY, read_measured
 from arcface_plus.studies.tables.accuracy_figures import draw_angles, draw_sweep
 from arcface_plus.studies.tables.accuracy_rows import LAMBDAS, TABLES
 from arcface_plus.studies.tables.runs import Row, run_name, runs_of_rows, train_unfinished
@@ -21,7 +21,6 @@ from arcface_plus.studies.tables.table import (
     write_table,
 )
 
-ACCURACY = "accuracy.json"
 _NEEDED = {"final", "mean_of_last", "minimum_angles"}
 _SEED = re.compile(r"-seed(\d+)$")
 
