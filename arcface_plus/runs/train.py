@@ -41,9 +41,7 @@ def train(
         checkpoints = Checkpoints(
             config.folder / "checkpoints", world, keep=config.train.keep_checkpoints
         )
-        start = choose_start(
-            config, resume=resume, overwrite=overwrite, steps=checkpoints.steps()
-        )
+        start = choose_start(config, resume=resume, overwrite=overwrite, steps=checkpoints.steps())
         if start is not None:
             check_resumable(checkpoints.path(start), config)
         loader = build_loader(config, source, world, start=start or 0)

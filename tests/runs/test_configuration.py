@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import pytest
 import yaml
 from pydantic import ValidationError
 
-from arcface_plus.losses.margins.magface import MagFace
 from arcface_plus.evaluation.settings import PairSetConfig
+from arcface_plus.losses.margins.magface import MagFace
 from arcface_plus.runs.configuration import RunConfig, load_config
 from arcface_plus.settings import parse_overrides
 

@@ -10,8 +10,8 @@ import torch
 
 from arcface_plus.data.settings import DataConfig
 from arcface_plus.distributed import World
-from arcface_plus.runs.configuration import RunConfig, load_config
 from arcface_plus.runs import folder as run_folder
+from arcface_plus.runs.configuration import RunConfig, load_config
 from arcface_plus.runs.folder import (
     choose_start,
     environment,

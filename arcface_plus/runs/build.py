@@ -1,0 +1,194 @@
+"""Build what a run trains from its configuration: the net, the head, and what belongs to them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from arcface_plus.checkpoint import Checkpoints
+from arcface_plus.data.batches.loader import TrainLoader
+from arcface_plus.data.batches.order import OrderedSteps
+from arcface_plus.data.sources.image_source import ImageSource
+from arcface_plus.distributed import World
+from arcface_plus.losses.head.classifier import ClassifierHead
+from arcface_plus.models import Preprocessing, build_model, load_model
+from arcface_plus.models.embedding_model import EmbeddingModel
+from arcface_plus.runs.configuration import RunConfig
+from arcface_plus.training.monitor import Monitor
+from arcface_plus.training.quarantine import Quarantine
+from arcface_plus.training.regularization import RunRegularizer, head_mma_weight
+from arcface_plus.training.second_branch import SecondBranch
+from arcface_plus.training.state import RunState
+from arcface_plus.training.trainer import Evaluate, Trainer
+from arcface_plus.training.uniform_monitor import margin_warnings
+
+
+def build_state(config: RunConfig, source: ImageSource, world: World) -> RunState:
+    """Return the state that the run begins in; ValueError where its parts do not fit."""
+    check_batch(config, world.size)
+    model, head = build(config, source.num_classes, world)
+    branch = None
+    if config.branch.enabled:
+        branch = SecondBranch(
+            config.branch,
+            world,
+            source=source,
+            head=head,
+            data=config.data,
+            train=config.train,
+            seed=config.seed,
+        )
+    return RunState(
+        model,
+        head,
+        world,
+        optim=config.optim,
+        train=config.train,
+        branch=branch,
+        settings=config.model_dump(mode="json"),
+    )
+
+
+def check_batch(config: RunConfig, ranks: int) -> None:
+    """Refuse a global batch that leaves a micro-batch with fewer than two images."""
+    smallest = config.train.global_batch // ranks // config.train.accumulate
+    if smallest < 2:
+        raise ValueError(
+            f"train.global_batch {config.train.global_batch} over {ranks} processes and "
+            f"{config.train.accumulate} micro-batches leaves {smallest} images in one: batch "
+            "normalisation needs at least 2. Raise --train.global_batch or use fewer processes."
+        )
+
+
+def build(
+    config: RunConfig, num_classes: int, world: World
+) -> tuple[EmbeddingModel, ClassifierHead]:
+    """Return the net and the head with weights that depend on the seed alone, not on the ranks."""
+    torch.manual_seed(config.seed)
+    wanted = config.model
+    model = build_model(
+        wanted.name,
+        embedding_dim=wanted.embedding_dim,
+        dropout=wanted.dropout,
+        size=config.data.size,
+        width=wanted.width,
+        preprocessing=Preprocessing(
+            mean=wanted.mean, std=wanted.std, size=config.data.size, flip_sum=config.evaluation.flip
+        ),
+        init=wanted.init,
+        fix_last_gain=wanted.fix_last_gain,
+        checkpoint_gradients=wanted.checkpoint_gradients,
+    )
+    if wanted.weights is not None:
+        start_from(model, wanted.weights)
+    if config.train.sync_batch_norm:
+        if world.device.type != "cuda":
+            raise ValueError("train.sync_batch_norm needs CUDA; leave it false on the CPU.")
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    if config.train.channels_last:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    head = ClassifierHead(
+        config.data.num_classes or num_classes,
+        model.embedding_dim,
+        config.head.margin_loss,
+        bias=config.head.bias,
+        mma_weight=head_mma_weight(config.regularizer, config.head.mma_weight),
+        mma_rows=config.head.mma_rows,
+        mma_refresh_every=config.head.mma_refresh_every,
+        sample_rate=config.head.sample_rate,
+        dense_gradient=config.head.sample_dense,
+        class_chunk=config.head.class_chunk,
+        filter_threshold=config.head.filter_threshold,
+        seed=config.seed,
+    )
+    # Dropout masks differ between ranks; everything drawn before here is the same on all.
+    torch.manual_seed(config.seed + 1_000_003 * (world.rank + 1))
+    return model.to(world.device), head.to(world.device)
+
+
+def start_from(model: nn.Module, path: Path) -> None:
+    """Copy the weights of ``path`` into ``model``; ValueError where the nets differ."""
+    try:
+        model.load_state_dict(load_model(path).state_dict())
+    except RuntimeError as error:
+        raise ValueError(
+            f"model.weights {path} do not fit the configured net: {error}. Set model.name and its "
+            "options to those of the weights."
+        ) from error
+
+
+def build_loader(
+    config: RunConfig, source: ImageSource, world: World, *, start: int
+) -> TrainLoader:
+    """Return this rank's batches from step ``start`` on; ValueError for too few images."""
+    steps = OrderedSteps(
+        len(source),
+        config.train.global_batch,
+        seed=config.seed,
+        start=start,
+        stop=config.train.steps,
+        rank=world.rank,
+        size=world.size,
+    )
+    return TrainLoader(source, config.data, steps, pin_memory=world.device.type == "cuda")
+
+
+def build_trainer(
+    config: RunConfig,
+    state: RunState,
+    loader: TrainLoader,
+    monitor: Monitor,
+    checkpoints: Checkpoints,
+    evaluations: Mapping[str, Evaluate],
+    regularizer: RunRegularizer,
+) -> Trainer:
+    """Return the trainer of a run, given the sections that it needs."""
+    quarantine = Quarantine(
+        config.folder, state.world.rank, config.data.quarantine_limit, loader.source.describe
+    )
+    return Trainer(
+        state,
+        train=config.train,
+        optim=config.optim,
+        schedule=config.schedule,
+        loader=loader,
+        monitor=monitor,
+        checkpoints=checkpoints,
+        quarantine=quarantine,
+        evaluations=evaluations,
+        evaluate_every=config.evaluation.every,
+        evaluate_at_start=config.evaluation.at_start,
+        regularizer=regularizer if regularizer else None,
+    )
+
+
+def announce(
+    config: RunConfig,
+    source: ImageSource,
+    state: RunState,
+    regularizer: RunRegularizer,
+    monitor: Monitor,
+) -> None:
+    """Say what is about to be trained, and what looks wrong about it."""
+    head, world = state.head, state.world
+    parameters = sum(p.numel() for p in state.model.parameters()) / 1e6
+    penalty = f" + {head.mma_weight} × MMA" if head.mma_weight else ""
+    monitor.say(
+        f"{config.name}: {config.model.name} ({parameters:.2f} M parameters, {state.precision}) "
+        f"on {len(source)} images of {source.num_classes} classes, "
+        f"{head.margin or 'softmax'}{penalty}\n"
+        f"{config.train.steps} steps of {config.train.global_batch} images on {world.size} "
+        f"process(es), {world.device.type}; run folder {config.folder}"
+    )
+    if config.regularizer.weight > 0:
+        monitor.say(f"penalty: {regularizer.describe()}")
+    if state.branch is not None:
+        monitor.say(state.branch.describe())
+    late = [m for m in config.schedule.milestones if m >= config.train.steps]
+    if late:
+        monitor.say(f"warning: milestones {late} come after the last step; the rate stays")
+    for warning in (*source.warnings, *margin_warnings(head)):
+        monitor.say(f"warning: {warning}")
