@@ -15,6 +15,8 @@ if TYPE_CHECKING:
         Prediction,
     )
 
+# Of a margin, the settings that a run needs to state.
+_SHOWN = ("m0", "m1", "m2", "m3", "s", "extension", "wc_relu")
 app = typer.Typer(help="Choose margins before training.", no_args_is_help=True)
 
 
@@ -55,7 +57,7 @@ def advise_command(
         raise ValueError(f"--kind is {kind!r}; use one of {', '.join(KINDS)}, or all.")
     kinds = KINDS if kind == "all" else (kind,)
     prediction = predict(classes, dim, scale)
-    proposals = [advise(k, prediction, gradient=gradient) for k in kinds]  # type: ignore[arg-type]
+    proposals = [advise(k, prediction, gradient=gradient) for k in kinds]
     content = _content(prediction, proposals, gradient)
     if output is not None:
         from arcface_plus.cli.json_files import write_json
@@ -84,15 +86,7 @@ def _content(prediction: Prediction, proposals: list[Advice], gradient: float) -
         "proposals": [
             {
                 "kind": a.kind,
-                "margin": {
-                    "m0": a.margin.m0,
-                    "m1": a.margin.m1,
-                    "m2": a.margin.m2,
-                    "m3": a.margin.m3,
-                    "s": a.margin.s,
-                    "extension": a.margin.extension,
-                    "wc_relu": a.margin.wc_relu,
-                },
+                "margin": {name: getattr(a.margin, name) for name in _SHOWN},
                 "termination_angle": math.degrees(a.termination_angle),
                 "pole_loss": a.pole_loss,
                 "plain_pole_loss": a.plain_pole_loss,

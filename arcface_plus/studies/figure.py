@@ -36,16 +36,13 @@ def new_figure(width: float = 5.0, height: float = 3.5) -> Iterator[Figure]:
     """
     try:
         import matplotlib
+        from cycler import cycler
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError('figures need matplotlib: pip install "arcface_plus[report]"') from error
-    with matplotlib.rc_context(_RC):
+    with matplotlib.rc_context({**_RC, "axes.prop_cycle": cycler(color=COLORS, linestyle=STYLES)}):
         # Not through pyplot: no state is left behind and no display is asked for.
-        figure = Figure(figsize=(width, height))
-        from cycler import cycler
-
-        with matplotlib.rc_context({"axes.prop_cycle": cycler(color=COLORS, linestyle=STYLES)}):
-            yield figure
+        yield Figure(figsize=(width, height))
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:

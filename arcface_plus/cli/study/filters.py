@@ -54,14 +54,14 @@ def cost_command(
 ) -> None:
     """Table 3 of the MMA paper: time and peak memory that each penalty adds, in one run."""
     from arcface_plus.distributed import start_world
+    from arcface_plus.studies.table import write_table
     from arcface_plus.studies.tables import penalty_cost
-    from arcface_plus.studies.tables.table import write_table
 
     names = words_of(methods, ";") or list(penalty_cost.METHODS)
     if unknown := [name for name in names if name not in penalty_cost.METHODS]:
         raise ValueError(f"unknown methods {unknown}; known are {'; '.join(penalty_cost.METHODS)}.")
     with start_world(device) as world, counted("rounds") as count:
-        costs = penalty_cost.measure(
+        rows = penalty_cost.measure(
             names,
             model=model,
             width=width,
@@ -70,7 +70,6 @@ def cost_command(
             device=world.device,
             progress=count,
         )
-    rows = penalty_cost.rows_of(costs)
     text = penalty_cost.cost_markdown(rows)
     write_table(rows, text, output, "table3_cost")
     typer.echo(text)

@@ -9,10 +9,7 @@ from statistics import mean
 from typing import Any, NamedTuple
 
 from arcface_plus.runs.results import ACCURACY, read_measured
-from arcface_plus.studies.tables.accuracy_figures import draw_angles, draw_sweep
-from arcface_plus.studies.tables.accuracy_rows import LAMBDAS, TABLES
-from arcface_plus.studies.tables.runs import Row, run_name, runs_of_rows, train_unfinished
-from arcface_plus.studies.tables.table import (
+from arcface_plus.studies.table import (
     Summary,
     cell,
     markdown,
@@ -20,6 +17,9 @@ from arcface_plus.studies.tables.table import (
     write_csv,
     write_table,
 )
+from arcface_plus.studies.tables.accuracy_figures import draw_angles, draw_sweep
+from arcface_plus.studies.tables.accuracy_rows import LAMBDAS, TABLES
+from arcface_plus.studies.tables.runs import Row, run_name, runs_of_rows, train_unfinished
 
 _NEEDED = {"final", "mean_of_last", "minimum_angles"}
 _SEED = re.compile(r"-seed(\d+)$")

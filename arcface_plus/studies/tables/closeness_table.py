@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from arcface_plus.runs.results import VERIFICATION, read_verification
+from arcface_plus.studies.table import cell, markdown, write_table
 from arcface_plus.studies.tables.runs import Run, train_unfinished
-from arcface_plus.studies.tables.table import cell, markdown, write_table
 
 CONFIG = "ms1mv2_10k_r18_closeness"
 # Names of the pair sets in the configuration, and the paper's heading of each.

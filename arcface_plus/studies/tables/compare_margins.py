@@ -53,8 +53,11 @@ class Case(NamedTuple):
     least_cosine: float = -1.0
 
 
-def _entropy(module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    return F.cross_entropy(module(x, y), y)
+def _entropy_of(logits: Call) -> Call:
+    return lambda module, x, y: F.cross_entropy(logits(module, x, y), y)
+
+
+_entropy = _entropy_of(lambda module, x, y: module(x, y))
 
 
 def _on_weight(module: nn.Module, name: str, call: Call = _entropy, *, turned: bool = True) -> Loss:
@@ -74,11 +77,7 @@ def _on_weight(module: nn.Module, name: str, call: Call = _entropy, *, turned: b
 
 def _on_cosines(module: nn.Module) -> Loss:
     """Return the loss of a module that takes the cosines."""
-
-    def loss(x: Tensor, w: Tensor, y: Tensor) -> Tensor:
-        return _entropy(module, F.linear(F.normalize(x), F.normalize(w)).clamp(-1, 1), y)
-
-    return loss
+    return lambda x, w, y: _entropy(module, (F.normalize(x) @ F.normalize(w).t()).clamp(-1, 1), y)
 
 
 def insightface(peer: Any) -> Iterator[Case]:
@@ -92,9 +91,7 @@ def insightface(peer: Any) -> Iterator[Case]:
 
 
 def curricularface(peer: Any) -> Iterator[Case]:
-    def call(module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        return F.cross_entropy(module(x, y)[0], y)
-
+    call = _entropy_of(lambda module, x, y: module(x, y)[0])
     curricular, arc = peer.CurricularFace(DIM, CLASSES), peer.ArcFace(DIM, CLASSES)
     yield Case("CurricularFace", CurricularFace(), _on_weight(curricular, "kernel", call))
     yield Case("ArcFace 0.5", Margin(), _on_weight(arc, "kernel", call))
@@ -103,11 +100,8 @@ def curricularface(peer: Any) -> Iterator[Case]:
 def magface(peer: Any) -> Iterator[Case]:
     mag_loss = peer.MagLoss(10, 110, 0.45, 0.8, scale=64.0)
 
-    def margin(a: Tensor) -> Tensor:
-        return (0.8 - 0.45) / (110 - 10) * (a - 10) + 0.45
-
     def call(module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        logits, norm = module(x, margin, 10, 110)
+        logits, norm = module(x, lambda a: (0.8 - 0.45) / (110 - 10) * (a - 10) + 0.45, 10, 110)
         entropy, penalty, _ = mag_loss(logits, y, norm)
         return entropy + 35 * penalty
 
@@ -118,10 +112,7 @@ def magface(peer: Any) -> Iterator[Case]:
 
 
 def adaface(peer: Any) -> Iterator[Case]:
-    def call(module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        norm = x.norm(dim=1, keepdim=True)
-        return F.cross_entropy(module(x / norm, norm, y), y)
-
+    call = _entropy_of(lambda module, x, y: module(F.normalize(x), x.norm(dim=1, keepdim=True), y))
     module = peer.AdaFace(DIM, CLASSES, m=0.4, h=0.333, s=64.0, t_alpha=0.01)
     yield Case("AdaFace", AdaFace(), _on_weight(module, "kernel", call))
 
@@ -130,30 +121,28 @@ def elasticface(peer: Any) -> Iterator[Case]:
     for base, name, m in (("arc", "ElasticArcFace", 0.5), ("cos", "ElasticCosFace", 0.35)):
         for plus in (False, True):
             module = getattr(peer, name)(DIM, CLASSES, s=64.0, m=m, std=0.05, plus=plus)
-            ours = ElasticFace(base, m=m, std=0.05, order="argsort" if plus else "drawn")
+            order = "argsort" if plus else "drawn"
+            ours = ElasticFace(base=base, m=m, std=0.05, order=order)  # type: ignore[arg-type]
             label = f"ElasticFace-{base.title()}{'+' if plus else ''}"
             yield Case(label, ours, _on_weight(module, "kernel"))
 
 
 def uniface(peer: Any) -> Iterator[Case]:
-    def call(module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        return module(x, y, torch.arange(CLASSES))
-
     module = peer.Unified_Cross_Entropy_Loss(DIM, CLASSES, m=0.4, s=64, l=1.0, r=1.0)
     # Their exponents are held within ±s, which ours are not: only where that changes nothing.
     least = (first_threshold(CLASSES, 1.0) - 64) / 64 + 0.4
-    theirs = _on_weight(module, "weight", call, turned=False)
+    theirs = _on_weight(
+        module, "weight", lambda module, x, y: module(x, y, torch.arange(CLASSES)), turned=False
+    )
     yield Case("UniFace within ±s", UniFace(), theirs, least)
 
 
 def mv_softmax(peer: Any) -> Iterator[Case]:
-    def call(module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        return _entropy(module, F.normalize(x), y)
-
+    call = _entropy_of(lambda module, x, y: module(F.normalize(x), y))
     for base, kind, m in (("am", "MV-AM", 0.35), ("arc", "MV-Arc", 0.5)):
         for extension in ("easy", "raw"):
             module = peer.FC(kind, m, 0.2, 32, DIM, CLASSES, easy_margin=extension == "easy")
-            ours = MVSoftmax(base, m=m, extension=extension)
+            ours = MVSoftmax(base=base, m=m, extension=extension)  # type: ignore[arg-type]
             yield Case(f"{kind}, {extension}", ours, _on_weight(module, "weight", call))
 
 

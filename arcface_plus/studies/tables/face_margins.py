@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from arcface_plus.runs.results import VERIFICATION, read_verification
+from arcface_plus.studies.table import Summary, markdown, summarize, write_table
 from arcface_plus.studies.tables.runs import Row, run_name, runs_of_rows, train_unfinished
-from arcface_plus.studies.tables.table import Summary, markdown, summarize, write_table
 
 CONFIG = "celeba299_iresnet18"
 REFERENCE = "ArcFace"

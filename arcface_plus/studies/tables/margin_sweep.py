@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from arcface_plus.runs.results import VERIFICATION, read_verification
+from arcface_plus.studies.table import cell, markdown, write_table
 from arcface_plus.studies.tables.runs import Run, train_unfinished
-from arcface_plus.studies.tables.table import cell, markdown, write_table
 
 # Series -> (swept setting, whether the paper has WC-ReLU on, {value: MegaFace identification, %}).
 # m1 = 1.35 is from the paper's text, the others from its Table 3. What cos(m1·θ) does past π is not

@@ -22,9 +22,10 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from arcface_plus.studies.tammes.angles import smallest_angle
+from arcface_plus.studies.tammes.angles import certified_angle, smallest_angle
 from arcface_plus.studies.tammes.anneal import on_sphere
 from arcface_plus.studies.tammes.losses import loss_function
+from arcface_plus.studies.tammes.solve import Solution, check_sizes
 
 ITERATIONS = 10_000
 LEARNING_RATE, CUT_BY, MOMENTUM = 0.1, 5.0, 0.9
@@ -79,6 +80,16 @@ def run_protocol(
                 )
             )
     return ProtocolRuns(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def solve_by_loss(
+    loss: str, dim: int, points: int, *, seed: int, progress: Callable[[int, int], None]
+) -> Solution:
+    """Return what one run of the protocol reaches, in the form of ``solve_with_report``."""
+    check_sizes(dim, points, seed)
+    runs = run_protocol(loss, dim, points, [seed], progress=progress)
+    rows, certified = runs.rows[0], certified_angle(runs.rows[0])
+    return Solution(rows, float(runs.angles[0]), certified, f"SGD on {loss}", 0, False)
 
 
 def initial_weight(seed: int, points: int, dim: int) -> np.ndarray:

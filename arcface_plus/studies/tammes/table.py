@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from arcface_plus.studies.tables.table import markdown, write_table
+from arcface_plus.studies.table import markdown, write_table
 from arcface_plus.studies.tammes.losses import LOSSES
 from arcface_plus.studies.tammes.paper import (
     ITERATIONS,
@@ -66,7 +66,7 @@ def measure_row(
     row: Row,
     *,
     seeds: Sequence[int],
-    losses: Sequence[str] = LOSSES,
+    losses: Iterable[str] = LOSSES,
     iterations: int = ITERATIONS,
     solve: bool = True,
     progress: Callable[[int, int], None] = lambda done, total: None,

@@ -68,14 +68,17 @@ def draw_angular_regions(folder: Path, seed: int) -> dict[str, Any]:
     return numbers
 
 
-def draw_two_on_sphere(folder: Path, seed: int) -> dict[str, Any]:
-    """Draw Fig. 16: prototypes (0, 0, 1) and (1, 0, 0) on the sphere."""
-    return _draw_sphere_row(folder, "fig16", TWO)
-
-
-def draw_three_on_sphere(folder: Path, seed: int) -> dict[str, Any]:
-    """Draw Fig. 17: with a third prototype, (0, −1, 0)."""
-    return _draw_sphere_row(folder, "fig17", THREE)
+def draw_few_on_sphere(name: str, folder: Path, seed: int) -> dict[str, Any]:
+    """Draw Fig. 16, prototypes (0, 0, 1) and (1, 0, 0), or Fig. 17, with a third at (0, −1, 0)."""
+    prototypes = TWO if name == "fig16" else THREE
+    numbers = {}
+    with new_figure(11.0, 2.9) as figure:
+        for axes, (kind, margin) in zip(figure.subplots(1, 5), PAPER_MARGINS.items(), strict=True):
+            blank = _draw_sphere(axes, prototypes, margin, _VIEW)
+            axes.set_title(_title(kind), fontsize=9)
+            numbers[kind] = {"blank_share_of_view": blank}
+        save_figure(figure, folder, name)
+    return numbers
 
 
 def draw_many_on_sphere(folder: Path, seed: int) -> dict[str, Any]:
@@ -101,17 +104,6 @@ def _title(name: str) -> str:
     return "no margin" if name == "none" else f"{name}, {_PARAMETERS[name]}"
 
 
-def _draw_sphere_row(folder: Path, name: str, prototypes: np.ndarray) -> dict[str, Any]:
-    numbers = {}
-    with new_figure(11.0, 2.9) as figure:
-        for axes, (kind, margin) in zip(figure.subplots(1, 5), PAPER_MARGINS.items(), strict=True):
-            blank = _draw_sphere(axes, prototypes, margin, _VIEW)
-            axes.set_title(_title(kind), fontsize=9)
-            numbers[kind] = {"blank_share_of_view": blank}
-        save_figure(figure, folder, name)
-    return numbers
-
-
 def _draw_sphere(
     axes: Axes,
     prototypes: np.ndarray,
@@ -128,7 +120,8 @@ def _draw_sphere(
     picture[..., 3] = on_disc
     picture[on_disc, :3] = _region_colors(owner, others_grey) * _shade(points[on_disc])[:, None]
     axes.imshow(picture, extent=(-1, 1, -1, 1), origin="lower", interpolation="antialiased")
-    axes.add_patch(_circle())
+    turn = np.linspace(0, 2 * math.pi, 361)
+    axes.plot(np.cos(turn), np.sin(turn), color="0.4", lw=0.8, ls="-")
     towards = np.asarray(view) / np.linalg.norm(view)
     for k, prototype in enumerate(prototypes):
         if prototype @ towards > 0:
@@ -157,9 +150,3 @@ def _shade(points: np.ndarray) -> np.ndarray:
     """Return brightness (points,) as of a lamp above the viewer's left shoulder."""
     lamp = np.array([0.5, -0.6, 1.0])
     return 0.86 + 0.14 * (points @ lamp / np.linalg.norm(lamp))
-
-
-def _circle() -> Any:
-    from matplotlib.patches import Circle
-
-    return Circle((0, 0), 1, fill=False, color="0.4", lw=0.8)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from arcface_plus.studies.tables.table import cell, markdown, summarize
+from arcface_plus.studies.table import cell, markdown, summarize
 
 
 def test_summary_is_that_of_scipy() -> None:
