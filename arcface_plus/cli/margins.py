@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from arcface_plus.studies.theory.margin_advice import (
-        Advice,
-        Prediction,
-    )
+    from arcface_plus.losses.margins.family import Margin
+    from arcface_plus.studies.theory.margin_advice import Advice, Prediction
 
 # Of a margin, the settings that a run needs to state.
 _SHOWN = ("m0", "m1", "m2", "m3", "s", "extension", "wc_relu")
@@ -115,7 +113,7 @@ def _show(prediction: Prediction, proposals: list[Advice], gradient: float) -> N
             a.kind,
             f"{a.parameter} = {a.value:.3f}",
             f"{math.degrees(a.termination_angle):.2f}°",
-            _with_it(a),
+            _with_it(a.margin),
             _verdict(a.pole_loss, a.warning),
             _verdict(a.plain_pole_loss, a.plain_warning),
         )
@@ -135,10 +133,9 @@ def _show(prediction: Prediction, proposals: list[Advice], gradient: float) -> N
         )
 
 
-def _with_it(advice: Advice) -> str:
-    extension = f"extension: {advice.margin.extension}" if advice.margin.is_angular else ""
-    relu = "wc_relu: true" if advice.margin.wc_relu else ""
-    return ", ".join(filter(None, (extension, relu))) or "nothing"
+def _with_it(margin: Margin) -> str:
+    words = [f"extension: {margin.extension}"] if margin.is_angular else []
+    return ", ".join([*words, *(["wc_relu: true"] if margin.wc_relu else [])]) or "nothing"
 
 
 def _verdict(loss: float, warning: str) -> str:

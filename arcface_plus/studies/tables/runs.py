@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,12 +11,12 @@ from arcface_plus.runs.train import train as run_training
 
 # Settings that say where and how fast a run is, not what comes out of it.
 _PLACES = {
-    ("output",),
-    ("data", "path"),
-    ("data", "workers"),
-    ("train", "log_every"),
-    ("train", "checkpoint_every"),
-    ("train", "keep_checkpoints"),
+    "output",
+    "data.path",
+    "data.workers",
+    "train.log_every",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
 }
 
 
@@ -92,11 +92,11 @@ def train_unfinished(
 
 def _check_same(folder: Path, wanted: RunConfig) -> None:
     """Raise ValueError where the finished run in ``folder`` is not the one that is wanted."""
-    done = load_config(folder / "config.yaml").model_dump(mode="json")
+    done, now = _settings(load_config(folder / "config.yaml")), _settings(wanted)
     changed = [
-        f"{'.'.join(key)}: {value!r} → {after!r}"
-        for key, value, after in _differences(done, wanted.model_dump(mode="json"))
-        if key not in _PLACES
+        f"{key}: {done.get(key)!r} → {now.get(key)!r}"
+        for key in {**done, **now}
+        if done.get(key) != now.get(key) and key not in _PLACES
     ]
     if changed:
         raise ValueError(
@@ -105,12 +105,8 @@ def _check_same(folder: Path, wanted: RunConfig) -> None:
         )
 
 
-def _differences(
-    done: dict[str, Any], now: dict[str, Any], path: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], Any, Any]]:
-    for key in {**done, **now}:
-        before, after = done.get(key), now.get(key)
-        if isinstance(before, dict) and isinstance(after, dict):
-            yield from _differences(before, after, (*path, key))
-        elif before != after:
-            yield (*path, key), before, after
+def _settings(config: RunConfig) -> dict[str, Any]:
+    """Return every setting of the run by its whole name, such as ``data.path``."""
+    sections = config.model_dump(mode="json").items()
+    parts = [(f"{k}.", v) if isinstance(v, dict) else ("", {k: v}) for k, v in sections]
+    return {prefix + key: value for prefix, settings in parts for key, value in settings.items()}

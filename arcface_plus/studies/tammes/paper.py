@@ -35,16 +35,10 @@ _REPORT_EVERY = 200
 
 
 class ProtocolRuns(NamedTuple):
-    """Hold unit rows (b, n, d) float64 after training, and per run (b,) what came of it.
-
-    ``angles`` are the smallest angles in radians, ``losses`` the last losses, ``cuts`` how often
-    the learning rate was divided.
-    """
+    """Hold unit rows (b, n, d) float64 after training, and their smallest angles (b,), radians."""
 
     rows: np.ndarray
     angles: np.ndarray
-    losses: np.ndarray
-    cuts: np.ndarray
 
 
 def run_protocol(
@@ -107,7 +101,7 @@ def _train(
     momentum = torch.zeros_like(weight)
     rate = torch.full((len(weight), 1, 1), LEARNING_RATE)
     least = torch.full((len(weight),), torch.inf, dtype=torch.float64)
-    waited, cuts = torch.zeros(2, len(weight), dtype=torch.int64)
+    waited = torch.zeros(len(weight), dtype=torch.int64)
     for iteration in range(iterations):
         value, gradient = function(weight)
         waited = torch.where(value < least, 0, waited + 1)
@@ -115,11 +109,9 @@ def _train(
         stagnates = waited >= patience
         rate[stagnates] /= CUT_BY
         waited[stagnates] = 0
-        cuts += stagnates
         momentum = MOMENTUM * momentum + gradient
         weight = weight - rate * momentum
         if (iteration + 1) % _REPORT_EVERY == 0 or iteration + 1 == iterations:
             progress(iteration + 1)
     rows = on_sphere(weight.double().numpy())
-    angles = np.array([smallest_angle(each) for each in rows])
-    return ProtocolRuns(rows, angles, function(weight)[0].numpy(), cuts.numpy())
+    return ProtocolRuns(rows, np.array([smallest_angle(each) for each in rows]))

@@ -11,8 +11,7 @@ from typing import Any
 from arcface_plus.studies.theory.margin_figures import draw_gradient_magnitudes, draw_sweeps
 from arcface_plus.studies.theory.region_figures import (
     draw_angular_regions,
-    draw_few_on_sphere,
-    draw_many_on_sphere,
+    draw_on_sphere,
 )
 from arcface_plus.studies.theory.uniform_figures import (
     draw_cap_concentration,
@@ -28,9 +27,7 @@ FIGURES: dict[str, Callable[[Path, int], dict[str, Any]]] = {
     "fig10": draw_negative_weight,
     **{name: partial(draw_sweeps, name) for name in ("fig11", "fig12", "fig13", "fig14")},
     "fig15": draw_angular_regions,
-    "fig16": partial(draw_few_on_sphere, "fig16"),
-    "fig17": partial(draw_few_on_sphere, "fig17"),
-    "fig18": draw_many_on_sphere,
+    **{name: partial(draw_on_sphere, name) for name in ("fig16", "fig17", "fig18")},
     "figA2": draw_gradient_magnitudes,
 }
 
