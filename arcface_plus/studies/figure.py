@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Okabe and Ito (2008): told apart by readers with any of the common colour deficiencies. The line
-# styles say the same again, for grey prints.
+# Okabe and Ito (2008): readers with any of the common colour deficiencies can distinguish them. The
+# line styles repeat it for grey prints.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), "-", "--")
 

@@ -46,7 +46,7 @@ def draw_cosines(cosines: Mapping[str, np.ndarray], folder: Path) -> list[Path]:
     limit = min(1.0, max(2 * CLOSE, 0.1 * np.ceil(10 * largest)))
     bins = np.linspace(-limit, limit, 61).tolist()
     with new_figure(5.0, 0.6 + 1.1 * len(cosines)) as figure:
-        # A panel each: five outlines over each other cannot be told apart.
+        # A panel each: five outlines over each other cannot be distinguished.
         panels = figure.subplots(len(cosines), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
         for i, (axes, (name, values)) in enumerate(zip(panels, cosines.items(), strict=True)):
             axes.hist(values, bins=bins, color=COLORS[i % len(COLORS)], linestyle="-")

@@ -84,11 +84,9 @@ def chosen_rows(names: Sequence[str]) -> tuple[Row, ...]:
 def read_results(runs: Path, seeds: Sequence[int]) -> dict[str, dict[int, dict[str, Any]]]:
     """Return row label → seed → pair set → what ``verification.json`` has of finished runs."""
     found: dict[str, dict[int, dict[str, Any]]] = {row.label: {} for row in ROWS}
-    for row in ROWS:
-        for seed in seeds:
-            results = read_verification(runs / run_name(row, seed))
-            if results is not None:
-                found[row.label][seed] = results
+    for row, seed in itertools.product(ROWS, seeds):
+        if results := read_verification(runs / run_name(row, seed)):
+            found[row.label][seed] = results
     return found
 
 
@@ -136,9 +134,9 @@ def table_markdown(table: Sequence[dict[str, Any]], measure: str) -> str:
         known = [cells.get((row.label, name)) for name in sets]
         runs = max((cell["runs"] for cell in known if cell), default=0)
         shown = [words for cell in known for words in _measured(row.label, cell)]
-        lines.append(
-            [row.label, str(runs), *shown] if runs else [row.label, "not run", *[""] * len(shown)]
-        )
+        if not runs:
+            shown = [""] * len(shown)
+        lines.append([row.label, str(runs or "not run"), *shown])
     heading = [
         words for name in sets for words in (f"{name} {MEASURES[measure]}", f"− {REFERENCE}")
     ]
@@ -151,7 +149,5 @@ def _measured(label: str, cell: dict[str, Any] | None) -> tuple[str, str]:
     own = str(Summary(cell["mean"], cell["std"], cell["interval"], cell["runs"]))
     if label == REFERENCE or math.isnan(cell["difference"]):
         return own, ""
-    interval = cell["difference_interval"]
-    return own, f"{cell['difference']:+.2f}" + (
-        "" if math.isnan(interval) else f" (± {interval:.2f})"
-    )
+    interval = f" (± {cell['difference_interval']:.2f})".replace(" (± nan)", "")
+    return own, f"{cell['difference']:+.2f}{interval}"

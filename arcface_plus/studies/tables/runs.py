@@ -92,7 +92,8 @@ def train_unfinished(
 
 def _check_same(folder: Path, wanted: RunConfig) -> None:
     """Raise ValueError where the finished run in ``folder`` is not the one that is wanted."""
-    done, now = _settings(load_config(folder / "config.yaml")), _settings(wanted)
+    both = (load_config(folder / "config.yaml"), wanted)
+    done, now = (_settings(config.model_dump(mode="json")) for config in both)
     changed = [
         f"{key}: {done.get(key)!r} → {now.get(key)!r}"
         for key in {**done, **now}
@@ -105,8 +106,8 @@ def _check_same(folder: Path, wanted: RunConfig) -> None:
         )
 
 
-def _settings(config: RunConfig) -> dict[str, Any]:
-    """Return every setting of the run by its whole name, such as ``data.path``."""
-    sections = config.model_dump(mode="json").items()
-    parts = [(f"{k}.", v) if isinstance(v, dict) else ("", {k: v}) for k, v in sections]
-    return {prefix + key: value for prefix, settings in parts for key, value in settings.items()}
+def _settings(part: Any, name: str = "") -> dict[str, Any]:
+    """Return every setting by its whole name, such as ``head.margin.m2``."""
+    if not isinstance(part, dict):
+        return {name.removesuffix("."): part}
+    return {k: v for key in part for k, v in _settings(part[key], f"{name}{key}.").items()}

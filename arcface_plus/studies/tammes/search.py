@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -27,7 +28,8 @@ _MOST_VARIABLES = 20_000  # of a linear program
 _RESTART_ENTRIES = 1_100_000  # of the cosines of all restarts, where their number is not given
 _POOL, _POLISHED, _HOLES_TRIED = 16, 4, 256
 _RESTARTS_PER_ROUND = 6  # a round of hops takes as long as about so many restarts
-_HOP_BLUNTEST, _HOP_FACTOR = 16.0, 2.0
+_HOP = {"bluntest": 16.0, "factor": 2.0}
+_by_cosine = attrgetter("largest")
 
 
 class Found(NamedTuple):
@@ -76,20 +78,12 @@ def search(
             rng = np.random.default_rng([seed, 1, turn])
             for k, best in enumerate(pool):
                 if time_left():
-                    pool[k] = min(best, _hopped(best, rng, time_left), key=_by_cosine)
+                    hopped = anneal(move_into_hole(best.rows, rng), **_HOP, go_on=time_left)
+                    pool[k] = min(best, hopped, key=_by_cosine)
             progress(made + turn + 1, total)
         found = _polish_best(pool, time_left, lambda k: progress(total - _POLISHED + k, total))
     progress(total, total)
     return Found(found.rows, made, found.converged)
-
-
-def _by_cosine(one: Spread) -> float:
-    return one.largest
-
-
-def _hopped(one: Spread, rng: np.random.Generator, go_on: Callable[[], bool]) -> Spread:
-    moved = move_into_hole(one.rows, rng)
-    return anneal(moved, bluntest=_HOP_BLUNTEST, factor=_HOP_FACTOR, go_on=go_on)
 
 
 def move_into_hole(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
