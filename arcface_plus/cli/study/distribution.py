@@ -109,18 +109,26 @@ def _check_use(
     identity: str | None,
     compare: Path | None,
 ) -> None:
-    if (model is None) == (embeddings is None):
-        raise ValueError("Give either --model or --embeddings.")
-    if model is not None and (pairs is None) == (source is None):
-        raise ValueError("--model needs either --pairs lfw.bin or --input FOLDER to embed.")
-    if embeddings is not None and source is not None:
-        raise ValueError("--input holds images, which --embeddings do not need; leave it out.")
-    if identity is not None and (embeddings is None or pairs is not None):
-        raise ValueError("--identity says who the rows of --embeddings show, without --pairs.")
-    if compare is not None and (compare.suffix == ".npz") != (embeddings is not None):
-        raise ValueError("--compare takes what the first is: a model, or an .npz of embeddings.")
-    if compare is not None and compare.resolve() == (model or embeddings or compare).resolve():
-        raise ValueError(f"--compare {compare} is the first itself; name another.")
+    again = compare is not None and compare.resolve() == (model or embeddings or compare).resolve()
+    refused = {
+        "Give either --model or --embeddings.": (model is None) == (embeddings is None),
+        "--model needs either --pairs lfw.bin or --input FOLDER to embed.": (
+            model is not None and (pairs is None) == (source is None)
+        ),
+        "--input holds images, which --embeddings do not need; leave it out.": (
+            embeddings is not None and source is not None
+        ),
+        "--identity says who the rows of --embeddings show, without --pairs.": (
+            identity is not None and (embeddings is None or pairs is not None)
+        ),
+        "--compare takes what the first is: a model, or an .npz of embeddings.": (
+            compare is not None and (compare.suffix == ".npz") != (embeddings is not None)
+        ),
+        f"--compare {compare} is the first itself; name another.": again,
+    }
+    for why, holds in refused.items():
+        if holds:
+            raise ValueError(why)
 
 
 class _Shown(NamedTuple):
