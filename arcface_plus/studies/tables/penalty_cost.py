@@ -157,7 +157,7 @@ def measure(
     batch: int = 128,
     rounds: int = 5,
     device: torch.device,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[dict[str, Any]]:
     """Return a row a method of ``names``; the first is what the others are added to.
 
@@ -177,16 +177,14 @@ def measure(
             if done:
                 seconds[name].append(_now(device) - began)
                 added[name].append(penalty)
-        if progress is not None:
-            progress(done, rounds + 1)
+        progress(done, rounds + 1)
     angles = {name: bench.angles() for name, bench in benches.items()}
     del benches
     peaks: dict[str, float | None] = {}
     for name in names:
         peak = measured_peak(name, model=model, width=width, batch=batch, device=device)
         peaks[name] = None if peak is None else peak / 2**20
-    if progress is not None:
-        progress(rounds + 1, rounds + 1)
+    progress(rounds + 1, rounds + 1)
     return [
         {
             "method": name,

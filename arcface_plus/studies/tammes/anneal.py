@@ -72,9 +72,9 @@ def smooth_largest_cosine(rows: np.ndarray, sharpness: float) -> tuple[float, np
 
 def anneal(
     rows: np.ndarray,
-    *,
     bluntest: float = BLUNTEST,
     factor: float = 1.4,
+    *,
     steps: int = 50,
     go_on: Callable[[], bool] = lambda: True,
 ) -> Spread:

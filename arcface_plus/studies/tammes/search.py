@@ -28,7 +28,7 @@ _MOST_VARIABLES = 20_000  # of a linear program
 _RESTART_ENTRIES = 1_100_000  # of the cosines of all restarts, where their number is not given
 _POOL, _POLISHED, _HOLES_TRIED = 16, 4, 256
 _RESTARTS_PER_ROUND = 6  # a round of hops takes as long as about so many restarts
-_HOP = {"bluntest": 16.0, "factor": 2.0}
+_HOP_BLUNTEST, _HOP_FACTOR = 16.0, 2.0
 _by_cosine = attrgetter("largest")
 
 
@@ -78,7 +78,8 @@ def search(
             rng = np.random.default_rng([seed, 1, turn])
             for k, best in enumerate(pool):
                 if time_left():
-                    hopped = anneal(move_into_hole(best.rows, rng), **_HOP, go_on=time_left)
+                    moved = move_into_hole(best.rows, rng)
+                    hopped = anneal(moved, _HOP_BLUNTEST, _HOP_FACTOR, go_on=time_left)
                     pool[k] = min(best, hopped, key=_by_cosine)
             progress(made + turn + 1, total)
         found = _polish_best(pool, time_left, lambda k: progress(total - _POLISHED + k, total))
