@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from arcface_plus.data.collections import Collection
 from arcface_plus.data.lazy_images import describe_image
 from arcface_plus.distributed import World, barrier, broadcast_object, gather_objects
 from arcface_plus.evaluation.embedding.embed import embed_rows
+from arcface_plus.files import written_beside
 from arcface_plus.models import model_hash
 from arcface_plus.models.embedding_model import EmbeddingModel
 
@@ -155,10 +155,8 @@ class _WorkFolder:
         return self._path(lo).is_file()
 
     def put(self, lo: int, rows: np.ndarray) -> None:
-        aside = self._path(lo).with_suffix(".tmp")
-        with open(aside, "wb") as file:
+        with written_beside(self._path(lo)) as beside, beside.open("wb") as file:
             np.save(file, rows)
-        os.replace(aside, self._path(lo))
 
     def join(self, output: Path, model: str, skipped: dict[int, str]) -> None:
         """Write the output from all blocks, atomically, and remove the folder."""
@@ -173,10 +171,9 @@ class _WorkFolder:
             keep[lo : lo + len(rows)] = np.isfinite(rows[:, 0])
         for index in np.flatnonzero(~keep).tolist():
             skipped.setdefault(index, describe_image(self.collection.images, index))
-        aside = output.with_name(f".{output.name}.tmp")
         write = _write_npz if output.suffix == ".npz" else _write_parquet
-        write(aside, self.collection, [self._path(lo) for lo in starts], keep, model)
-        os.replace(aside, output)
+        with written_beside(output) as beside:
+            write(beside, self.collection, [self._path(lo) for lo in starts], keep, model)
         listed = output.with_name(output.name + ".skipped.txt")
         listed.unlink(missing_ok=True)
         if skipped:
