@@ -104,9 +104,8 @@ def test_is_added_once_a_step_whatever_the_micro_batches(tiny: Path, accumulate:
     first = losses(folder)[0]
     assert first["loss"] == pytest.approx(first["classification"] + first["regularizer"], rel=1e-6)
     config = load_config(tiny, words)
-    from arcface_plus.runs.build import build
-
     from arcface_plus.distributed import start_world
+    from arcface_plus.runs.build import build
 
     with start_world("cpu") as world:
         net, head = build(config, 13, world)
