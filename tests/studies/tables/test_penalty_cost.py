@@ -28,15 +28,14 @@ def test_the_forms_of_mhe_are_one_function(form: str) -> None:
 @pytest.mark.slow
 def test_measures_every_method(tmp_path: Path) -> None:
     names = ["baseline", "MMA", "MHE s=2, 30 %, differences", "orthogonal"]
-    costs = penalty_cost.measure(
+    rows = penalty_cost.measure(
         names, model="resnet20", width=4, batch=4, rounds=1, device=torch.device("cpu")
     )
-    rows = penalty_cost.rows_of(costs)
     assert [row["method"] for row in rows] == names
     assert all(rows[0]["added_ms"] < row["added_ms"] < row["ms_per_step"] for row in rows[1:])
     assert all(row["peak_mib"] is None or row["peak_mib"] > 0 for row in rows)
     assert all(0 < row["Classify_deg"] < 180 for row in rows)
-    assert "| orthogonal |" in penalty_cost.markdown(rows)
+    assert "| orthogonal |" in penalty_cost.cost_markdown(rows)
 
 
 def test_steps_lower_the_loss() -> None:
