@@ -24,11 +24,11 @@ from arcface_plus.data.ijb_meta import (
 )
 from arcface_plus.evaluation.embedding.embed import embed
 from arcface_plus.evaluation.embedding.sets import EmbeddingSet
+from arcface_plus.evaluation.pairs.roc import json_ready
 from arcface_plus.evaluation.search.identification import (
     IdentificationResult,
     identify_templates,
 )
-from arcface_plus.evaluation.search.score_rates import rates_by_text
 from arcface_plus.evaluation.search.templates import (
     TemplatePool,
     Templates,
@@ -60,8 +60,8 @@ class IjbIdentification:
         return {
             "galleries": {name: result.to_dict() for name, result in self.galleries.items()},
             "mean": {
-                "rank_rates": rates_by_text(self.mean_rank_rates()),
-                "tpir": rates_by_text(self.mean_tpir()),
+                "rank_rates": json_ready(self.mean_rank_rates()),
+                "tpir": json_ready(self.mean_tpir()),
             },
             "union": self.union.to_dict(),
         }
