@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from arcface_plus.cli.verify import parse_preprocessing
+from arcface_plus.cli.model_options import parse_preprocessing
 from arcface_plus.data.pairs.sets import save_pairs_bin
 from arcface_plus.models import build_model, save_model
 from arcface_plus.models.preprocessing import INSIGHTFACE, Preprocessing
@@ -358,9 +358,9 @@ def test_lfw_distribution_in_json(app, shared_data, tmp_path):
 
 
 def test_intervals_of_six_thousand_pairs_take_less_than_three_seconds(shared_data):
-    from arcface_plus.cli.verify_scoring import Scoring, score_files
+    from arcface_plus.evaluation.scoring import Scoring, score_files
 
-    scoring = Scoring(None, None, (0.1, 0.01, 0.001), None, None, 64, "fp32", False, None)
+    scoring = Scoring(fars=(0.1, 0.01, 0.001))
     npz = shared_data / "embeddings" / "lfw_mobilefacenet_y1.npz"
     start = time.perf_counter()
     (entry,) = score_files([npz], [shared_data / "lfw" / "pairs.txt"], scoring)

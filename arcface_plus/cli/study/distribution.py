@@ -132,7 +132,7 @@ class _Embedder:
         resize: bool,
         preprocessing: str | None,
     ) -> None:
-        from arcface_plus.cli.verify import parse_preprocessing
+        from arcface_plus.cli.model_options import parse_preprocessing
 
         self.world, self.flip, self.batch_size = world, flip, batch_size
         self.precision, self.resize = precision, resize
