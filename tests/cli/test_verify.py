@@ -235,7 +235,7 @@ def test_cache_gives_the_same_numbers_and_is_checked(app, pair_set, tmp_path, mo
         raise AssertionError("embedded again")
 
     with monkeypatch.context() as patch:
-        patch.setattr("arcface_plus.evaluation.embedding.embed.embed", refuse)
+        patch.setattr("arcface_plus.evaluation.scoring.embed_pairs", refuse)
         assert run(app, *words).exit_code == 0
         assert results(out) == first
         assert "embedded again" in run(app, *words, "--no-flip").output, "another setting"

@@ -134,24 +134,27 @@ def tar_at_far_of_scores(
 
 
 def tar_at_nearest_far(
-    scores: np.ndarray, is_same: np.ndarray, targets: Sequence[float]
+    genuine: np.ndarray,
+    impostor: np.ndarray,
+    targets: Sequence[float],
+    *,
+    impostors: int | None = None,
 ) -> tuple[dict[float, float], dict[float, float]]:
     """Return target → TAR, and target → FAR, as insightface's evaluator picks them.
 
     It takes the point of ``sklearn.metrics.roc_curve`` whose FAR is nearest to the target, on
     either side. Of two points equally near that of larger FAR counts, of those the one of larger
-    TAR. ``scores`` (P,): larger means the same person; both kinds of pairs must occur.
+    TAR. ``impostors``: as in ``tar_at_far``; twice as many distances are needed.
     """
-    impostor, genuine = np.sort(-scores[~is_same]), np.sort(-scores[is_same])
-    # The origin is as near as twice the target: no point beyond is ever picked.
-    needed = math.floor(2 * max(targets, default=0) * len(impostor)) + 2
-    cuts = np.unique(np.concatenate([impostor[:needed], genuine]))
+    total = len(impostor) if impostors is None else impostors
+    impostor, genuine = np.sort(impostor), np.sort(genuine)
+    cuts = np.unique(np.concatenate([impostor, genuine]))
     false_accepts = np.searchsorted(impostor, cuts, side="right")
     true_accepts = np.searchsorted(genuine, cuts, side="right")
     # The curve keeps corners: where the counts do not go on as they did.
     corner = np.ones(len(cuts), dtype=bool)
     corner[1:-1] = (np.diff(false_accepts, 2) != 0) | (np.diff(true_accepts, 2) != 0)
-    far = np.concatenate([[0.0], false_accepts[corner] / len(impostor)])[::-1]
+    far = np.concatenate([[0.0], false_accepts[corner] / total])[::-1]
     tar = np.concatenate([[0.0], true_accepts[corner] / len(genuine)])[::-1]
     nearest = {float(t): int(np.argmin(np.abs(far - t))) for t in targets}  # argmin: the first
     return (

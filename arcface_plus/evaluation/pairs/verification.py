@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from arcface_plus.data.pairs.labels import boolean_labels
+from arcface_plus.evaluation.pairs.intervals import student_quantile
 from arcface_plus.evaluation.pairs.roc import (
     TarAtFar,
     area_under_curve,
@@ -198,12 +199,10 @@ def unit_rows(rows: np.ndarray, describe: Callable[[int], str], start: int = 0) 
     return np.asarray(wide / norms[:, None])
 
 
-def t_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
-    """Return Student's interval for the mean of K >= 2 rates, K - 1 degrees of freedom."""
-    from scipy.special import stdtrit  # here, because scipy costs as much to import as the rest
-
+def t_interval(values: np.ndarray) -> tuple[float, float]:
+    """Return Student's 95 % interval for the mean of K >= 2 rates, K - 1 degrees of freedom."""
     mean = float(np.mean(values))
-    half = float(stdtrit(len(values) - 1, (1 + level) / 2) * np.std(values, ddof=1))
+    half = student_quantile(len(values) - 1) * float(np.std(values, ddof=1))
     half /= math.sqrt(len(values))
     return max(0.0, mean - half), min(1.0, mean + half)
 

@@ -5,13 +5,19 @@ Shapes: N images, T templates, P pairs, D dimensions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from arcface_plus.data.ijb_meta import TemplatePairs
-from arcface_plus.evaluation.pairs.roc import TarAtFar, tar_at_far_of_scores, tar_at_nearest_far
+from arcface_plus.evaluation.pairs.roc import (
+    TarAtFar,
+    distances_needed,
+    tar_at_far_of_scores,
+    tar_at_nearest_far,
+)
 from arcface_plus.evaluation.search.products import pair_products, unit_rows
 
 IJB_FARS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
@@ -115,12 +121,10 @@ class TemplatePool:
             self._add_block(embeddings[start : start + _ROWS_AT_ONCE])
 
     def _add_block(self, embeddings: np.ndarray) -> None:
-        from scipy.sparse import csr_matrix  # here, because scipy costs as much to import as numpy
-
         assert self._sums is not None
         images = slice(self._next, self._next + len(embeddings))
         wide = embeddings.astype(np.float64)
-        norms = self._norms(embeddings, wide)
+        norms = np.sqrt(np.einsum("ij,ij->i", wide, wide))
         bad = np.flatnonzero(~np.isfinite(norms) | (norms == 0))
         if bad.size:
             what = "is zero" if norms[bad[0]] == 0 else "has NaN, infinite or too large values"
@@ -131,19 +135,9 @@ class TemplatePool:
         weights = self._weight[images] if self._use_norm else self._weight[images] / norms
         order = np.argsort(self._row[images], kind="stable")
         rows, starts = np.unique(self._row[images][order], return_index=True)
-        shape = (len(rows), len(embeddings))
-        sums = csr_matrix((weights[order], order, np.append(starts, len(order))), shape=shape)
-        self._sums[rows] += sums @ wide
+        weighted = wide[order] * weights[order, None]
+        self._sums[rows] += np.add.reduceat(weighted, starts)
         self._next += len(embeddings)
-
-    def _norms(self, embeddings: np.ndarray, wide: np.ndarray) -> np.ndarray:
-        """Return norms; where they only show what has no direction, float32 squares will do."""
-        if self._use_norm and embeddings.dtype == np.float32:
-            with np.errstate(over="ignore", invalid="ignore"):
-                squares = np.einsum("ij,ij->i", embeddings, embeddings)
-            if (np.isfinite(squares) & (squares > 0)).all():
-                return squares
-        return np.asarray(np.sqrt(np.einsum("ij,ij->i", wide, wide)))
 
     def finish(self) -> Templates:
         """Return the templates.
@@ -180,10 +174,16 @@ def verify_templates(
         raise ValueError(
             f"All {len(is_same)} pairs of {pairs.source} are {kind} pairs; rates need both kinds."
         )
+    distances_needed(impostors, fars)  # refuses wrong rates before the work
     scores = pair_products(templates.vectors, pairs.rows_a, pairs.rows_b)
-    nearest_tar, nearest_far = tar_at_nearest_far(scores, is_same, fars)
+    genuine_scores, impostor_scores = scores[is_same], scores[~is_same]
+    # The origin of the curve is as near as twice the target: no point beyond is ever picked.
+    needed = min(impostors, math.floor(2 * max(fars, default=0) * impostors) + 2)
+    lowest = np.partition(impostor_scores, impostors - needed)[impostors - needed]
+    top = impostor_scores[impostor_scores >= lowest]
+    nearest_tar, nearest_far = tar_at_nearest_far(-genuine_scores, -top, fars, impostors=impostors)
     return TemplateResult(
-        **vars(tar_at_far_of_scores(scores[is_same], scores[~is_same], fars)),
+        **vars(tar_at_far_of_scores(genuine_scores, top, fars, impostors=impostors)),
         nearest_tar=nearest_tar,
         nearest_far=nearest_far,
         templates=len(templates.ids),

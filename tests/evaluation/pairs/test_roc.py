@@ -164,7 +164,7 @@ def test_nearest_point_is_that_of_scikit_learns_curve(count, ties):
             continue
         far, tar, _ = roc_curve(same, scores)
         far, tar = far[::-1], tar[::-1]
-        tars, fars = tar_at_nearest_far(scores, same, TARGETS)
+        tars, fars = tar_at_nearest_far(-scores[same], -scores[~same], TARGETS)
         assert list(tars) == list(fars) == list(TARGETS)
         for target in TARGETS:
             _, place = min((abs(f - target), i) for i, f in enumerate(far.tolist()))
@@ -173,5 +173,5 @@ def test_nearest_point_is_that_of_scikit_learns_curve(count, ties):
 
 def test_nearest_point_where_all_scores_are_equal():
     same = np.arange(10) < 5
-    tars, fars = tar_at_nearest_far(np.ones(10, dtype=np.float32), same, (1e-3, 0.9))
+    tars, fars = tar_at_nearest_far(np.ones(same.sum()), np.ones((~same).sum()), (1e-3, 0.9))
     assert tars == fars == {1e-3: 0.0, 0.9: 1.0}
