@@ -23,6 +23,7 @@ from arcface_plus.cli.verify_output import result_table, table_rows, write_repor
 
 if TYPE_CHECKING:
     from arcface_plus.evaluation.scoring import Entry
+    from arcface_plus.models.preprocessing import Preprocessing
 
 _FARS = "1e-1,1e-2,1e-3,1e-4,1e-5"
 

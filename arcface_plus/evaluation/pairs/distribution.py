@@ -18,13 +18,14 @@ Shapes: N images, D dimensions, C people, P positives, Q negatives.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, get_args
 
 import numpy as np
 
 from arcface_plus.evaluation.pairs.roc import (
+    Record,
     equal_error_rate,
     tar_at_far,
 )
@@ -56,7 +57,7 @@ class Cosines:
 
 
 @dataclass(frozen=True)
-class Distribution:
+class Distribution(Record):
     """Hold the numbers of a distribution view; see the module for what they mean.
 
     - ``boundary``, ``tail``: None where ``needs`` says how many cosines would show it; ``coarse``
@@ -82,8 +83,8 @@ class Distribution:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain types that JSON can hold, with the shares that define the quantiles."""
-        numbers = asdict(self) | {"coarse": list(self.coarse)}
-        return numbers | {"boundary_share": BOUNDARY_SHARE, "tail_share": TAIL_SHARE}
+        shares = {"boundary_share": BOUNDARY_SHARE, "tail_share": TAIL_SHARE}
+        return super().to_dict() | shares
 
 
 def describe_cosines(positive: np.ndarray, negative: np.ndarray) -> Distribution:

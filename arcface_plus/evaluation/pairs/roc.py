@@ -20,8 +20,16 @@ import numpy as np
 COARSE_BELOW = 10  # false accepts; a rate measured on fewer moves by a tenth and more with each
 
 
+class Record:
+    """What was measured, in the fields of a dataclass."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain types that JSON can hold; rates become text keys, infinity becomes None."""
+        return {name: json_ready(value) for name, value in vars(self).items()}
+
+
 @dataclass(frozen=True)
-class TarAtFar:
+class TarAtFar(Record):
     """Hold TAR at FAR targets; results of a protocol add their own measures.
 
     - ``tar_at_far``: FAR target → TAR at the largest acceptance whose FAR is at most the target.
@@ -36,16 +44,9 @@ class TarAtFar:
     coarse_fars: tuple[float, ...]
     refused_fars: dict[float, int]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain types that JSON can hold; rates become text keys, infinity becomes None."""
-        return {name: json_ready(value) for name, value in vars(self).items()}
-
 
 def json_ready(value: Any) -> Any:
-    """Return ``value`` as JSON can hold it: targets become text keys, infinity None, tuples lists.
-
-    Numbers of NumPy arrays and fields of dataclasses are left to the caller.
-    """
+    """Return ``value`` as JSON can hold it: keys become text, infinity None, and tuples lists."""
     if isinstance(value, Mapping):
         return {
             key if isinstance(key, str) else f"{key:g}": json_ready(each)

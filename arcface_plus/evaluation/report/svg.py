@@ -80,7 +80,9 @@ def element(name: str, attributes: Mapping[str, str | float], content: str = "")
 
 def text(x: float, y: float, words: str, *, anchor: str = "start", style: str = "") -> str:
     """Return words at a point."""
-    attributes = {"x": x, "y": y, "text-anchor": anchor} | ({"class": style} if style else {})
+    attributes: dict[str, str | float] = {"x": x, "y": y, "text-anchor": anchor}
+    if style:
+        attributes["class"] = style
     return element("text", attributes, html.escape(words))
 
 

@@ -10,22 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from arcface_plus.data.ijb_meta import Subjects
-from arcface_plus.evaluation.pairs.roc import json_ready, tar_at_far_of_scores
+from arcface_plus.evaluation.pairs.roc import Record, tar_at_far_of_scores
 from arcface_plus.evaluation.search.products import Describe, unit_rows
 from arcface_plus.evaluation.search.templates import Templates
-from arcface_plus.evaluation.search.top_matches import search_gallery
+from arcface_plus.evaluation.search.top_matches import Searches, search_gallery
 
 RANKS = (1, 5, 10)
 FPIRS = (1e-2, 1e-1)
 
 
 @dataclass(frozen=True)
-class IdentificationResult:
+class IdentificationResult(Record):
     """Hold what ``identify`` measured.
 
     - ``rank_rates``: k → share of mated searches with a mate among the best k, an other person of
@@ -47,10 +46,6 @@ class IdentificationResult:
     non_mated: int
     gallery: int
     distractors: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain types that JSON can hold; numbers become text keys, infinity None."""
-        return {name: json_ready(value) for name, value in vars(self).items()}
 
 
 def identify(
@@ -90,24 +85,8 @@ def identify(
         describe=describe_gallery,
         describe_distractor=describe_distractor,
     )
-    mated = searches.mated
-    rank = searches.rank[mated]
-    # A mate behind an other person is never found, however low the threshold.
-    found = tar_at_far_of_scores(
-        np.where(rank == 1, searches.mate[mated], -np.inf), searches.other[~mated], fpirs
-    )
-    return IdentificationResult(
-        rank_rates={int(k): float(np.mean(rank <= k)) for k in ranks},
-        tpir=found.tar_at_far,
-        fpir_reached=found.far_reached,
-        tpir_thresholds=found.tar_thresholds,
-        coarse_fpirs=found.coarse_fars,
-        refused_fpirs=found.refused_fars,
-        mated=len(rank),
-        non_mated=len(probes) - len(rank),
-        gallery=len(gallery),
-        distractors=0 if distractors is None else len(distractors),
-    )
+    strangers = 0 if distractors is None else len(distractors)
+    return _result(searches, ranks, fpirs, len(gallery), strangers)
 
 
 def identify_templates(
@@ -126,6 +105,29 @@ def identify_templates(
         gallery.subjects,
         ranks=ranks,
         fpirs=fpirs,
+    )
+
+
+def _result(
+    searches: Searches, ranks: Sequence[int], fpirs: Sequence[float], gallery: int, distractors: int
+) -> IdentificationResult:
+    mated = searches.mated
+    rank = searches.rank[mated]
+    # A mate behind an other person is never found, however low the threshold.
+    found = tar_at_far_of_scores(
+        np.where(rank == 1, searches.mate[mated], -np.inf), searches.other[~mated], fpirs
+    )
+    return IdentificationResult(
+        rank_rates={int(k): float(np.mean(rank <= k)) for k in ranks},
+        tpir=found.tar_at_far,
+        fpir_reached=found.far_reached,
+        tpir_thresholds=found.tar_thresholds,
+        coarse_fpirs=found.coarse_fars,
+        refused_fpirs=found.refused_fars,
+        mated=len(rank),
+        non_mated=len(mated) - len(rank),
+        gallery=gallery,
+        distractors=distractors,
     )
 
 
