@@ -120,6 +120,7 @@ def verify_command(
     The 95 % intervals leave out one person at a time, where people are known by name or by
     photographs; what a bootstrap over pairs would claim stands beside. See docs/verification.md.
     """
+    from arcface_plus.data.pairs.sets import load_pairs
     from arcface_plus.distributed import start_world
     from arcface_plus.evaluation.scoring import Scoring, advise, score_files, score_model
     from arcface_plus.evaluation.scoring import compare as compared
@@ -138,10 +139,12 @@ def verify_command(
         def score(source: Path | list[Path], stated: Preprocessing | None) -> list[Entry]:
             if isinstance(source, list):
                 return score_files(source, sets, scoring)
+            # All sets are opened first: a wrong path should not show after an hour of embedding.
+            opened = [(each, load_pairs(each, root)) for each in sets]
             network = load_model(source, preprocessing=stated)
             options = embedding_options(network, flip, batch_size, world.device, precision, resize)
             show = partial(counted, enabled=world.is_main)
-            return score_model(source, network, sets, scoring, options, show)
+            return score_model(source, network, opened, scoring, options, show)
 
         assert model is not None or embeddings
         entries = score(model or embeddings or [], foreign[0])

@@ -1,7 +1,7 @@
 """How well a model tells people apart: embeddings first, then scores, rates and intervals.
 
 - ``embedding/``  images to embeddings, and embeddings in files
-- ``pairs/``      1:1 on pairs: k-fold accuracy, ROC, TAR at FAR, intervals, comparison of two models
+- ``pairs/``      1:1 on pairs: k-fold accuracy, ROC, TAR at FAR, intervals, two models compared
 - ``search/``     templates (IJB-B, IJB-C) and 1:N: rank-k, TPIR at FPIR, distractors (MegaFace)
 - ``report/``     the HTML page of a verification
 

@@ -122,19 +122,18 @@ def score_files(files: Sequence[Path], lists: Sequence[Path], scoring: Scoring) 
 def score_model(
     path: Path,
     network: EmbeddingModel,
-    sets: Sequence[Path],
+    opened: Sequence[tuple[Path, PairSet]],
     scoring: Scoring,
     options: EmbeddingOptions,
     show: Callable[[str], AbstractContextManager[Progress]],
 ) -> list[Entry]:
     """Score pair sets with a model; all ranks together.
 
-    ``path``: what the model was read from. ``show``: a context that shows progress under a name.
+    ``path``, and the paths in ``opened``: what model and pair sets were read from. ``show``: a
+    context that shows progress under a name.
     """
-    # All sets are opened first: a wrong path should not show after an hour of embedding.
-    loaded = [load_pairs(each, scoring.root) for each in sets]
     entries = []
-    for source, pairs in zip(sets, loaded, strict=True):
+    for source, pairs in opened:
         facts = {
             "name": pairs.name,
             "pairs": str(source),

@@ -1,5 +1,5 @@
 """What leaves the package as files.
 
-- ``embeddings.py``  ``arcface-plus embed``: embeddings of a collection as .npz or .parquet, in blocks
-                     that an interrupted export keeps (``--resume``), by all ranks
+- ``embeddings.py``  ``arcface-plus embed``: embeddings of a collection as .npz or .parquet, made by
+                     all ranks in blocks that an interrupted export keeps (``--resume``)
 """

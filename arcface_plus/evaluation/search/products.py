@@ -73,10 +73,11 @@ def pair_products(unit: np.ndarray, rows_a: np.ndarray, rows_b: np.ndarray) -> n
     order = np.argsort(block, kind="stable")
     limits = np.cumsum(np.bincount(block, minlength=blocks))
     columns = unit[right].astype(np.float64).T
-    products = np.empty(len(rows_a))
+    products, space = np.empty(len(rows_a)), np.empty((_BLOCK_ROWS, len(right)))
     for number, pairs in enumerate(np.split(order, limits[:-1])):
         start = number * _BLOCK_ROWS
-        cells = unit[left[start : start + _BLOCK_ROWS]].astype(np.float64) @ columns
+        lines = unit[left[start : start + _BLOCK_ROWS]].astype(np.float64)
+        cells = np.matmul(lines, columns, out=space[: len(lines)])
         products[pairs] = cells[line[pairs] - start, column[pairs]]
     return products
 
