@@ -108,7 +108,7 @@ def roc_chart(curve: Curve) -> Chart:
 
 
 def det_chart(curve: Curve) -> Chart:
-    """Draw both error rates on log axes, where good models can be told apart."""
+    """Draw both error rates on log axes, which show how good models differ."""
     result, intervals = curve.result, curve.intervals
     floor = min(0.1, 1 / result.genuine_pairs)
     draw = Drawing(_far_scale(intervals.fars), Scale(floor, 1, BOTTOM, TOP, log=True))

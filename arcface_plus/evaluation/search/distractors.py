@@ -53,7 +53,7 @@ def identify_among_distractors(
     """Search each probe's person among the distractors, leaving one image out at a time.
 
     ``probes`` (P, D) and ``distractors`` (N, D): embeddings, normalised here; ``labels`` (P,) say
-    who the probes show. Memory beyond the embeddings: about 32 bytes × P × N × the largest FAR.
+    who the probes show. Memory beyond the embeddings: about 48 bytes × P × N × the largest FAR.
 
     Raises ValueError for counts or dimensions that differ, embeddings without direction, and where
     no person has two images.
