@@ -8,7 +8,6 @@ snapshots only from run folders you trust as you trust code.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -25,6 +24,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard
 
 from arcface_plus.distributed import World, barrier, broadcast_object, gather_objects
+from arcface_plus.files import file_sha256, sync
 
 _NAME = re.compile(r"^step-(\d{8,})$")
 FORMAT = 1
@@ -107,12 +107,12 @@ class Checkpoints:
             (aside / "manifest.json").write_text(
                 json.dumps({"step": step, "files": files}, indent=1)
             )
-            _sync(aside / "manifest.json")
-            _sync(aside)
+            sync(aside / "manifest.json")
+            sync(aside)
             if final.exists():
                 shutil.rmtree(final)
             os.replace(aside, final)
-            _sync(self.folder)
+            sync(self.folder)
             for old in self.steps()[: -self.keep]:
                 shutil.rmtree(self.path(old))
         barrier(world.control)
@@ -183,15 +183,4 @@ class Checkpoints:
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256")
-    return {"bytes": path.stat().st_size, "sha256": digest.hexdigest()}
-
-
-def _sync(path: Path) -> None:
-    """Make a file or a folder's entries durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    return {"bytes": path.stat().st_size, "sha256": file_sha256(path)}

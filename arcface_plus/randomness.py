@@ -16,7 +16,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-# name: version. Keys: seed, and what stands in parentheses.
+# name: version. Every key begins with the seed; the rest of it is in parentheses.
 STREAMS = {
     "order": 1,  # the permutation of an epoch's images (epoch)
     "augmentation": 1,  # how an image is changed (epoch, sample)

@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from arcface_plus.files import written_beside
+
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write ``content`` beside ``path`` and rename it, so that a broken run leaves no half file."""
-    beside = path.with_name(f".{path.name}.tmp")
-    beside.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    beside.replace(path)
+    with written_beside(path) as beside:
+        beside.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")

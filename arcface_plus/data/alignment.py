@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from arcface_plus.data.images import read_image
+from arcface_plus.data.lazy_images import ImageFiles
 
 # Where the landmarks lie in a 112 × 112 crop. It is the 96 × 112 template of earlier work, 8 px
 # further right: the shift that evaluators of IJB write out.
@@ -75,7 +75,7 @@ def align_face(image: np.ndarray, landmarks: np.ndarray, size: int = TEMPLATE_SI
     )
 
 
-class AlignedImages:
+class AlignedImages(ImageFiles):
     """Image files below ``root``, each cut to the template by its own landmarks when asked for.
 
     ``landmarks`` (N, 5, 2). Raises ValueError where the counts differ.
@@ -94,23 +94,15 @@ class AlignedImages:
                 f"{len(names)} images need landmarks of shape ({len(names)}, 5, 2), but they are "
                 f"{np.shape(landmarks)}."
             )
-        self.names = names
-        self.landmarks = landmarks
-        self.root = Path(root)
-        self.size = size
+        super().__init__(names, root=Path(root))
+        self.landmarks, self.size = landmarks, size
 
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        image = read_image(self.root / self.names[index])
+    def __getitem__(self, index: int, /) -> np.ndarray:
+        image = super().__getitem__(index)
         try:
             return align_face(image, self.landmarks[index], self.size)
         except ValueError as error:
             raise ValueError(f"{self.describe(index)}: {error}") from error
 
-    def describe(self, index: int) -> str:
-        return str(self.root / self.names[index])
-
     def identity(self, index: int) -> bytes:
-        return self.names[index].encode() + np.asarray(self.landmarks[index]).tobytes()
+        return self.paths[index].encode() + np.asarray(self.landmarks[index]).tobytes()

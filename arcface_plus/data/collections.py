@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from arcface_plus.data.folder import IMAGE_SUFFIXES
-from arcface_plus.data.images import decode_image
 from arcface_plus.data.lazy_images import ImageFiles, ImageSequence
 from arcface_plus.data.pairs.sets import load_pairs
+from arcface_plus.data.records.images import RecordImages
 from arcface_plus.data.records.reader import RecordReader
 
 UNKNOWN = -1
@@ -33,25 +33,6 @@ class Collection:
     pairs: dict[str, np.ndarray] = field(default_factory=dict)
 
 
-class RecordImages:
-    """The images of a record file as a plain sequence."""
-
-    def __init__(self, reader: RecordReader) -> None:
-        self.reader = reader
-
-    def __len__(self) -> int:
-        return len(self.reader)
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        return decode_image(self.reader[index].data, where=self.describe(index))
-
-    def describe(self, index: int) -> str:
-        return f"{self.reader.path}, record {self.reader.keys[index]}"
-
-    def identity(self, index: int) -> bytes:
-        return self.describe(index).encode()
-
-
 def open_collection(path: str | Path, root: str | Path | None = None) -> Collection:
     """Open a folder (all images below it, by sorted path), a .rec (by record) or a pair set.
 
@@ -66,9 +47,8 @@ def open_collection(path: str | Path, root: str | Path | None = None) -> Collect
             f"{path} does not exist; give a folder, a .rec, a .bin or a pairs.txt."
         )
     if path.suffix == ".rec":
-        reader = RecordReader(path)
-        keys = [str(key) for key in reader.keys]
-        return Collection(RecordImages(reader), keys, np.asarray(reader.labels, dtype=np.int64))
+        records = RecordImages(RecordReader(path))
+        return Collection(records, [str(key) for key in records.reader.keys], records.labels)
     pairs = load_pairs(path, root)
     index = {"index_a": pairs.index_a, "index_b": pairs.index_b, "is_same": pairs.is_same}
     if isinstance(pairs.images, ImageFiles):
@@ -79,18 +59,14 @@ def open_collection(path: str | Path, root: str | Path | None = None) -> Collect
 
 
 def _folder(root: Path) -> Collection:
-    found: list[str] = []
-    for parent, folders, files in os.walk(root, followlinks=True):
-        folders.sort()
-        inside = Path(parent).relative_to(root)
-        found += [
-            (inside / name).as_posix()
-            for name in files
-            if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
-        ]
+    found = sorted(
+        (Path(parent).relative_to(root) / name).as_posix()
+        for parent, _, files in os.walk(root, followlinks=True)
+        for name in files
+        if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+    )
     if not found:
         raise ValueError(f"{root} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}).")
-    found.sort()
     people = [str(Path(name).parent) if "/" in name else None for name in found]
     return Collection(ImageFiles(found, root=root), found, _labels_of(people, len(found)))
 
@@ -100,5 +76,5 @@ def _labels_of(names: Sequence[str | None] | None, count: int) -> np.ndarray:
     if names is None:
         return np.full(count, UNKNOWN, dtype=np.int64)
     known = sorted({name for name in names if name is not None})
-    rank = {name: i for i, name in enumerate(known)}
-    return np.array([UNKNOWN if n is None else rank[n] for n in names], dtype=np.int64)
+    rank: dict[str | None, int] = {name: i for i, name in enumerate(known)}
+    return np.array([rank.get(name, UNKNOWN) for name in names], dtype=np.int64)

@@ -6,53 +6,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
-from arcface_plus.data.images import read_image
+from arcface_plus.data.lazy_images import LabelledFiles
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".pgm", ".ppm"})
 
 
-class ImageFiles:
-    """Image files and their labels: ``names[i]``, a path below ``root``, is of ``labels[i]``.
-
-    ``class_names[c]`` is what class c is called.
-    """
-
-    warnings: tuple[str, ...] = ()
-
-    def __init__(
-        self,
-        root: Path,
-        names: Sequence[str],
-        labels: np.ndarray | Sequence[int],
-        class_names: Sequence[str],
-    ) -> None:
-        self.root, self.class_names = root, list(class_names)
-        self._names = list(names)
-        self.labels = np.array(labels, dtype=np.int64)
-        self.num_classes = len(self.class_names)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def read(self, index: int) -> tuple[np.ndarray, int]:
-        """Return image ``index`` (H, W, 3) uint8 RGB and its label."""
-        return read_image(self.root / self._names[index]), int(self.labels[index])
-
-    def key(self, index: int) -> str:
-        return self._names[index]
-
-    def describe(self, index: int) -> str:
-        return str(self.root / self._names[index])
-
-    def select(self, indices: np.ndarray) -> ImageFiles:
-        """Return the images ``indices`` alone, in that order, of the same classes."""
-        names = [self._names[i] for i in indices]
-        return ImageFiles(self.root, names, self.labels[indices], self.class_names)
-
-
-class ImageFolder(ImageFiles):
+class ImageFolder(LabelledFiles):
     """``root/PERSON/IMAGE``: people in sorted order are classes 0, 1, …; images sorted within.
 
     Names that begin with a dot are left out: they are what programs leave behind (``._a.jpg``,
@@ -72,18 +31,25 @@ class ImageFolder(ImageFiles):
                 f"{root} holds {len(class_names)} sub-folders, but training needs one "
                 "for each of at least two people: ROOT/PERSON/IMAGE.jpg."
             )
-        names: list[str] = []
-        labels: list[int] = []
-        for label, person in enumerate(class_names):
-            images = images_in(root / person)
-            if not images:
-                raise ValueError(
-                    f"{root / person} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}); "
-                    "remove the folder or add images."
-                )
-            names += [f"{person}/{name}" for name in images]
-            labels += [label] * len(images)
-        super().__init__(root, names, labels, class_names)
+        files = list_classes(root, class_names, fix="remove the folder or add images")
+        super().__init__(root, *files, class_names)
+
+
+def list_classes(root: Path, folders: Sequence[str], *, fix: str) -> tuple[list[str], list[int]]:
+    """Return the paths below ``root`` of the images in ``folders``, and each one's place there.
+
+    Raises ValueError with ``fix`` for a folder without images.
+    """
+    paths: list[str] = []
+    labels: list[int] = []
+    for label, folder in enumerate(folders):
+        images = images_in(root / folder) if (root / folder).is_dir() else []
+        if not images:
+            shown = ", ".join(sorted(IMAGE_SUFFIXES))
+            raise ValueError(f"{root / folder} holds no image ({shown}); {fix}.")
+        paths += [f"{folder}/{image}" for image in images]
+        labels += [label] * len(images)
+    return paths, labels
 
 
 def folders_in(folder: Path) -> list[str]:

@@ -15,11 +15,10 @@ import csv
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
-
-from arcface_plus.data.integer_table import read_integer_table
 
 GALLERIES = {"IJBB": ("S1", "S2"), "IJBC": ("G1", "G2")}
 TARGETS = tuple(GALLERIES)
@@ -128,26 +127,43 @@ def read_faces(folder: str | Path, target: str) -> IjbFaces:
 
 
 def read_template_pairs(folder: str | Path, target: str, known: np.ndarray) -> TemplatePairs:
-    """Read the 1:1 pairs, in blocks; ``known`` (T,) are the sorted ids of templates with images.
+    """Read the 1:1 pairs; ``known`` (T,) are the sorted ids of templates with images.
 
     Raises ValueError naming file and line for a malformed record, a label other than 0 and 1, and a
     template without images.
     """
     path = meta_file(folder, target, "template_pair_label.txt")
-    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    for first, table in read_integer_table(path, 3):
-        rows = [_rows_of(table[:, column], known, path, first) for column in (0, 1)]
-        odd = np.flatnonzero((table[:, 2] != 0) & (table[:, 2] != 1))
-        if odd.size:
-            raise ValueError(
-                f"{path}, line {first + odd[0]}: the label is {table[odd[0], 2]}, but must be 1 "
-                "(one person) or 0."
-            )
-        parts.append((*rows, table[:, 2] == 1))
-    if not parts:
+    table = read_integers(path, 3)
+    if not len(table):
         raise ValueError(f"{path} holds no pairs.")
-    a, b, same = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return TemplatePairs(a, b, same, str(path))
+    odd = np.flatnonzero((table[:, 2] != 0) & (table[:, 2] != 1))
+    if odd.size:
+        raise ValueError(
+            f"{path}, line {_line_of(path, odd[0])}: the label is {table[odd[0], 2]}, but must be "
+            "1 (one person) or 0."
+        )
+    rows = [_rows_of(table[:, column], known, path) for column in (0, 1)]
+    return TemplatePairs(rows[0], rows[1], table[:, 2] == 1, str(path))
+
+
+def read_integers(path: Path, columns: int) -> np.ndarray:
+    """Return the whole numbers (n, ``columns``) int64 of a text file, a record a line.
+
+    Raises ValueError naming file and line where a line does not hold ``columns`` of them.
+    """
+    with path.open(encoding="utf-8", errors="backslashreplace") as file:
+        if not any(line.strip() for line in file):
+            return np.empty((0, columns), dtype=np.int64)
+    try:
+        table = np.loadtxt(path, dtype=np.int64, comments=None, ndmin=2, encoding="utf-8")
+        if table.shape[1] == columns:
+            return table
+    except ValueError:
+        pass
+    for where, words in _records(path, columns):
+        for word in words:
+            _whole(word, where)
+    raise ValueError(f"{path} does not hold {columns} whole numbers a line.")
 
 
 def read_subjects(path: str | Path, known: np.ndarray | None = None) -> Subjects:
@@ -191,15 +207,22 @@ def read_subjects(path: str | Path, known: np.ndarray | None = None) -> Subjects
     return Subjects(templates, np.array([found[t] for t in templates.tolist()]), str(path))
 
 
-def _rows_of(ids: np.ndarray, known: np.ndarray, path: Path, first: int) -> np.ndarray:
+def _rows_of(ids: np.ndarray, known: np.ndarray, path: Path) -> np.ndarray:
     rows = np.searchsorted(known, ids).astype(np.int32)
     absent = np.flatnonzero(known[np.minimum(rows, len(known) - 1)] != ids)
     if absent.size:
         raise ValueError(
-            f"{path}, line {first + absent[0]}: template {ids[absent[0]]} has no image in the list "
-            "of images."
+            f"{path}, line {_line_of(path, absent[0])}: template {ids[absent[0]]} has no image in "
+            "the list of images."
         )
     return rows
+
+
+def _line_of(path: Path, record: int) -> int:
+    """Return the line of a record, counted from 0; empty lines are none."""
+    with path.open(encoding="utf-8", errors="backslashreplace") as file:
+        filled = (number for number, line in enumerate(file, start=1) if line.strip())
+        return next(islice(filled, int(record), None))
 
 
 def _records(path: Path, words: int) -> Iterator[tuple[str, list[str]]]:
@@ -207,6 +230,8 @@ def _records(path: Path, words: int) -> Iterator[tuple[str, list[str]]]:
         for number, line in enumerate(file, start=1):
             found = line.split()
             where = f"{path}, line {number}"
+            if not found:
+                continue
             if len(found) != words:
                 raise ValueError(
                     f"{where}: {words} words are expected, but it has {len(found)}: "

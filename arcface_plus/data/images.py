@@ -17,32 +17,26 @@ _JPEG_END = b"\xff\xd9"
 _PNM_HEAD = re.compile(rb"P([1-6])(?:\s|#[^\n]*\n)+(\d+)(?:\s|#[^\n]*\n)+(\d+)\s")
 
 
-def decode_image(
-    data: bytes | bytearray | memoryview | np.ndarray, *, where: str, max_pixels: int = MAX_PIXELS
-) -> np.ndarray:
+def decode_image(data: bytes, *, where: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decode a JPEG, PNG, BMP or PNM image to (H, W, 3) uint8 RGB; grey becomes three channels.
 
-    ``data`` is the file's bytes (an array: 1-D uint8). EXIF orientation is applied, as OpenCV and
-    mxnet do. The size is read from the header and refused beyond ``max_pixels`` before a pixel is
-    decoded. Raises ValueError naming ``where`` for unknown, oversized, corrupt or cut data.
+    EXIF orientation is applied, as OpenCV and mxnet do. The size is read from the header and
+    refused beyond ``max_pixels`` before a pixel is decoded. Raises ValueError naming ``where`` for
+    unknown, oversized, corrupt or cut data.
     """
-    raw = _as_bytes(data, where)
     try:
-        height, width = image_size(raw)
+        height, width = image_size(data)
         if height * width > max_pixels or max(height, width) > MAX_SIDE:
             raise ValueError(
                 f"{width}×{height} pixels exceed the limit of {max_pixels} (a side: {MAX_SIDE}); "
                 "scale the image down"
             )
-        _require_whole(raw)
-    except ValueError as error:
+        _require_whole(data)
+        pixels = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR_RGB)
+        if pixels is None:
+            raise ValueError("the image data are corrupt; replace the image")
+    except (ValueError, cv2.error) as error:
         raise ValueError(f"{where}: {error}") from error
-    try:
-        pixels = cv2.imdecode(np.frombuffer(raw, dtype=np.uint8), cv2.IMREAD_COLOR_RGB)
-    except cv2.error as error:
-        raise ValueError(f"{where}: the image cannot be decoded: {error}") from error
-    if pixels is None:
-        raise ValueError(f"{where}: the image data are corrupt; replace the image")
     return pixels
 
 
@@ -64,9 +58,19 @@ def encode_jpeg(rgb: np.ndarray, quality: int = 95) -> bytes:
         raise ValueError(f"quality={quality} must be in [1, 100]; 95 is usual")
     bgr = cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2BGR)
     done, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    if not done:
-        raise ValueError(f"OpenCV could not encode an image of shape {rgb.shape} as JPEG")
+    assert done, f"OpenCV could not encode an image of shape {rgb.shape} as JPEG"
     return bytes(data)
+
+
+def resized(image: np.ndarray, size: int, *, enlarge: int = cv2.INTER_CUBIC) -> np.ndarray:
+    """Return ``image`` (H, W, 3) as (size, size, 3): areas where both sides shrink, else cubic.
+
+    ``enlarge``: another of OpenCV's interpolations in place of cubic.
+    """
+    if image.shape[:2] == (size, size):
+        return image
+    method = cv2.INTER_AREA if min(image.shape[:2]) >= size else enlarge
+    return np.asarray(cv2.resize(image, (size, size), interpolation=method))
 
 
 def image_size(data: bytes) -> tuple[int, int]:
@@ -106,17 +110,6 @@ def image_format(data: bytes) -> str:
         f"unknown image format (first bytes {data[:8].hex(' ') or 'none'}); "
         "JPEG, PNG, BMP and PNM (pgm, ppm) are read: convert the image"
     )
-
-
-def _as_bytes(data: bytes | bytearray | memoryview | np.ndarray, where: str) -> bytes:
-    if isinstance(data, np.ndarray):
-        if data.dtype != np.uint8 or data.ndim != 1:
-            raise ValueError(
-                f"{where}: encoded image data must be a 1-D uint8 array, got {data.dtype} "
-                f"of shape {data.shape}"
-            )
-        return data.tobytes()
-    return data if isinstance(data, bytes) else bytes(data)
 
 
 def _require_bytes(data: bytes, count: int) -> None:
@@ -164,10 +157,8 @@ def _require_whole(data: bytes) -> None:
         whole = data.rfind(_JPEG_END, _jpeg_frame(data)[2]) >= 0
     elif kind == "png":
         whole = data.rfind(b"IEND") >= 0
-    elif kind == "bmp":
-        whole = len(data) >= _bmp_bytes(data)
     else:
-        whole = len(data) >= _pnm_bytes(data)
+        whole = len(data) >= (_bmp_bytes(data) if kind == "bmp" else _pnm_bytes(data))
     if not whole:
         raise ValueError(f"the {kind} data are cut off ({len(data)} bytes); replace the image")
 

@@ -1,11 +1,11 @@
-"""Sequences of images that are decoded when asked for."""
+"""Sequences of images that are decoded when asked for, with labels and without."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import numpy as np
 
@@ -13,7 +13,11 @@ from arcface_plus.data.images import decode_image, read_image
 
 
 class ImageSequence(Protocol):
-    """What takes images asks this of them, so a list of arrays will do."""
+    """What takes images asks this of them, so a list of arrays will do.
+
+    Two methods more are used where they are there: ``describe(index)`` names an image for messages,
+    ``identity(index)`` gives bytes that stand for its content, both without decoding it.
+    """
 
     def __len__(self) -> int: ...
 
@@ -22,17 +26,31 @@ class ImageSequence(Protocol):
         ...
 
 
-@runtime_checkable
-class NamedImages(Protocol):
-    """Images that can be named without decoding them."""
+class ImageSource:
+    """A fixed sequence of labelled images to train or test on; safe to hand to worker processes.
+
+    ``labels`` (n,) int64, each in ``range(num_classes)``; ``warnings``: what a user should hear
+    before training, though it stops nothing.
+    """
+
+    num_classes: int
+    labels: np.ndarray
+    warnings: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int, /) -> np.ndarray:
+        """Return image ``index`` (H, W, 3), uint8 RGB; errors name what is unreadable."""
+        raise NotImplementedError
+
+    def read(self, index: int) -> tuple[np.ndarray, int]:
+        """Return image ``index`` and its label."""
+        return self[index], int(self.labels[index])
 
     def describe(self, index: int) -> str:
-        """Name image ``index`` for messages."""
-        ...
-
-    def identity(self, index: int) -> bytes:
-        """Return bytes that stand for the content of image ``index``."""
-        ...
+        """Name the file and record of an image, for messages."""
+        raise NotImplementedError
 
 
 class EncodedImages:
@@ -77,14 +95,39 @@ class ImageFiles:
         return f"{self.paths[index]}\0{size}".encode()
 
 
+class LabelledFiles(ImageFiles, ImageSource):
+    """Image files and their labels: ``paths[i]`` is of class ``labels[i]``.
+
+    ``class_names[c]`` is what class c is called.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        paths: Sequence[str],
+        labels: np.ndarray | Sequence[int],
+        class_names: Sequence[str],
+    ) -> None:
+        super().__init__(list(paths), root=root)
+        self.labels = np.array(labels, dtype=np.int64)
+        self.class_names = list(class_names)
+        self.num_classes = len(self.class_names)
+
+    def select(self, indices: np.ndarray) -> LabelledFiles:
+        """Return the images ``indices`` alone, in that order, of the same classes."""
+        paths = [self.paths[i] for i in indices]
+        return LabelledFiles(self.root, paths, self.labels[indices], self.class_names)
+
+
 def describe_image(images: ImageSequence, index: int) -> str:
     """Return what to call image ``index`` in a message."""
-    return images.describe(index) if isinstance(images, NamedImages) else f"image {index}"
+    describe = getattr(images, "describe", "image {}".format)
+    return str(describe(index))
 
 
 def identify_image(images: ImageSequence, index: int) -> bytes:
     """Return bytes that stand for the content of image ``index``."""
-    if isinstance(images, NamedImages):
-        return images.identity(index)
+    if identity := getattr(images, "identity", None):
+        return bytes(identity(index))
     image = np.ascontiguousarray(images[index])
     return hashlib.sha256(f"{image.shape}{image.dtype}".encode() + image.tobytes()).digest()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import zipfile
 from collections.abc import Iterator
@@ -28,6 +27,7 @@ from arcface_plus.evaluation.embedding.embed import (
     embed_rows,
     raise_together,
 )
+from arcface_plus.files import written_beside
 from arcface_plus.models import model_hash
 from arcface_plus.models.embedding_model import EmbeddingModel
 
@@ -164,10 +164,8 @@ class _WorkFolder:
         return self.folder / f"{lo:012d}.npy"
 
     def put(self, lo: int, rows: np.ndarray) -> None:
-        aside = self.path(lo).with_suffix(".tmp")
-        with open(aside, "wb") as file:
+        with written_beside(self.path(lo)) as beside, beside.open("wb") as file:
             np.save(file, rows)
-        os.replace(aside, self.path(lo))
 
     def join(self, output: Path, model: str, skipped: dict[int, str]) -> None:
         """Write the output from all blocks, atomically, and remove the folder."""
@@ -178,10 +176,9 @@ class _WorkFolder:
         )
         for index in np.flatnonzero(~keep).tolist():
             skipped.setdefault(index, describe_image(self.collection.images, index))
-        aside = output.with_name(f".{output.name}.tmp")
         write = _write_npz if output.suffix == ".npz" else _write_parquet
-        write(aside, self.collection, blocks, keep, model)
-        os.replace(aside, output)
+        with written_beside(output) as beside:
+            write(beside, self.collection, blocks, keep, model)
         listed = output.with_name(output.name + ".skipped.txt")
         listed.unlink(missing_ok=True)
         if skipped:

@@ -54,7 +54,8 @@ class HeadConfig(Section):
     mma_refresh_every: Positive = Field(1, description="steps between searches for neighbours")
     sample_rate: float = Field(1.0, gt=0, le=1, description="Partial FC: share of classes a step")
     sample_dense: bool = Field(
-        False, description="Partial FC: rows out of the sample decay and coast on (arcface_torch)"
+        False,
+        description="Partial FC: rows out of the sample decay and move on too (arcface_torch)",
     )
     filter_threshold: float | None = Field(
         None, gt=-1, lt=1, description="leave out other classes whose cosine exceeds this"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import os
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from arcface_plus.files import file_sha256
 from arcface_plus.models.embedding_model import EmbeddingModel
 from arcface_plus.models.preprocessing import Preprocessing
 
@@ -48,7 +48,7 @@ class OnnxModel(EmbeddingModel):
                 self.embedding_dim = self(torch.zeros(1, 3, size, size)).shape[1]
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-        self.file_hash = hashlib.sha256(path.read_bytes()).hexdigest()
+        self.file_hash = file_sha256(path)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map normalised images (N, 3, size, size) to (N, embedding_dim) on the same device."""

@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from arcface_plus.files import file_sha256, written_beside
 from arcface_plus.models.build import build_from_options
 from arcface_plus.models.embedding_model import EmbeddingModel
 from arcface_plus.models.layouts import infer_options
@@ -25,7 +26,6 @@ from arcface_plus.models.weight_files import (
     State,
     read_tensors,
     weights_path,
-    write_atomically,
 )
 
 FORMAT_VERSION = 1
@@ -95,7 +95,9 @@ def save_model(model: nn.Module, path: str | os.PathLike[str]) -> Path:
     content = safetensors.torch.save(
         tensors, {METADATA_KEY: json.dumps(description, sort_keys=True)}
     )
-    write_atomically(path, content)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_beside(path) as beside:
+        beside.write_bytes(content)
     return path
 
 
@@ -112,7 +114,7 @@ def model_hash(model_or_path: nn.Module | str | os.PathLike[str]) -> str:
         return _hash_tensors(model_or_path.state_dict())
     path = weights_path(model_or_path)
     if path.suffix == ".onnx":
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return file_sha256(path)
     return _hash_tensors(read_tensors(path)[0])
 
 

@@ -1,1 +1,9 @@
-"""runs"""
+"""A run put together: from a YAML file to a folder with a trained and verified model.
+
+configuration      all sections of a run, and the checks that concern two of them
+build              net, head, state, loader and trainer from their sections
+train              ``ap.train``: the order in which a run is opened, checked, trained and saved
+evaluation         what a run is scored on while it trains, and what it saves of that
+folder             the run folder: when an old one may be used again, what a checkpoint may resume
+results            what finished runs measured, read from their folders
+"""

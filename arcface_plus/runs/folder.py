@@ -91,7 +91,7 @@ def check_resumable(path: Path, config: RunConfig) -> None:
     if streams := changed_streams(state.get("random_streams", {})):
         raise ValueError(
             f"{path} was saved by a release that drew other random numbers (stream "
-            f"{'; '.join(streams)}): the run would not go on as it began. Resume it with the "
+            f"{'; '.join(streams)}): the run would not continue as it began. Resume it with the "
             "release that its environment.json names, or start a run of another --name."
         )
     saved = state["config"]
@@ -123,7 +123,7 @@ def _checkpoint(folder: Path, step: int) -> Path:
 
 
 def _set_newer_aside(checkpoints: Path, start: int) -> None:
-    """Move the checkpoints after ``start`` into a folder beside, where a run goes on from it.
+    """Move the checkpoints after ``start`` into a folder beside them, before a run resumes there.
 
     They would count as the newest: rotation would remove what the run saves from now on, and
     ``auto`` would continue the branch that was left.
@@ -151,7 +151,7 @@ def claim(config: RunConfig, world: World, *, start: int | None, overwrite: bool
 def prepare(config: RunConfig, world: World, *, start: int | None, overwrite: bool) -> None:
     """Make the folder, with ``config.yaml``, ``environment.json`` and a README. Rank 0 only.
 
-    Where a run goes on from an older checkpoint, the newer ones are set aside.
+    Where a run resumes from an older checkpoint, the newer ones are set aside.
     """
     folder = config.folder
     if overwrite and folder.is_dir():

@@ -1,1 +1,17 @@
-"""training"""
+"""Training: one optimizer step after another, on any number of ranks, resumable to the bit.
+
+settings           learning rate, schedule, steps, second branch: their sections
+trainer            the loop: what a step is, and what happens between steps
+state              everything that changes from step to step; what a checkpoint holds, part by part
+optim              which parameters decay, SGD, sampled rows, the gradient norm over shards
+schedule           the learning rate of a step
+precision          bf16, fp16 or fp32
+guard              losses and gradients that are not finite
+regularization     the angular penalty of a run on its layers and class weights, eq. (13) of MMA
+second_branch      closeness and diversity: which images get a second pass, and its loss
+image_scores       the running score of every training image that the second branch chooses by
+monitor            metrics.jsonl, TensorBoard, progress bar, lines
+window             the numbers of a log line, summed on the device
+uniform_monitor    what uniformly spread classes would measure, beside what a run measures
+quarantine         images that could not be read, and what replaced them
+"""

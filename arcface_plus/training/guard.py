@@ -17,14 +17,14 @@ from arcface_plus.training.settings import TrainConfig
 
 
 class NonFiniteError(ArithmeticError):
-    """Training met a loss or gradient that is not finite and was told to stop."""
+    """A loss or gradient is not finite, and the policy is to stop."""
 
 
 class FiniteGuard(Part):
     """Counts steps with a non-finite loss or gradient; their updates are skipped on the device.
 
-    In fp16 an overflowing gradient with a finite loss is the scaler's daily business: it is skipped
-    too, but only counted, never an error.
+    In fp16 a gradient may overflow while the loss is finite; the scaler then lowers its scale. Such
+    a step is skipped and counted, but it is no error.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class FiniteGuard(Part):
     def check(self, describe_step: Callable[[int], str]) -> str | None:
         """Look at the counters (a host synchronisation) and follow the policy.
 
-        Returns a message where steps were skipped since the last look and training may go on;
+        Returns a message where steps were skipped since the last look and training may continue;
         raises NonFiniteError where it must stop.
         """
         count, first, _ = self.counters.tolist()
@@ -61,7 +61,7 @@ class FiniteGuard(Part):
         if self.policy == "stop":
             raise NonFiniteError(
                 message + " Weights are as before that step. Lower --optim.lr, set "
-                "--optim.clip_norm, or --train.on_nonfinite skip to go on past such steps."
+                "--optim.clip_norm, or --train.on_nonfinite skip to continue past such steps."
             )
         if count > self.limit:
             raise NonFiniteError(

@@ -17,6 +17,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from arcface_plus.files import written_beside
+
 # What a line shows, in this order: key, label, format.
 _SHOWN = (
     ("loss", "loss", "{:.4f}"),
@@ -135,9 +137,8 @@ class Monitor:
                     kept.append(line + "\n")
             except (json.JSONDecodeError, KeyError, TypeError):
                 continue  # the last line of a run that was killed while writing it
-        aside = path.with_suffix(".tmp")
-        aside.write_text("".join(kept), encoding="utf-8")
-        aside.replace(path)
+        with written_beside(path) as beside:
+            beside.write_text("".join(kept), encoding="utf-8")
 
 
 def _against(key: str, values: dict[str, float]) -> str:

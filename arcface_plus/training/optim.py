@@ -98,7 +98,7 @@ def start_momenta(optimizer: torch.optim.Optimizer) -> None:
 class RowSGD(torch.optim.Optimizer):
     """SGD with momentum and decay that touches only the rows present in a sparse gradient.
 
-    Rows that take no part in a step keep weight and momentum as they were: no decay, no coasting.
+    Other rows keep weight and momentum: no decay, and no further step along an old momentum.
     Takes ``found_inf`` like torch's fused optimizers: a tensor, non-zero to skip the step.
     """
 

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from arcface_plus.data.batches.loader import Batch
+from arcface_plus.files import written_beside
 
 
 class Quarantine:
     """Appends a line for each new bad image to ``quarantine-rank{r}.jsonl``.
 
-    A run that goes on from a checkpoint goes on with the list as it was then.
+    A run resumed from a checkpoint continues the list as it was at that step.
     """
 
     def __init__(self, folder: Path, rank: int, limit: int, describe: Callable[[int], str]) -> None:
@@ -55,6 +56,5 @@ class Quarantine:
             if entry["step"] < step:
                 kept.append(line + "\n")
                 self.known.add(entry["index"])
-        aside = self.path.with_suffix(".tmp")
-        aside.write_text("".join(kept), encoding="utf-8")
-        aside.replace(self.path)
+        with written_beside(self.path) as beside:
+            beside.write_text("".join(kept), encoding="utf-8")

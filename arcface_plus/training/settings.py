@@ -88,7 +88,9 @@ class BranchConfig(Section):
     hard_classes: Positive = Field(500, description="NP: most similar other classes of a class")
     score_momentum: float = Field(0.9, ge=0, lt=1)
     quantile: float = Field(0.2, gt=0, lt=1, description="share of all scores that are hard")
-    quantile_sample: Positive = Field(100_000, description="at most so many scores tell it")
+    quantile_sample: Positive = Field(
+        100_000, description="scores that the quantile is estimated from, at most"
+    )
     mining: Literal["threshold", "soft"] = Field(
         "threshold", description="soft: images drawn evenly, weighted by their scores"
     )

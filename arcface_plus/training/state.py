@@ -1,4 +1,4 @@
-"""A run's state: the one object that checkpoints hold and that a resumed run takes up.
+"""A run's state: the one object that checkpoints hold and that a resumed run restores.
 
 Each part gives and takes its own state under its own names. A later part (a weight average, say)
 is one more entry of ``RunState.parts`` and changes no format: a checkpoint from before it leaves it
@@ -168,7 +168,7 @@ class _Scaler(Part):
 class _Generators(Part):
     """This rank's generators, which dropout masks come from, under names with the rank.
 
-    A rank that was not there when the checkpoint was written goes on from its own seed.
+    A rank that did not exist when the checkpoint was written keeps the seed it began with.
     """
 
     optional = True

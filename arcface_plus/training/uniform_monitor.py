@@ -39,7 +39,7 @@ def uniform_figures(head: ClassifierHead) -> dict[str, float]:
 
 
 def margin_warnings(head: ClassifierHead) -> tuple[str, ...]:
-    """Return what to tell whoever trains ``head``: that its margin invites the polar collapse."""
+    """Return a warning if the margin of ``head`` invites the polar collapse."""
     if not isinstance(head.margin, Margin):
         return ()
     warning = collapse_warning(head.margin, head.num_classes)

@@ -51,7 +51,7 @@ class LogWindow:
         *sums, count = torch.stack([*self.sums.values(), self.counted]).tolist()
         seconds = max(1e-9, time.perf_counter() - self.began)
         values: dict[str, Any] = {}
-        if count:  # otherwise every step was skipped: there is no mean to tell
+        if count:  # otherwise every step was skipped, and there is no mean
             values = {name: each / count for name, each in zip(self.sums, sums, strict=True)}
             values["target_angle"] = math.degrees(values["target_angle"])
         values["lr"] = self.learning_rate

@@ -32,7 +32,7 @@ def people(tmp_path: Path) -> Path:
 def test_classes_and_images_are_in_order_of_their_names(people):
     folder = ImageFolder(people)
     assert folder.class_names == ["B", "a", "c"] and folder.num_classes == 3
-    keys = [folder.key(i) for i in range(len(folder))]
+    keys = folder.paths
     assert keys == ["B/9.bmp", "a/10.PNG", "a/2.png", "c/0.pgm", "c/1.png"]
     assert folder.labels.tolist() == [0, 1, 1, 2, 2] and folder.labels.dtype == np.int64
     assert folder.describe(3) == str(people / "c" / "0.pgm")
@@ -122,4 +122,4 @@ def test_real_faces(shared_data):
     folder = ImageFolder(shared_data / "celeba299")
     assert folder.num_classes == 299 and len(folder) == 6284
     image, label = folder.read(100)
-    assert image.shape == (112, 112, 3) and folder.key(100).startswith(folder.class_names[label])
+    assert image.shape == (112, 112, 3) and folder.paths[100].startswith(folder.class_names[label])

@@ -6,6 +6,7 @@ import pytest
 from arcface_plus.data.ijb_meta import (
     meta_file,
     read_faces,
+    read_integers,
     read_subjects,
     read_template_pairs,
 )
@@ -108,3 +109,34 @@ def test_galleries_that_do_not_fit(tmp_path, text, match):
         read_subjects(tmp_path / "g.csv")
     with pytest.raises(FileNotFoundError):
         read_subjects(tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize("between", [" ", "\t", "  ", " \t "])
+@pytest.mark.parametrize("newline", ["\n", "\r\n", " \n", "\n\n"])
+def test_integers_in_every_spelling(tmp_path, between, newline):
+    table = np.random.default_rng(0).integers(-5, 10**6, (500, 3))
+    path = tmp_path / "t.txt"
+    path.write_bytes(newline.join(between.join(map(str, row)) for row in table.tolist()).encode())
+    np.testing.assert_array_equal(read_integers(path, 3), table)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["1 2", "1 2 3 4", "1 2 x", "1 2 1.5", "1 2 1e3", "1,2,3", "1 2 --3", "1 2 1_0",
+     "1 2 99999999999999999999", "1 2 \x00", "1 2 ٣", "1 2 -"],
+)  # fmt: skip
+def test_malformed_integers_are_named(tmp_path, line):
+    path = tmp_path / "t.txt"
+    path.write_text(f"1 2 3\n4 5 6\n{line}\n7 8 9\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"t\.txt, line 3: "):
+        read_integers(path, 3)
+    path.write_text("1 2\n3 4 5 6\n")
+    with pytest.raises(ValueError, match="line 1: 3 words are expected"):
+        read_integers(path, 3)
+
+
+def test_no_integers_at_all(tmp_path):
+    (tmp_path / "empty").write_text("\n \n")
+    assert read_integers(tmp_path / "empty", 3).shape == (0, 3)
+    with pytest.raises(FileNotFoundError, match="none"):
+        read_integers(tmp_path / "none", 3)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from arcface_plus.checkpoint import Checkpoints
-from arcface_plus.data.batches.augmentation import augment
+from arcface_plus.data.batches.augmentation import augment, augmentation_draws, chosen_draws
 from arcface_plus.data.batches.loader import (
     Batch,
     TrainLoader,
@@ -25,7 +25,6 @@ from arcface_plus.losses.margins.family import (
     Margin,
     margin_logits,
 )
-from arcface_plus.randomness import augmentation_generator, branch_augmentation_generator
 from arcface_plus.runs.build import build
 from arcface_plus.runs.configuration import RunConfig
 from arcface_plus.training.monitor import Monitor
@@ -192,7 +191,7 @@ def dense_first_step(case: dict, folder: Path, seen: dict) -> dict:
     net = copy.deepcopy(trainer.model).double()
     weight = trainer.head.weight.detach().double().requires_grad_()
     batch = np.array(seen["batch"])
-    draws = [augmentation_generator(SEED, 0, int(i)) for i in batch]
+    draws = list(augmentation_draws(config.data.augment, config.data.size, SEED, 0, batch))
     x = embed(net, config, source, batch, draws)
     labels = torch.from_numpy(source.labels[batch])
     unit = F.normalize(weight, dim=1)
@@ -203,7 +202,7 @@ def dense_first_step(case: dict, folder: Path, seen: dict) -> dict:
 
     indices = np.array(seen["read"]).reshape(len(seen["classes"]), -1)
     flat = indices.reshape(-1)
-    draws = [branch_augmentation_generator(SEED, 0, int(i), slot) for slot, i in enumerate(flat)]
+    draws = list(chosen_draws(config.data.augment, config.data.size, SEED, 0, flat, 0))
     z = F.normalize(embed(net, config, source, flat, draws), dim=1).view(*indices.shape, -1)
     soft = seen["easiness"]
     easy = torch.ones(indices.shape) if soft is None else torch.from_numpy(soft)
@@ -243,8 +242,8 @@ def hard_centres(seen: dict, x: Tensor, unit: Tensor, count: int) -> list[int]:
 
 def embed(net, config: RunConfig, source, indices: np.ndarray, draws: list) -> Tensor:
     images = [
-        augment(SyntheticFaces.read(source, int(i))[0], config.data.augment, g)
-        for i, g in zip(indices, draws, strict=True)
+        augment(SyntheticFaces.read(source, int(i))[0], config.data.augment, drawn)
+        for i, drawn in zip(indices, draws, strict=True)
     ]
     inputs = net.preprocessing.apply(torch.from_numpy(np.stack(images)))
     return net(inputs.double())

@@ -6,39 +6,77 @@ one change on leaves the draws of the others as they were.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
 import cv2
 import numpy as np
 
 from arcface_plus.data.batches import auto_augment
 from arcface_plus.data.settings import AugmentConfig
+from arcface_plus.randomness import augmentation_generator, branch_augmentation_generator
 
 _DRAWS = 24  # the noise is drawn after these: with more of them it would be another
 
 
-def augment(image: np.ndarray, config: AugmentConfig, generator: np.random.Generator) -> np.ndarray:
+class Draws(NamedTuple):
+    """All random numbers that decide how one image is changed.
+
+    ``uniform`` (24,) and ``policy`` (5,), AutoAugment's own, in [0, 1); ``noise`` (S, S, 3) float32
+    of standard normal numbers. The last two are None where the settings need none.
+    """
+
+    uniform: np.ndarray
+    policy: np.ndarray | None
+    noise: np.ndarray | None
+
+
+def augmentation_draws(
+    config: AugmentConfig, size: int, seed: int, epoch: int, samples: Iterable[int]
+) -> Iterator[Draws]:
+    """Yield the draws of each of ``samples``, images of side ``size``, in ``epoch``."""
+    return (_draws(config, size, augmentation_generator(seed, epoch, int(i))) for i in samples)
+
+
+def chosen_draws(
+    config: AugmentConfig, size: int, seed: int, step: int, samples: Iterable[int], slot: int
+) -> Iterator[Draws]:
+    """Yield the draws of ``samples`` as images ``slot``, ``slot + 1``, … of a second pass."""
+    for number, sample in enumerate(samples, start=slot):
+        yield _draws(config, size, branch_augmentation_generator(seed, step, int(sample), number))
+
+
+def _draws(config: AugmentConfig, size: int, generator: np.random.Generator) -> Draws:
+    uniform, policy, noise = generator.random(_DRAWS), None, None
+    if config.auto_augment != "none":
+        own = np.random.Generator(np.random.Philox(key=int(uniform[22] * 2**53)))
+        policy = own.random(auto_augment.DRAWS)
+    if config.noise > 0:
+        noise = generator.standard_normal((size, size, 3), dtype=np.float32)
+    return Draws(uniform, policy, noise)
+
+
+def augment(image: np.ndarray, config: AugmentConfig, draws: Draws) -> np.ndarray:
     """Return a changed copy of ``image`` (S, S, 3) uint8; itself where nothing changes.
 
     Geometry first, then AutoAugment, then light, then what a camera adds, then erasing.
     """
-    u = generator.random(_DRAWS)
+    u = draws.uniform
     if config.pad_crop:
         image = _pad_and_crop(image, config.pad_crop, u[20:22])
     if u[0] < config.flip:
         image = image[:, ::-1]
     if u[1] < config.affine:
         image = _affine(image, config, signed=2 * u[2:7] - 1)
-    if config.auto_augment != "none":
-        own = np.random.Generator(np.random.Philox(key=int(u[22] * 2**53)))
-        image = auto_augment.auto_augment(
-            image, config.auto_augment, own.random(auto_augment.DRAWS)
-        )
+    if draws.policy is not None:
+        image = auto_augment.auto_augment(image, config.auto_augment, draws.policy)
     image = _light(image, config, signed=2 * u[7:10] - 1)
     if u[10] < config.blur:
         image = cv2.GaussianBlur(image, (0, 0), sigmaX=0.5 + u[11])
     if u[12] < config.low_resolution:
         image = _shrink_and_enlarge(image, fraction=0.3 + 0.6 * u[13])
-    if config.noise > 0:
-        levels = generator.standard_normal(image.shape, dtype=np.float32) * (config.noise * u[14])
+    if draws.noise is not None:
+        levels = draws.noise * (config.noise * u[14])
         image = np.clip(np.rint(image + levels), 0, 255).astype(np.uint8)
     if u[15] < config.erase:
         image = _erase(image, config.erase_area, u[16:20])

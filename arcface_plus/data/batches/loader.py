@@ -1,12 +1,12 @@
 """Deterministic batches: the same images in the same form at every step.
 
 Which images, and how each is changed, depends on (seed, step) alone; ranks take contiguous parts of
-the global batch, workers decode straight into the batch's memory.
+the global batch, workers make whole batches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -15,18 +15,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from arcface_plus.data.batches.augmentation import augment
+from arcface_plus.data.batches.augmentation import augment, augmentation_draws
 from arcface_plus.data.batches.order import (
     SPARES,
     BatchPlan,
     OrderedSteps,
 )
-from arcface_plus.data.settings import AugmentConfig, DataConfig
+from arcface_plus.data.settings import DataConfig
 from arcface_plus.data.sources.image_source import (
     ImageSource,
     fit_square,
 )
-from arcface_plus.randomness import augmentation_generator
 
 
 @dataclass
@@ -54,14 +53,58 @@ class _Stop:
     message: str
 
 
-class _PlannedBatches(Dataset["Batch | _Stop"]):
+class ImageReader:
+    """Reads images of ``source`` as ``config`` wants them; safe to hand to workers and threads."""
+
+    def __init__(self, source: ImageSource, config: DataConfig) -> None:
+        self.source, self.config = source, config
+
+    def read_first(
+        self, candidates: Sequence[int], step: int, bad: dict[int, str]
+    ) -> tuple[np.ndarray, int, int]:
+        """Return the image, label and index of the first of ``candidates`` that can be read.
+
+        Under ``on_bad_image: quarantine``, those that cannot are noted in ``bad`` with the reason;
+        else the first of them is a ValueError. So it is where none can be read.
+        """
+        for index in candidates:
+            if index in bad:
+                continue
+            try:
+                image, label = self.source.read(index)
+                where = self.source.describe(index)
+                return fit_square(image, self.config.size, where=where), label, index
+            except (ValueError, OSError) as error:
+                if self.config.on_bad_image != "quarantine":
+                    raise ValueError(
+                        f"{error} (step {step}); remove the image, or set "
+                        "--data.on_bad_image quarantine to go on without it."
+                    ) from error
+                bad[index] = str(error)
+        raise ValueError(
+            f"step {step}: none of {len(candidates)} images can be read; the last reason was: "
+            f"{bad[candidates[-1]]}"
+        )
+
+
+def to_batch(step: int, found: Iterable[tuple[np.ndarray, int, int]], bad: dict[int, str]) -> Batch:
+    """Return the batch of images, labels and indices."""
+    images, labels, indices = zip(*found, strict=True)
+    return Batch(
+        step,
+        torch.from_numpy(np.stack(images)),
+        torch.tensor(labels, dtype=torch.int64),
+        torch.tensor(indices, dtype=torch.int64),
+        sorted(bad.items()),
+    )
+
+
+class _PlannedBatches(ImageReader, Dataset["Batch | _Stop"]):
     """Maps a plan to its batch; lives in the workers."""
 
-    def __init__(
-        self, source: ImageSource, size: int, augment: AugmentConfig, seed: int, quarantine: bool
-    ) -> None:
-        self.source, self.size, self.augment = source, size, augment
-        self.seed, self.quarantine = seed, quarantine
+    def __init__(self, source: ImageSource, config: DataConfig, seed: int) -> None:
+        super().__init__(source, config)
+        self.seed = seed
 
     def __getitem__(self, plan: BatchPlan) -> Batch | _Stop:
         try:
@@ -70,52 +113,21 @@ class _PlannedBatches(Dataset["Batch | _Stop"]):
             return _Stop(str(error))
 
     def _make(self, plan: BatchPlan) -> Batch:
-        images = np.empty((plan.length, self.size, self.size, 3), dtype=np.uint8)
-        labels = np.empty(plan.length, dtype=np.int64)
-        indices = np.empty(plan.length, dtype=np.int64)
         bad: dict[int, str] = {}
-        for position in range(plan.length):
-            indices[position] = self._fill(plan, position, images, labels, bad)
-        return Batch(
-            plan.step,
-            torch.from_numpy(images),
-            torch.from_numpy(labels),
-            torch.from_numpy(indices),
-            sorted(bad.items()),
-        )
-
-    def _fill(
-        self,
-        plan: BatchPlan,
-        position: int,
-        images: np.ndarray,
-        labels: np.ndarray,
-        bad: dict[int, str],
-    ) -> int:
-        """Put the image of ``position``, or the next that can be read, there; return its index."""
+        candidates = plan.candidates.tolist()
         # As many for the first position as for the last: otherwise ranks would change the outcome.
-        candidates = plan.candidates[position : position + 1 + SPARES].tolist()
-        for index in candidates:
-            if index in bad:
-                continue
-            try:
-                image, label = self.source.read(index)
-                image = fit_square(image, self.size, where=self.source.describe(index))
-            except (ValueError, OSError) as error:
-                if not self.quarantine:
-                    raise ValueError(
-                        f"{error} (step {plan.step}); remove the image, or set "
-                        "--data.on_bad_image quarantine to go on without it."
-                    ) from error
-                bad[index] = str(error)
-                continue
-            generator = augmentation_generator(self.seed, plan.epoch, index)
-            images[position], labels[position] = augment(image, self.augment, generator), label
-            return index
-        raise ValueError(
-            f"step {plan.step}: none of {len(candidates)} consecutive images can be read; the last "
-            f"reason was: {bad[candidates[-1]]}"
+        found = [
+            self.read_first(candidates[position : position + 1 + SPARES], plan.step, bad)
+            for position in range(plan.length)
+        ]
+        changes, size = self.config.augment, self.config.size
+        indices = [index for _, _, index in found]
+        draws = augmentation_draws(changes, size, self.seed, plan.epoch, indices)
+        changed = (
+            (augment(image, changes, drawn), label, index)
+            for (image, label, index), drawn in zip(found, draws, strict=True)
         )
+        return to_batch(plan.step, changed, bad)
 
 
 class TrainLoader:
@@ -130,9 +142,7 @@ class TrainLoader:
         pin_memory: bool = False,
     ) -> None:
         self.source, self.config, self.steps, self.pin_memory = source, config, steps, pin_memory
-        self._batches = _PlannedBatches(
-            source, config.size, config.augment, steps.seed, config.on_bad_image == "quarantine"
-        )
+        self._batches = _PlannedBatches(source, config, steps.seed)
 
     def __len__(self) -> int:
         return len(self.steps)

@@ -71,11 +71,10 @@ def build_pairs(
 
 def folder_images(root: str | Path) -> dict[str, list[str]]:
     """Return person → files of ``root/PERSON/IMAGE``; raises as ``ImageFolder``."""
-    folder = ImageFolder(root)
-    found: dict[str, list[str]] = {person: [] for person in folder.class_names}
-    for index in range(len(folder)):
-        person, file = folder.key(index).split("/", 1)
-        found[person].append(file)
+    found: dict[str, list[str]] = {}
+    for path in ImageFolder(root).paths:
+        person, file = path.split("/", 1)
+        found.setdefault(person, []).append(file)
     return found
 
 

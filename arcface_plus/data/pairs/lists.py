@@ -14,14 +14,15 @@ Fields are separated by tabs where a line has any, else by blanks. Empty lines d
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".pgm", ".bmp")
+from arcface_plus.data.folder import images_in
+
 _SHOWN = 5
 
 
@@ -90,19 +91,11 @@ def read_pair_list(path: str | Path) -> PairList:
             first, second, same = parse([field.strip() for field in fields])
         except ValueError as error:
             raise ValueError(f"{path}, line {number}: {error}.") from error
-        rows.append(
-            (index.setdefault(first, len(index)), index.setdefault(second, len(index)), same)
-        )
-    is_same = np.array([same for _, _, same in rows], dtype=bool)
+        rows.append([*(index.setdefault(image, len(index)) for image in (first, second)), same])
+    index_a, index_b, same = np.array(rows, dtype=np.int64).T.copy()
+    is_same = same.astype(bool)
     folds = _check_header(header, is_same, path)
-    return PairList(
-        images=list(index),
-        index_a=np.array([a for a, _, _ in rows], dtype=np.int64),
-        index_b=np.array([b for _, b, _ in rows], dtype=np.int64),
-        is_same=is_same,
-        folds=folds,
-        source=path,
-    )
+    return PairList(list(index), index_a, index_b, is_same, folds, source=path)
 
 
 def locate_images(images: Iterable[ListedImage], root: Path, *, source: Path) -> list[str]:
@@ -216,16 +209,9 @@ def _check_inside(name: str, root: Path, source: Path) -> None:
 
 def _folder_index(folder: Path) -> dict[str | int, list[str]]:
     index: dict[str | int, list[str]] = {}
-    for name, stem in sorted(_image_files(folder)):
+    for name in images_in(folder) if folder.is_dir() else []:
+        stem = Path(name).stem
         index.setdefault(stem, []).append(name)
         if _is_number(stem):
             index.setdefault(int(stem), []).append(name)
     return index
-
-
-def _image_files(folder: Path) -> Iterator[tuple[str, str]]:
-    if not folder.is_dir():
-        return
-    for file in folder.iterdir():
-        if file.suffix.lower() in IMAGE_SUFFIXES:
-            yield file.name, file.stem

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
+from arcface_plus.data.folder import folders_in
 from arcface_plus.data.pairs.lists import read_pair_list
 
 
@@ -19,7 +20,7 @@ def people_of(path: str | Path) -> list[str]:
     """
     path = Path(path)
     if path.is_dir() and not (path / "train.rec").is_file():
-        names = {e.name for e in path.iterdir() if e.is_dir() and not e.name.startswith(".")}
+        names = set(folders_in(path))
     elif path.is_dir() or path.suffix == ".rec":
         records = path / "train.rec" if path.is_dir() else path
         listing = records.with_suffix(".lst")

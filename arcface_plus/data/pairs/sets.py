@@ -7,10 +7,8 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import pickle
-import uuid
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from arcface_plus.data.pairs.lists import (
     read_pair_list,
 )
 from arcface_plus.data.pickles.reader import load_plain_pickle
+from arcface_plus.files import written_beside
 
 _BIN_SUFFIXES = (".bin", ".pkl")
 _LIST_SUFFIXES = (".txt", ".lst", ".list", ".tsv")
@@ -55,11 +54,7 @@ class PairSet:
         self.is_same = boolean_labels(is_same, where=name)
         count = len(self.is_same)
         if index_a is None and index_b is None:
-            if len(images) != 2 * count:
-                raise ValueError(
-                    f"{name}: {len(images)} images for {count} labels; a pair set has two images, "
-                    "one after the other, for every label."
-                )
+            _require_two_a_label(images, count, name)
             index_a, index_b = np.arange(0, 2 * count, 2), np.arange(1, 2 * count, 2)
         self.index_a = _checked_rows(index_a, count, len(images), name)
         self.index_b = _checked_rows(index_b, count, len(images), name)
@@ -153,24 +148,12 @@ def save_pairs_bin(
     """
     path = Path(path)
     labels = boolean_labels(is_same, where=str(path))
-    if len(images) != 2 * len(labels):
-        raise ValueError(
-            f"{path}: {len(images)} images for {len(labels)} labels; a .bin has two images, one "
-            "after the other, for every label."
-        )
-    if isinstance(images, EncodedImages):
-        blobs = list(images.blobs)
-    else:
-        blobs = [_encoded(images[i]) for i in range(len(images))]
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        with beside.open("wb") as file:
-            pickle.dump((blobs, labels.tolist()), file, protocol=2)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    _require_two_a_label(images, len(labels), str(path))
+    stored = images.blobs if isinstance(images, EncodedImages) else images
+    found = (stored[i] for i in range(len(stored)))
+    blobs = [image if isinstance(image, bytes) else encode_jpeg(image) for image in found]
+    with written_beside(path) as beside, beside.open("wb") as file:
+        pickle.dump((blobs, labels.tolist()), file, protocol=2)
 
 
 def _load_bin(path: Path) -> PairSet:
@@ -184,11 +167,7 @@ def _load_bin(path: Path) -> PairSet:
     if not isinstance(images, list | tuple) or not images:
         raise ValueError(f"{path}: its images should be a list, but are {_describe(images)}.")
     labels = boolean_labels(is_same, where=str(path))
-    if len(images) != 2 * len(labels):
-        raise ValueError(
-            f"{path}: {len(images)} images for {len(labels)} labels; a pair set has two images for "
-            "every label, so the file is cut or was packed wrongly: pack it again."
-        )
+    _require_two_a_label(images, len(labels), str(path))
     blobs = [_blob(image, i, path) for i, image in enumerate(images)]
     first: dict[bytes, int] = {}
     rows = np.array([first.setdefault(blob, i) for i, blob in enumerate(blobs)], dtype=np.int64)
@@ -201,6 +180,14 @@ def _load_bin(path: Path) -> PairSet:
     )
 
 
+def _require_two_a_label(images: Sized, labels: int, where: str) -> None:
+    if len(images) != 2 * labels:
+        raise ValueError(
+            f"{where}: {len(images)} images for {labels} labels; a pair set has two images, one "
+            "after the other, for every label. A file that is cut must be packed again."
+        )
+
+
 def _blob(image: Any, index: int, path: Path) -> bytes:
     if isinstance(image, bytes) and image:
         return image
@@ -211,10 +198,6 @@ def _blob(image: Any, index: int, path: Path) -> bytes:
         f"{path}: image {index} should be the bytes of an image file (or a flat uint8 array of "
         f"them), but is {_describe(image)}; pack encoded images."
     )
-
-
-def _encoded(image: bytes | np.ndarray) -> bytes:
-    return image if isinstance(image, bytes) else encode_jpeg(image)
 
 
 def _describe(value: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from arcface_plus.data.pairs.lists import (
 )
 from arcface_plus.data.pairs.sets import save_pairs_bin
 from arcface_plus.data.records.packing import encode_face
+from arcface_plus.files import written_beside
 
 
 def write_pair_list(path: Path, built: BuiltPairs, root: Path) -> str:
@@ -28,21 +28,16 @@ def write_pair_list(path: Path, built: BuiltPairs, root: Path) -> str:
 
     Raises ValueError for names that no list can hold (tabs, line ends, blanks at an end).
     """
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
+    with written_beside(path) as beside:
         for form, lines in (("lfw", _lfw_lines(built)), ("path", _path_lines(built))):
-            if lines is None:
-                continue
-            beside.write_text("\n".join(lines) + "\n", encoding="utf-8")
-            if _reads_back(beside, built, root):
-                beside.replace(path)
-                return form
-    finally:
-        beside.unlink(missing_ok=True)
-    raise ValueError(
-        f"{path}: some names of people or images cannot stand in a list of pairs, which has no "
-        "place for tabs, line ends and blanks at an end; rename those files."
-    )
+            if lines is not None:
+                beside.write_text("\n".join(lines) + "\n", encoding="utf-8")
+                if _reads_back(beside, built, root):
+                    return form
+        raise ValueError(
+            f"{path}: some names of people or images cannot stand in a list of pairs, which has no "
+            "place for tabs, line ends and blanks at an end; rename those files."
+        )
 
 
 def write_pair_bin(

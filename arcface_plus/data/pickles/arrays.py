@@ -1,4 +1,4 @@
-"""Rebuild NumPy arrays and scalars from the checked parts a pickle states.
+"""Rebuild NumPy arrays and scalars from the checked parts that a pickle states.
 
 Only plain numbers: booleans, integers and floats of up to 16 bytes. The bytes must be there for the
 shape that is claimed; nothing is allocated on the strength of a claim.
@@ -18,7 +18,7 @@ _NUMBER_CODE = re.compile(r"b1|[iu][1248]|f[248]|f16")
 class DTypeShell:
     """A number type as the pickle states it: a code such as ``u1``, then a byte order."""
 
-    def __init__(self, code: Any) -> None:
+    def __init__(self, code: Any, align: Any, copy: Any) -> None:
         self.code = _ascii(code, "dtype")
         self.order = "="
         if not _NUMBER_CODE.fullmatch(self.code):
@@ -29,14 +29,9 @@ class DTypeShell:
 
     def set_state(self, state: Any) -> None:
         # (version, byte order, subarray, names, fields, item size, alignment, flags, …)
-        if not isinstance(state, tuple) or len(state) < 5 or state[2:5] != (None, None, None):
-            raise ValueError("it states a dtype with fields or sub-arrays; only plain numbers are")
         self.order = _ascii(state[1], "byte order")
-        if self.order not in ("|", "<", ">", "="):
-            raise ValueError(f"it states the byte order {self.order[:8]!r}")
-
-    def dtype(self) -> np.dtype[Any]:
-        return np.dtype(self.order + self.code)
+        if state[2:5] != (None, None, None) or self.order not in ("|", "<", ">", "="):
+            raise ValueError("it states a dtype with fields or sub-arrays; only plain numbers are")
 
 
 class ArrayShell:
@@ -46,23 +41,25 @@ class ArrayShell:
         self.array: np.ndarray[Any, Any] | None = None
 
     def set_state(self, state: Any) -> None:
-        match state:
-            case (_, tuple() as shape, DTypeShell() as dtype, fortran, bytes() as raw):
-                self.array = build_array(raw, dtype, shape, "F" if fortran else "C")
-            case _:
-                raise ValueError("it states an array's content in a form that is not plain numbers")
+        _, shape, dtype, fortran, raw = state
+        self.array = build_array(raw, dtype, shape, "F" if fortran else "C")
 
 
-def build_array(raw: bytes, dtype: DTypeShell, shape: Any, order: Any) -> np.ndarray[Any, Any]:
+def reconstruct(kind: Any, shape: Any, code: Any) -> ArrayShell:
+    """Return an array without content; its own state says all, so these arguments must not."""
+    if kind is not ArrayShell or shape != (0,) or code not in (b"b", "b"):
+        raise ValueError("it calls _reconstruct with arguments that no array has")
+    return ArrayShell()
+
+
+def build_array(raw: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray[Any, Any]:
     """Return a read-only array over ``raw``; its length must be the shape's."""
     order = _ascii(order, "memory order")
-    if order not in ("C", "F"):
-        raise ValueError(f"it states the memory order {order[:8]!r}")
-    if not isinstance(shape, tuple) or len(shape) > 8:
-        raise ValueError("it states an array shape that is not a tuple of up to 8 lengths")
-    if not all(type(length) is int and length >= 0 for length in shape):
-        raise ValueError("it states an array shape with something else than lengths in it")
-    kind = dtype.dtype()
+    is_shape = isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape)
+    is_content = isinstance(raw, bytes) and isinstance(dtype, DTypeShell) and order in ("C", "F")
+    if not is_shape or len(shape) > 8 or not is_content:
+        raise ValueError("it states an array that is not plain numbers in up to 8 dimensions")
+    kind = np.dtype(dtype.order + dtype.code)
     if math.prod(shape) * kind.itemsize != len(raw):
         raise ValueError(
             f"it states an array of shape {shape} and dtype {kind}, but holds {len(raw)} bytes "
@@ -71,9 +68,33 @@ def build_array(raw: bytes, dtype: DTypeShell, shape: Any, order: Any) -> np.nda
     return np.frombuffer(raw, dtype=kind).reshape(shape, order=order)
 
 
-def build_scalar(dtype: DTypeShell, raw: bytes) -> Any:
+def build_scalar(dtype: Any, raw: Any) -> Any:
     """Return one NumPy number."""
     return build_array(raw, dtype, (), "C")[()]
+
+
+def empty_bytes() -> bytes:
+    """Return no bytes; with arguments, ``bytes`` would make as many as a number says."""
+    return b""
+
+
+class Latin1Encoder:
+    """``_codecs.encode``, for as many characters as the file has.
+
+    Every character to encode was read once: a file that encodes one long string many times over is
+    a memory bomb.
+    """
+
+    def __init__(self, budget: int) -> None:
+        self.budget = budget
+
+    def __call__(self, text: Any, encoding: Any) -> bytes:
+        if not isinstance(text, str) or encoding not in ("latin1", b"latin1"):
+            raise ValueError("it calls encode with arguments that no bytes have")
+        self.budget -= len(text)
+        if self.budget < 0:
+            raise ValueError("it encodes more text than it holds, as a memory bomb does")
+        return text.encode("latin1")
 
 
 def _ascii(text: Any, what: str) -> str:

@@ -1,286 +1,161 @@
-"""Read the pickles that verification pair sets come in, as data and nothing else.
+"""Read pickles that other programs wrote, as data and nothing else.
 
 insightface packs a pair set as ``pickle.dump((images, is_same))``, so the files that people
-download are pickles, and a pickle is a program. This module is a machine for the few instructions
-that data needs: no name in the file is ever looked up, imported or called; the handful of NumPy
-constructors that real files mention are recognised by name and redone here from checked parts.
-Memory stays in proportion to the file, whatever sizes the file claims.
+download are pickles, and a pickle is a program. Python's own reader runs here with only the
+instructions that data needs. No name in the file is looked up, imported or called: a name in
+``NAMES`` gives a function of ours that redoes the constructor from checked parts, and any other
+name is refused. Only our own shells can be given a state. Memory stays in proportion to the file,
+whatever sizes the file claims.
 
-The standard Unpickler with a guarded ``find_class`` would not do: it allocates what a length field
-or a memo index asks for before it reads on, and it applies BUILD to live objects.
+This is Python's reader written in Python: the one in C allocates what a length field or a memo
+index asks for before it reads on, and applies BUILD to live objects.
 """
 
 from __future__ import annotations
 
-import codecs
+import io
+import pickle
 import pickletools
-import struct
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 
 from arcface_plus.data.pickles.arrays import (
     ArrayShell,
     DTypeShell,
+    Latin1Encoder,
     build_array,
     build_scalar,
+    empty_bytes,
+    reconstruct,
 )
 
-_ARRAY_MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")
-_BUFFER_MODULES = ("numpy.core.numeric", "numpy._core.numeric")
-_GLOBALS: dict[tuple[str, str], str] = {
-    **{(module, "_reconstruct"): "reconstruct" for module in _ARRAY_MODULES},
-    **{(module, "scalar"): "scalar" for module in _ARRAY_MODULES},
-    **{(module, "_frombuffer"): "frombuffer" for module in _BUFFER_MODULES},
-    ("numpy", "ndarray"): "ndarray",
-    ("numpy", "dtype"): "dtype",
-    ("_codecs", "encode"): "encode",
-    # How protocols below 3 write empty bytes.
-    ("__builtin__", "bytes"): "bytes",
-    ("builtins", "bytes"): "bytes",
-}
-_OPCODE_NAMES = {ord(op.code): op.name for op in pickletools.opcodes}
+_OPCODES = {op.name: ord(op.code) for op in pickletools.opcodes}
+_OPCODE_NAMES = {code: name for name, code in _OPCODES.items()}
 _MAX_DEPTH = 16
 
 
-class _Name:
-    """A name the file mentions and this module knows; it stands for itself and can do nothing."""
+class _WholeReads(io.BytesIO):
+    """A file in memory that never returns less than was asked for."""
 
-    __slots__ = ("role",)
+    def read(self, size: int | None = -1) -> bytes:
+        piece = super().read(size)
+        if size is not None and len(piece) < size:
+            raise ValueError(f"it ends early: {size} bytes wanted {len(piece)} before its end")
+        return piece
 
-    def __init__(self, role: str) -> None:
-        self.role = role
+    def readline(self, size: int | None = -1) -> bytes:
+        line = super().readline(size)
+        if not line.endswith(b"\n"):
+            raise ValueError(f"it ends early: its last line, of {len(line)} bytes, has no end")
+        return line
 
 
-class _Machine:
-    """Run one pickle of protocol 0 to 5. Python-2 strings come out as bytes."""
+def instructions(names: str) -> dict[int, Callable[[Any], None]]:
+    """Return Python's own implementation of the pickle instructions ``names``."""
+    dispatch = pickle._Unpickler.dispatch  # type: ignore[attr-defined]
+    return {_OPCODES[name]: dispatch[_OPCODES[name]] for name in names.split()}
+
+
+class PlainUnpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
+    """Read one pickle of protocol 0 to 5. Python-2 strings come out as bytes.
+
+    A subclass reads other content by a longer ``dispatch`` and other ``NAMES``, whose values are
+    functions of ours: never the real ones.
+    """
+
+    stack: list[Any]
+
+    NAMES: ClassVar[Mapping[tuple[str, str], Callable[..., Any]]] = {
+        ("numpy.core.multiarray", "_reconstruct"): reconstruct,
+        ("numpy._core.multiarray", "_reconstruct"): reconstruct,
+        ("numpy.core.multiarray", "scalar"): build_scalar,
+        ("numpy._core.multiarray", "scalar"): build_scalar,
+        ("numpy.core.numeric", "_frombuffer"): build_array,
+        ("numpy._core.numeric", "_frombuffer"): build_array,
+        ("numpy", "ndarray"): ArrayShell,
+        ("numpy", "dtype"): DTypeShell,
+        # How protocols below 3 write empty bytes.
+        ("__builtin__", "bytes"): empty_bytes,
+        ("builtins", "bytes"): empty_bytes,
+    }
 
     def __init__(self, data: bytes) -> None:
-        self.data = data
-        self.position = 0
-        self.stack: list[Any] = []
-        self.marks: list[int] = []
-        self.memo: dict[int, Any] = {}
-        # Every character to encode was read once: a file that encodes one long string many times
-        # over is a bomb.
-        self.encode_budget = len(data)
-        self.instructions = _instructions(self)
+        self._file = _WholeReads(data)
+        self._encode = Latin1Encoder(budget=len(data))
+        super().__init__(self._file, encoding="bytes")
 
-    def run(self) -> Any:
-        while True:
-            code = self.take(1)[0]
-            if code == 0x2E:  # STOP
-                return self.pop()
-            instruction = self.instructions.get(code)
-            if instruction is None:
-                name = _OPCODE_NAMES.get(code)
-                what = f"the instruction {name}" if name else f"the byte {code:#04x}"
-                raise ValueError(
-                    f"offset {self.position - 1} holds {what}, which no list of images and labels "
-                    "needs"
-                )
-            instruction()
-
-    # Reading.
-
-    def take(self, length: int) -> bytes:
-        end = self.position + length
-        if length < 0 or end > len(self.data):
+    def find_class(self, module: str, name: str) -> Callable[..., Any]:
+        if (module, name) == ("_codecs", "encode"):
+            return self._encode
+        if (module, name) not in self.NAMES:
             raise ValueError(
-                f"it ends early: {length} bytes wanted at offset {self.position} of "
-                f"{len(self.data)}"
+                f"it refers to {module[:80]}.{name[:80]}, and plain data needs nothing but bytes, "
+                "bools, ints, lists, tuples and NumPy arrays of plain numbers"
             )
-        piece = self.data[self.position : end]
-        self.position = end
-        return piece
+        return self.NAMES[module, name]
 
-    def take_sized(self, layout: str) -> bytes:
-        return self.take(self.number(layout))
+    def _refuse(self) -> None:
+        offset = self._file.seek(-1, io.SEEK_CUR)
+        code = self._file.read(1)[0]
+        name = _OPCODE_NAMES.get(code)
+        what = f"the instruction {name}" if name else f"the byte {code:#04x}"
+        raise ValueError(f"offset {offset} holds {what}, which plain data does not need")
 
-    def take_text(self, layout: str) -> str:
-        return self.take_sized(layout).decode("utf-8", "surrogatepass")
-
-    def number(self, layout: str) -> int:
-        return int(struct.unpack(layout, self.take(struct.calcsize(layout)))[0])
-
-    def line(self) -> bytes:
-        end = self.data.find(b"\n", self.position)
-        if end < 0:
-            raise ValueError(f"it ends early: the line at offset {self.position} has no end")
-        piece = self.data[self.position : end]
-        self.position = end + 1
-        return piece
-
-    # The stack.
-
-    def push(self, value: Any) -> None:
-        self.stack.append(value)
-
-    def pop(self) -> Any:
-        if len(self.stack) <= (self.marks[-1] if self.marks else 0):
-            raise ValueError(f"the stack is empty at offset {self.position}")
-        return self.stack.pop()
-
-    def pop_to_mark(self) -> list[Any]:
-        if not self.marks:
-            raise ValueError(f"no mark is set at offset {self.position}")
-        start = self.marks.pop()
-        items = self.stack[start:]
-        del self.stack[start:]
-        return items
-
-    def tuple_of(self, length: int) -> None:
-        items = [self.pop() for _ in range(length)]
-        self.push(tuple(reversed(items)))
-
-    def append(self, items: list[Any]) -> None:
-        target = self.pop()
-        if type(target) is not list:
-            raise ValueError(f"it appends to a {type(target).__name__}, not a list")
-        target.extend(items)
-        self.push(target)
-
-    def put(self, index: int) -> None:
-        self.push(value := self.pop())
-        self.memo[index] = value
-
-    def get(self, index: int) -> None:
-        if index not in self.memo:
-            raise ValueError(f"it refers to memo entry {index}, which was never made")
-        self.push(_settled(self.memo[index]))
-
-    # Text forms of protocol 0.
-
-    def text_int(self) -> bool | int:
-        word = self.line()
-        if word in (b"00", b"01"):
-            return word == b"01"
-        return int(word)
-
-    def text_string(self) -> bytes:
-        word = self.line().strip()
-        if len(word) < 2 or word[:1] != word[-1:] or word[:1] not in (b"'", b'"'):
-            raise ValueError(f"the string before offset {self.position} has no quotes")
-        return codecs.escape_decode(word[1:-1])[0]  # type: ignore[attr-defined,no-any-return]
-
-    # Names and what is done with them.
-
-    def name(self, module: Any, attribute: Any) -> None:
-        if not isinstance(module, str) or not isinstance(attribute, str):
-            raise ValueError("it looks up a name that is not text")
-        role = _GLOBALS.get((module, attribute))
-        if role is None:
-            raise ValueError(
-                f"it refers to {module[:80]}.{attribute[:80]}, and plain data needs nothing but "
-                "bytes, bools, ints, lists, tuples and NumPy arrays of plain numbers"
-            )
-        self.push(_Name(role))
-
-    def reduce(self) -> None:
-        arguments, function = self.pop(), self.pop()
-        if not isinstance(function, _Name) or not isinstance(arguments, tuple):
-            raise ValueError("it calls something that is not one of the known constructors")
-        match function.role, arguments:
-            case "reconstruct", (_Name(role="ndarray"), (0,), b"b" | "b"):
-                self.push(ArrayShell())
-            case "dtype", (code, 0, 1):
-                self.push(DTypeShell(code))
-            case "bytes", ():
-                self.push(b"")
-            case "scalar", (DTypeShell() as dtype, bytes() as raw):
-                self.push(build_scalar(dtype, raw))
-            case "frombuffer", (bytes() as raw, DTypeShell() as dtype, shape, order):
-                self.push(build_array(raw, dtype, shape, order))
-            case "encode", (str() as text, "latin1" | b"latin1"):
-                self.encode_budget -= len(text)
-                if self.encode_budget < 0:
-                    raise ValueError("it encodes more text than it holds, as a memory bomb does")
-                self.push(text.encode("latin1"))
-            case role, _:
-                raise ValueError(f"it calls {role} with arguments that no pair set has")
-
-    def build(self) -> None:
-        state, target = self.pop(), self.pop()
-        if not isinstance(target, DTypeShell | ArrayShell):
+    def _build(self) -> None:
+        state, target = self.stack.pop(), self.stack[-1]
+        set_state = getattr(type(target), "set_state", None)
+        if set_state is None:
             raise ValueError(f"it sets the state of a {type(target).__name__}")
-        target.set_state(state)
-        self.push(_settled(target))
+        set_state(target, state)
 
-
-def _settled(value: Any) -> Any:
-    # The memo took the array before its content came.
-    return value.array if isinstance(value, ArrayShell) and value.array is not None else value
-
-
-def _instructions(m: _Machine) -> dict[int, Callable[[], None]]:
-    table: dict[bytes, Callable[[], Any]] = {
-        b"\x80": lambda: m.take(1),  # PROTO
-        b"\x95": lambda: m.take(8),  # FRAME
-        b"(": lambda: m.marks.append(len(m.stack)),
-        b"0": m.pop,
-        b"1": m.pop_to_mark,
-        b"N": lambda: m.push(None),
-        b"\x88": lambda: m.push(True),
-        b"\x89": lambda: m.push(False),
-        b"I": lambda: m.push(m.text_int()),
-        b"L": lambda: m.push(int(m.line().rstrip(b"L"))),
-        b"J": lambda: m.push(m.number("<i")),
-        b"K": lambda: m.push(m.number("<B")),
-        b"M": lambda: m.push(m.number("<H")),
-        b"\x8a": lambda: m.push(int.from_bytes(m.take_sized("<B"), "little", signed=True)),
-        b"S": lambda: m.push(m.text_string()),
-        b"T": lambda: m.push(m.take_sized("<i")),
-        b"U": lambda: m.push(m.take_sized("<B")),
-        b"B": lambda: m.push(m.take_sized("<I")),
-        b"C": lambda: m.push(m.take_sized("<B")),
-        b"\x8e": lambda: m.push(m.take_sized("<Q")),
-        b"\x96": lambda: m.push(m.take_sized("<Q")),  # BYTEARRAY8, kept as bytes
-        b"V": lambda: m.push(m.line().decode("raw-unicode-escape")),
-        b"X": lambda: m.push(m.take_text("<I")),
-        b"\x8c": lambda: m.push(m.take_text("<B")),
-        b"\x8d": lambda: m.push(m.take_text("<Q")),
-        b"]": lambda: m.push([]),
-        b"l": lambda: m.push(m.pop_to_mark()),
-        b"a": lambda: m.append([m.pop()]),
-        b"e": lambda: m.append(m.pop_to_mark()),
-        b")": lambda: m.push(()),
-        b"t": lambda: m.push(tuple(m.pop_to_mark())),
-        b"\x85": lambda: m.tuple_of(1),
-        b"\x86": lambda: m.tuple_of(2),
-        b"\x87": lambda: m.tuple_of(3),
-        b"p": lambda: m.put(int(m.line())),
-        b"q": lambda: m.put(m.number("<B")),
-        b"r": lambda: m.put(m.number("<I")),
-        b"\x94": lambda: m.put(len(m.memo)),
-        b"g": lambda: m.get(int(m.line())),
-        b"h": lambda: m.get(m.number("<B")),
-        b"j": lambda: m.get(m.number("<I")),
-        b"c": lambda: m.name(m.line().decode("utf-8"), m.line().decode("utf-8")),
-        b"\x93": lambda: m.name(*reversed((m.pop(), m.pop()))),
-        b"R": m.reduce,
-        b"b": m.build,
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
+        **dict.fromkeys(range(256), _refuse),
+        **instructions(
+            "PROTO STOP MARK POP POP_MARK NONE NEWTRUE NEWFALSE INT LONG BININT BININT1 BININT2 "
+            "LONG1 STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 UNICODE "
+            "BINUNICODE SHORT_BINUNICODE BINUNICODE8 EMPTY_LIST LIST APPEND APPENDS EMPTY_TUPLE "
+            "TUPLE TUPLE1 TUPLE2 TUPLE3 PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET "
+            "GLOBAL STACK_GLOBAL REDUCE"
+        ),
+        _OPCODES["FRAME"]: lambda self: self.read(8),  # a frame changes nothing about the content
+        _OPCODES["BYTEARRAY8"]: pickle._Unpickler.load_binbytes8,  # type: ignore[attr-defined]
+        _OPCODES["BUILD"]: _build,
     }
-    return {code[0]: instruction for code, instruction in table.items()}
+
+    def load(self) -> Any:
+        """Return the content; raise ValueError for everything that is no whole, plain pickle."""
+        try:
+            return super().load()
+        except (ValueError, MemoryError):
+            raise
+        except Exception as error:  # a malformed program can make any instruction fail
+            raise ValueError(f"it is no pickle of data ({error!r})") from error
 
 
-def _check_is_data(value: Any) -> None:
-    """Walk ``value`` level by level and refuse what is not data.
+def plain(value: Any, kinds: tuple[type, ...], *, what: str = "it", depth: int = _MAX_DEPTH) -> Any:
+    """Return ``value``, made of ``kinds`` in lists and tuples, with arrays instead of shells.
 
-    The bound on depth also ends lists that hold themselves; a pair set is two levels deep.
+    Raises ValueError, beginning with ``what``, for anything else, and for more than ``depth``
+    levels: a list that holds itself is refused too.
     """
-    level = [value]
-    for _ in range(_MAX_DEPTH):
-        containers: dict[int, Any] = {}
-        for item in level:
-            if isinstance(item, list | tuple):
-                containers[id(item)] = item
-            elif not isinstance(item, bytes | int | np.generic | np.ndarray):  # bool is an int
-                raise ValueError(f"it holds a {type(item).__name__} where data belongs")
-        if not containers:
-            return
-        level = [item for container in containers.values() for item in container]
-    raise ValueError(f"its lists are nested more than {_MAX_DEPTH} deep")
+    done: dict[int, Any] = {}
+
+    def settle(item: Any, left: int) -> Any:
+        if isinstance(item, ArrayShell):
+            item = item.array
+        if not isinstance(item, list | tuple):
+            if not isinstance(item, kinds):
+                raise ValueError(f"{what} holds a {type(item).__name__} where data belongs")
+            return item
+        if left == 0:
+            raise ValueError(f"{what} holds lists nested more than {depth} deep")
+        if id(item) not in done:
+            done[id(item)] = type(item)(settle(each, left - 1) for each in item)
+        return done[id(item)]
+
+    return settle(value, depth)
 
 
 def load_plain_pickle(data: bytes, *, where: str) -> Any:
@@ -291,18 +166,12 @@ def load_plain_pickle(data: bytes, *, where: str) -> Any:
     NumPy arrays of plain numbers.
 
     Raises ValueError naming ``where`` (the file) and what is wrong: a name that is not known, an
-    instruction data has no need of, an object array, a shape without the bytes for it, a cut file.
+    instruction that data does not need, an object array, a shape without its bytes, a cut file.
     """
     try:
-        machine = _Machine(data)
-        value = machine.run()
-        # Instructions refer to their machine: without this, the file's content and all that was
-        # read on the way would stay until the garbage collector comes by.
-        machine.instructions.clear()
-        _check_is_data(value)
-    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        return plain(PlainUnpickler(data).load(), (bytes, int, np.generic, np.ndarray))
+    except ValueError as error:
         raise ValueError(
             f"{where}: not readable as a pair set: {error}. Nothing in it was run. If the file is "
             "what you meant, repack its images and labels with save_pairs_bin."
         ) from error
-    return value

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from itertools import chain
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import cv2
 import numpy as np
 
-from arcface_plus.data.images import decode_image, encode_jpeg, image_format, image_size
+from arcface_plus.data.folder import IMAGE_SUFFIXES, folders_in, images_in
+from arcface_plus.data.images import decode_image, encode_jpeg, image_format, image_size, resized
 from arcface_plus.data.records.reader import (
     RecordReader,
     RecordWriter,
 )
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".pgm", ".ppm")
 EXTENSIONS = {"jpeg": ".jpg", "png": ".png", "bmp": ".bmp", "pnm": ".pgm"}
 _IMAGES_AT_ONCE = 256
 
@@ -33,13 +32,6 @@ class PackSummary(NamedTuple):
     images: int
     kept: int
     rejected: list[str]
-
-
-class FaceFile(NamedTuple):
-    """Name one image file of one person (label = position of the person's folder)."""
-
-    path: Path
-    label: int
 
 
 def pack_folder(
@@ -73,64 +65,51 @@ def pack_folder(
         raise ValueError(f"{listing_path} exists; choose another place, or overwrite")
     files = list_faces(source)
 
-    def encode(file: FaceFile) -> Encoded:
+    def encode(file: str) -> Encoded:
         try:
             return encode_face(
-                file.path, size=size, quality=quality, resize=resize, reencode=reencode
+                source / file, size=size, quality=quality, resize=resize, reencode=reencode
             )
         except ValueError as error:
             if on_error == "stop":
                 raise
             return error
 
+    kept, labels = 0, dict[str, int]()
+    listing, rejected = list[str](), list[str]()
     with (
         RecordWriter(output, image_size=(size, size), overwrite=overwrite) as writer,
         ThreadPoolExecutor(threads) as pool,
     ):
-        encoded = _map_in_order(pool, encode, files)
-        summary, listing = _write_faces(writer, encoded, source, len(files), on_progress)
+        # In blocks: a bounded number of results is in memory at once.
+        blocks = (files[i : i + _IMAGES_AT_ONCE] for i in range(0, len(files), _IMAGES_AT_ONCE))
+        encoded = chain.from_iterable(pool.map(encode, block) for block in blocks)
+        for done, (file, result) in enumerate(zip(files, encoded, strict=True), start=1):
+            if isinstance(result, ValueError):
+                rejected.append(str(result))
+            else:
+                label = labels.setdefault(file.partition("/")[0], len(labels))
+                key = writer.write(result[0], label)
+                kept += result[1]
+                listing.append(f"{key}\t{label}\t{file}\n")
+            if on_progress is not None:
+                on_progress(done, len(files))
+        if not listing:
+            raise ValueError(
+                f"{source}: none of the {len(files)} images could be packed: {rejected[0]}"
+            )
     listing_path.write_text("".join(listing), encoding="utf-8")
-    return summary
+    return PackSummary(output, len(labels), len(listing), kept, rejected)
 
 
-def _write_faces(
-    writer: RecordWriter,
-    encoded: Iterator[tuple[FaceFile, Encoded]],
-    source: Path,
-    total: int,
-    on_progress: Progress | None,
-) -> tuple[PackSummary, list[str]]:
-    """Write the encoded images; return the counts and the lines of the ``.lst`` file."""
-    kept, labels = 0, dict[int, int]()
-    listing, rejected = list[str](), list[str]()
-    for done, (file, result) in enumerate(encoded, start=1):
-        if isinstance(result, ValueError):
-            rejected.append(str(result))
-        else:
-            label = labels.setdefault(file.label, len(labels))
-            key = writer.write(result[0], label)
-            kept += result[1]
-            listing.append(f"{key}\t{label}\t{file.path.relative_to(source).as_posix()}\n")
-        if on_progress is not None:
-            on_progress(done, total)
-    if not listing:
-        raise ValueError(f"{source}: none of the {total} images could be packed: {rejected[0]}")
-    return PackSummary(writer.path, len(labels), len(listing), kept, rejected), listing
-
-
-def list_faces(source: Path) -> list[FaceFile]:
-    """Return the image files in the sub-folders of ``source``, by folder name, then file name."""
+def list_faces(source: Path) -> list[str]:
+    """Return ``PERSON/IMAGE`` of the images below ``source``, by folder name, then file name."""
     if not source.is_dir():
         raise FileNotFoundError(f"{source}: no such folder")
-    files: list[FaceFile] = []
-    people = 0
-    for folder in sorted(entry for entry in source.iterdir() if entry.is_dir()):
-        paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-        files.extend(FaceFile(path, people) for path in paths)
-        people += bool(paths)
+    files = [f"{p}/{name}" for p in folders_in(source) for name in images_in(source / p)]
     if not files:
         raise ValueError(
-            f"{source}: no sub-folder holds images ({', '.join(IMAGE_SUFFIXES)}); "
+            f"{source}: no sub-folder holds images ({', '.join(sorted(IMAGE_SUFFIXES))}); "
             "one sub-folder a person is expected"
         )
     return files
@@ -152,9 +131,7 @@ def encode_face(
                 f"{path}: {width}×{height} pixels, but records of {size}×{size} are written; "
                 "align the faces first, or allow resizing"
             )
-        shrink = min(height, width) >= size
-        method = cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
-        pixels = cv2.resize(pixels, (size, size), interpolation=method)
+        pixels = resized(pixels, size)
     elif image_format(data) == "jpeg" and image_size(data) == (height, width) and not reencode:
         return data, True
     return encode_jpeg(pixels, quality), False
@@ -188,12 +165,3 @@ def unpack_records(
         if on_progress is not None:
             on_progress(position + 1, len(reader))
     return len(reader)
-
-
-def _map_in_order(
-    pool: ThreadPoolExecutor, function: Callable[[FaceFile], Encoded], files: list[FaceFile]
-) -> Iterator[tuple[FaceFile, Encoded]]:
-    """Yield (file, result) in order, a bounded number of results being in memory at once."""
-    rest = iter(files)
-    while block := list(islice(rest, _IMAGES_AT_ONCE)):
-        yield from zip(block, pool.map(function, block), strict=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from array import array
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Literal
@@ -12,6 +13,7 @@ import numpy as np
 
 from arcface_plus.data.records.headers import pack_header
 from arcface_plus.data.records.recordio import frame_record
+from arcface_plus.files import sync
 
 Layout = Literal["insightface", "plain"]
 
@@ -56,9 +58,7 @@ class RecordWriter:
         self._offset = 0
         self._keys = array("q")
         self._max_label = -1
-        self._labels_seen: set[int] = set()
-        self._starts: list[int] = []
-        self._current_label: int | None = None
+        self._starts: dict[int, int] = {}  # first key of each label, in the order of the file
         self._closed = False
         self._rec: BinaryIO = self._temporary(self._targets[2]).open("wb")
         self._idx: BinaryIO = self._temporary(self._targets[1]).open("wb")
@@ -109,16 +109,15 @@ class RecordWriter:
             raise ValueError(f"image {key}: label {label} must be a whole number in [0, 2^24)")
         number = int(label)
         self._max_label = max(self._max_label, number)
-        if self._layout == "plain" or number == self._current_label:
+        current = next(reversed(self._starts), None)
+        if self._layout == "plain" or number == current:
             return
-        if number in self._labels_seen:
+        if number in self._starts:
             raise ValueError(
-                f"image {key}: label {number} comes back after {self._current_label}; write each "
-                "person's images one after another, or use layout='plain'"
+                f"image {key}: label {number} comes back after {current}; write each person's "
+                "images one after another, or use layout='plain'"
             )
-        self._labels_seen.add(number)
-        self._current_label = number
-        self._starts.append(key)
+        self._starts[number] = key
 
     def _append(self, payload: bytes, key: int) -> None:
         frame = frame_record(payload)
@@ -151,20 +150,18 @@ class RecordWriter:
         if self._image_size is not None and num_classes > 0:
             height, width = self._image_size
             temporary[0].write_text(f"{num_classes},{height},{width}\n", encoding="ascii")
-        for file in (self._rec, self._idx):
-            file.flush()
-            os.fsync(file.fileno())
-            file.close()
+        self._rec.close()
+        self._idx.close()
         # A stale property beside new records would lie about them.
         self._targets[0].unlink(missing_ok=True)
         for source, target in zip(temporary, self._targets, strict=True):
             if source.exists():
-                os.replace(source, target)
+                sync(source)
+                source.replace(target)
 
     def _append_identities(self) -> None:
         first = len(self._keys)
-        ends = [*self._starts[1:], first]
-        for key, bounds in enumerate(zip(self._starts, ends, strict=True), start=first):
+        for key, bounds in enumerate(pairwise([*self._starts.values(), first]), start=first):
             self._append(pack_header(np.array(bounds), key), key)
         self._rec.seek(0)
         self._rec.write(frame_record(pack_header(np.array([first, len(self._keys)]), 0)))

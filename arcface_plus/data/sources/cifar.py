@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from arcface_plus.data.lazy_images import ImageSource
 from arcface_plus.data.pickles.dictionaries import load_plain_dict
 
 SIDE = 32
@@ -67,7 +68,7 @@ LAYOUTS = {
 }
 
 
-class CifarImages:
+class CifarImages(ImageSource):
     """The training or the test images, (32, 32, 3) uint8 RGB, in the order of the files.
 
     ``name``: a key of ``LAYOUTS``; CIFAR-100 has its 100 fine labels. ``path``: the folder of the
@@ -95,13 +96,9 @@ class CifarImages:
         self.labels = np.concatenate(labels)
         self.warnings = tuple(warnings)
 
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def read(self, index: int) -> tuple[np.ndarray, int]:
-        """Return image ``index`` (32, 32, 3) uint8 RGB and its label."""
+    def __getitem__(self, index: int, /) -> np.ndarray:
         planes = self._images[index].reshape(3, SIDE, SIDE)  # red, then green, then blue
-        return np.ascontiguousarray(planes.transpose(1, 2, 0)), int(self.labels[index])
+        return np.ascontiguousarray(planes.transpose(1, 2, 0))
 
     def describe(self, index: int) -> str:
         file = int(np.searchsorted(self._starts, index, side="right")) - 1

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import numpy as np
 
+from arcface_plus.data.lazy_images import ImageSource
 from arcface_plus.data.sources.holdout import split_by_class
 
 TEST_SHARE = 0.2
 _WHITE = 16  # their grey levels count from 0 to 16
 
 
-class DigitImages:
+class DigitImages(ImageSource):
     """One of two fixed parts of the digits, as (8, 8, 3) uint8 RGB.
 
     A fifth of each class is for testing (359 of 1797 images), the others for training. The two
     come from the same writers, so accuracy here says that training works and little more.
     """
-
-    warnings: tuple[str, ...] = ()
 
     def __init__(self, *, train: bool) -> None:
         # Late: it costs a second, and other sources need none of it.
@@ -37,12 +36,8 @@ class DigitImages:
         levels = np.rint(digits.images[self._indices] * (255 / _WHITE)).astype(np.uint8)
         self._images = np.repeat(levels[..., None], 3, axis=3)
 
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def read(self, index: int) -> tuple[np.ndarray, int]:
-        """Return image ``index`` (8, 8, 3) uint8 and its label."""
-        return self._images[index].copy(), int(self.labels[index])
+    def __getitem__(self, index: int, /) -> np.ndarray:
+        return np.array(self._images[index])
 
     def describe(self, index: int) -> str:
         return f"digit {self._indices[index]} of scikit-learn"

@@ -1,15 +1,14 @@
-"""One interface for everything that training images can come from."""
+"""Open what the settings name as a source of images to train or to test on."""
 
 from __future__ import annotations
 
-from typing import Protocol
-
-import cv2
 import numpy as np
 
 from arcface_plus.data.folder import ImageFolder
-from arcface_plus.data.images import decode_image
+from arcface_plus.data.images import resized
+from arcface_plus.data.lazy_images import ImageSource
 from arcface_plus.data.records.check import check_records
+from arcface_plus.data.records.images import RecordImages
 from arcface_plus.data.records.reader import RecordReader
 from arcface_plus.data.settings import DataConfig
 from arcface_plus.data.sources.cifar import CifarImages
@@ -19,46 +18,7 @@ from arcface_plus.data.sources.orl import OrlFaces
 from arcface_plus.data.sources.synthetic import SyntheticFaces
 from arcface_plus.data.sources.tiny_imagenet import open_tiny_imagenet
 
-
-class ImageSource(Protocol):
-    """A fixed sequence of labelled images; also safe to hand to worker processes."""
-
-    num_classes: int
-    warnings: tuple[str, ...]  # what a user should hear before training, though it stops nothing
-
-    @property
-    def labels(self) -> np.ndarray:
-        """All labels, (n,) int64, each in ``range(num_classes)``."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def read(self, index: int) -> tuple[np.ndarray, int]:
-        """Return an image (H, W, 3) uint8 RGB and its label; errors name what is unreadable."""
-        ...
-
-    def describe(self, index: int) -> str:
-        """Name the file and record of an image, for messages."""
-        ...
-
-
-class RecordSource:
-    """Images of an InsightFace ``train.rec``."""
-
-    def __init__(self, reader: RecordReader, warnings: tuple[str, ...] = ()) -> None:
-        self.reader, self.warnings = reader, warnings
-        self.labels = reader.labels
-        self.num_classes = reader.num_classes
-
-    def __len__(self) -> int:
-        return len(self.reader)
-
-    def read(self, index: int) -> tuple[np.ndarray, int]:
-        record = self.reader[index]
-        return decode_image(record.data, where=self.describe(index)), int(self.labels[index])
-
-    def describe(self, index: int) -> str:
-        return f"{self.reader.path}, record {self.reader.keys[index]}"
+__all__ = ["ImageSource", "fit_square", "open_source", "open_test_source"]
 
 
 def open_source(config: DataConfig, seed: int = 0) -> ImageSource:
@@ -130,7 +90,7 @@ def _open_part(config: DataConfig, *, train: bool) -> ImageSource:
     return folder.select(parts[0] if train else parts[1])
 
 
-def _open_records(config: DataConfig) -> RecordSource:
+def _open_records(config: DataConfig) -> RecordImages:
     assert config.path is not None
     if config.path.is_dir():
         raise ValueError(
@@ -139,7 +99,7 @@ def _open_records(config: DataConfig) -> RecordSource:
         )
     reader = RecordReader(config.path)
     warnings = check_records(reader, num_classes=config.num_classes)
-    return RecordSource(reader, tuple(str(warning) for warning in warnings))
+    return RecordImages(reader, tuple(str(warning) for warning in warnings))
 
 
 def fit_square(image: np.ndarray, size: int, *, where: str) -> np.ndarray:
@@ -156,7 +116,4 @@ def fit_square(image: np.ndarray, size: int, *, where: str) -> np.ndarray:
             f"{where}: the image is {width}×{height}, but training needs aligned square faces "
             f"({size}×{size}); align it first (arcface-plus data align)."
         )
-    shrink = height > size
-    return cv2.resize(
-        image, (size, size), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_CUBIC
-    )
+    return resized(image, size)

@@ -18,7 +18,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from arcface_plus.data.images import decode_image
+from arcface_plus.data.images import decode_image, resized
+from arcface_plus.data.lazy_images import ImageSource
 from arcface_plus.data.pairs.sets import PairSet
 
 PEOPLE = range(1, 41)
@@ -28,29 +29,31 @@ _FOLDS = 10
 _HEADER, _DAMAGED_HEADER = b"P5\n92 112\n255\n", b"P5\r\n92 112\r\n255\r\n"
 
 
-class OrlImages:
+class OrlFaces(ImageSource):
     """Photographs of ``people``, ten a person in order, as (size, size, 3) uint8 RGB.
 
-    The 92 × 112 photograph is stretched to a square: all of it is kept and nothing is made up, and
-    every face is stretched alike.
+    Labels count ``people`` from 0. The 92 × 112 photograph is stretched to a square: all of it is
+    kept and nothing is made up, and every face is stretched alike.
+
+    Raises ValueError for people outside 1 to 40, FileNotFoundError where the photographs are not
+    installed.
     """
 
-    def __init__(self, people: Iterable[int], *, size: int = 112) -> None:
-        self.people = _checked_people(people)
+    def __init__(self, people: Iterable[int] = range(1, 31), size: int = 112) -> None:
+        self.people = [int(person) for person in people]
+        if not self.people or len(set(self.people) & set(PEOPLE)) < len(self.people):
+            raise ValueError(
+                f"people must be different numbers from 1 to 40, but are {self.people}."
+            )
         if size < 1:
             raise ValueError(f"size is {size}, but must be a number of pixels above 0.")
         self.size = size
         folder = orl_folder()
-        self.paths = [
-            folder / f"s{person}" / f"{number}.pgm"
-            for person in self.people
-            for number in PHOTOGRAPHS
-        ]
+        self.paths = [folder / f"s{p}" / f"{n}.pgm" for p in self.people for n in PHOTOGRAPHS]
+        self.num_classes = len(self.people)
+        self.labels = np.repeat(np.arange(self.num_classes, dtype=np.int64), len(PHOTOGRAPHS))
 
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> np.ndarray:
+    def __getitem__(self, index: int, /) -> np.ndarray:
         path = self.paths[index]
         pgm = undo_text_conversion(path.read_bytes(), where=str(path))
         return square(decode_image(pgm, where=str(path)), self.size)
@@ -63,38 +66,6 @@ class OrlImages:
         return f"orl/{path.parent.name}/{path.name}/{self.size}".encode()
 
 
-class OrlFaces:
-    """Labelled photographs: ``[i] -> (image, label)``; labels count ``people`` from 0.
-
-    Raises ValueError for people outside 1 to 40, FileNotFoundError where the photographs are not
-    installed.
-    """
-
-    warnings: tuple[str, ...] = ()
-
-    def __init__(self, people: Iterable[int] = range(1, 31), size: int = 112) -> None:
-        self.images = OrlImages(people, size=size)
-        self.num_classes = len(self.images.people)
-        self.labels = np.repeat(np.arange(self.num_classes, dtype=np.int64), len(PHOTOGRAPHS))
-
-    @property
-    def paths(self) -> list[Path]:
-        return self.images.paths
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        return self.images[index], int(self.labels[index])
-
-    def read(self, index: int) -> tuple[np.ndarray, int]:
-        """Return image ``index`` (size, size, 3) uint8 RGB and its label."""
-        return self[index]
-
-    def describe(self, index: int) -> str:
-        return self.images.describe(index)
-
-
 def orl_pairs(people: Iterable[int] = range(31, 41), size: int = 112) -> PairSet:
     """Return the fixed pairs of ``people``: 45 genuine and 45 impostor a person, in ten folds.
 
@@ -105,7 +76,7 @@ def orl_pairs(people: Iterable[int] = range(31, 41), size: int = 112) -> PairSet
 
     Raises ValueError for fewer than two people, and as ``OrlFaces``.
     """
-    images = OrlImages(people, size=size)
+    images = OrlFaces(people, size)
     count, ten = len(images.people), len(PHOTOGRAPHS)
     if count < 2:
         raise ValueError(f"Impostor pairs need two people, but people is {images.people}.")
@@ -175,13 +146,5 @@ def square(image: np.ndarray, size: int) -> np.ndarray:
     """Return an ORL photograph (112, 92, 3) stretched to (size, size, 3)."""
     if image.shape != (_HEIGHT, _WIDTH, 3):
         raise ValueError(f"An ORL photograph is 112 x 92 x 3, but this one is {image.shape}.")
-    # Width grows to 112, height only ever shrinks: areas where both shrink, else interpolation.
-    method = cv2.INTER_AREA if size <= _WIDTH else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(image, (size, size), interpolation=method))
-
-
-def _checked_people(people: Iterable[int]) -> list[int]:
-    chosen = [int(person) for person in people]
-    if not chosen or len(set(chosen)) != len(chosen) or not set(chosen) <= set(PEOPLE):
-        raise ValueError(f"people must be different numbers from 1 to 40, but are {chosen}.")
-    return chosen
+    # Linear between columns, as runs on these faces rely on.
+    return resized(image, size, enlarge=cv2.INTER_LINEAR)

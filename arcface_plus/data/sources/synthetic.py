@@ -5,14 +5,14 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from arcface_plus.data.lazy_images import ImageSource
 
-class SyntheticFaces:
+
+class SyntheticFaces(ImageSource):
     """A class is a smooth random pattern; its images are that pattern with noise.
 
     Any image is made on demand from (seed, class, image): ten million classes cost no memory.
     """
-
-    warnings: tuple[str, ...] = ()
 
     def __init__(self, num_classes: int, images_per_class: int, *, size: int = 112, seed: int = 0):
         self.num_classes, self.images_per_class = num_classes, images_per_class
@@ -22,7 +22,7 @@ class SyntheticFaces:
         return self.num_classes * self.images_per_class
 
     @property
-    def labels(self) -> np.ndarray:
+    def labels(self) -> np.ndarray:  # type: ignore[override]
         return np.repeat(np.arange(self.num_classes, dtype=np.int64), self.images_per_class)
 
     def read(self, index: int) -> tuple[np.ndarray, int]:

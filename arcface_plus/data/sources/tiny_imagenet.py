@@ -14,12 +14,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from arcface_plus.data.folder import ImageFiles, folders_in, images_in
+from arcface_plus.data.folder import folders_in, images_in, list_classes
+from arcface_plus.data.lazy_images import LabelledFiles
 
 FOLDER = "tiny-imagenet-200"
 
 
-def open_tiny_imagenet(path: str | Path, *, train: bool) -> ImageFiles:
+def open_tiny_imagenet(path: str | Path, *, train: bool) -> LabelledFiles:
     """Open the training images, or the validation images, both with classes in sorted order.
 
     ``path``: the folder tiny-imagenet-200, or the one that holds it.
@@ -30,7 +31,9 @@ def open_tiny_imagenet(path: str | Path, *, train: bool) -> ImageFiles:
     class_names = folders_in(root / "train")
     _check_classes(root, class_names)
     if train:
-        return _open_train(root, class_names)
+        folders = [f"train/{name}/images" for name in class_names]
+        files = list_classes(root, folders, fix="unpack the archive again")
+        return LabelledFiles(root, *files, class_names)
     return _open_validation(root, class_names)
 
 
@@ -61,20 +64,7 @@ def _check_classes(root: Path, class_names: Sequence[str]) -> None:
         )
 
 
-def _open_train(root: Path, class_names: Sequence[str]) -> ImageFiles:
-    names: list[str] = []
-    labels: list[int] = []
-    for label, name in enumerate(class_names):
-        folder = root / "train" / name / "images"
-        images = images_in(folder) if folder.is_dir() else []
-        if not images:
-            raise ValueError(f"{folder} holds no image; unpack the archive again.")
-        names += [f"train/{name}/images/{image}" for image in images]
-        labels += [label] * len(images)
-    return ImageFiles(root, names, labels, class_names)
-
-
-def _open_validation(root: Path, class_names: Sequence[str]) -> ImageFiles:
+def _open_validation(root: Path, class_names: Sequence[str]) -> LabelledFiles:
     annotations, folder = root / "val" / "val_annotations.txt", root / "val" / "images"
     if not annotations.is_file() or not folder.is_dir():
         raise FileNotFoundError(
@@ -94,7 +84,7 @@ def _open_validation(root: Path, class_names: Sequence[str]) -> ImageFiles:
         )
     images = sorted(label_of)
     labels = [label_of[image] for image in images]
-    return ImageFiles(root, [f"val/images/{image}" for image in images], labels, class_names)
+    return LabelledFiles(root, [f"val/images/{image}" for image in images], labels, class_names)
 
 
 def _read_annotations(path: Path, class_names: Sequence[str]) -> dict[str, int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from arcface_plus.data.lazy_images import ImageFiles, identify_image
 from arcface_plus.data.pairs.sets import PairSet
 from arcface_plus.distributed import Group, broadcast_object, rank
 from arcface_plus.evaluation.embedding.files import UNREADABLE
+from arcface_plus.files import written_beside
 
 Fact = str | bool
 
@@ -91,13 +91,8 @@ def _read(path: Path, described: str, shape: tuple[int, int]) -> np.ndarray:
 
 def _write(path: Path, described: str, embeddings: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        with beside.open("wb") as file:
-            np.savez(file, embeddings=embeddings, facts=described, sha256=_digest(embeddings))
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with written_beside(path) as beside, beside.open("wb") as file:
+        np.savez(file, embeddings=embeddings, facts=described, sha256=_digest(embeddings))
 
 
 def _digest(embeddings: np.ndarray) -> str:

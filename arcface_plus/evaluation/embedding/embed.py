@@ -11,12 +11,12 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import cast
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from arcface_plus import distributed
+from arcface_plus.data.images import resized
 from arcface_plus.data.lazy_images import ImageSequence, describe_image, identify_image
 from arcface_plus.data.pairs.sets import PairSet
 from arcface_plus.evaluation.pairs.verification import squared_distances
@@ -279,8 +279,7 @@ def _checked_image(images: ImageSequence, index: int, size: int, resize: bool) -
             f"{size} x {size}; align the faces to that size, or have them scaled "
             "(--resize, resize=True)."
         )
-    method = cv2.INTER_AREA if height * width > size * size else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(image, (size, size), interpolation=method))
+    return resized(image, size)
 
 
 def _check_finite(embeddings: np.ndarray, images: ImageSequence, rows: range) -> None:

@@ -6,7 +6,6 @@ and no address to load from, and the page forbids itself both. All that comes fr
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -53,6 +52,7 @@ from arcface_plus.evaluation.report.words import (
     plain,
     whole,
 )
+from arcface_plus.files import written_beside
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -117,13 +117,8 @@ def write_report(
         command=command,
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
-    path = Path(path)
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
+    with written_beside(path) as beside:
         beside.write_text(html, encoding="utf-8")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _templates() -> Environment:

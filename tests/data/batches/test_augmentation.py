@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from arcface_plus.data.batches.augmentation import augment
+from arcface_plus.data.batches.augmentation import augment, augmentation_draws, chosen_draws
 from arcface_plus.data.batches.auto_augment import auto_augment
 from arcface_plus.data.settings import AugmentConfig
-from arcface_plus.randomness import augmentation_generator
+from arcface_plus.randomness import augmentation_generator, branch_augmentation_generator
 
 EVERYTHING = AugmentConfig(
     pad_crop=4,
@@ -40,7 +40,11 @@ def options(**changes) -> AugmentConfig:
 
 
 def draw(image, config, sample=0, seed=0, epoch=0):
-    return augment(image, config, augmentation_generator(seed, epoch, sample))
+    return augment(image, config, next(draws_of(len(image), config, [sample], seed, epoch)))
+
+
+def draws_of(size, config, samples, seed=0, epoch=0):
+    return augmentation_draws(config, size, seed, epoch, samples)
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +69,20 @@ def test_same_key_same_image(image):
     for sample in range(20):
         once, again = draw(image, EVERYTHING, sample), draw(image, EVERYTHING, sample)
         np.testing.assert_array_equal(once, again)
+
+
+def test_a_batch_has_the_draws_of_its_samples(image):
+    """However samples are put together; a second pass has draws of its own, by slot."""
+    for drawn, sample in zip(draws_of(8, EVERYTHING, [5, 2, 9]), [5, 2, 9], strict=True):
+        (alone,) = draws_of(8, EVERYTHING, [sample])
+        for one, other in zip(drawn, alone, strict=True):
+            np.testing.assert_array_equal(one, other)
+    slots = list(chosen_draws(EVERYTHING, 8, 0, 0, [5, 5], 3))
+    (again,) = chosen_draws(EVERYTHING, 8, 0, 0, [5], 4)
+    first = branch_augmentation_generator(0, 0, 5, 3).random(24)
+    np.testing.assert_array_equal(slots[0].uniform, first)
+    np.testing.assert_array_equal(slots[1].noise, again.noise)
+    assert not np.array_equal(slots[0].uniform, slots[1].uniform)
 
 
 def test_order_of_calls_does_not_matter(image):

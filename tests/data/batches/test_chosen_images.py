@@ -5,14 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from arcface_plus.data.batches.augmentation import augment
+from arcface_plus.data.batches.augmentation import augment, chosen_draws
 from arcface_plus.data.batches.chosen_images import ChosenImages
-from arcface_plus.data.batches.score_sampling import (
-    ClassMembers,
-)
+from arcface_plus.data.batches.score_sampling import ClassMembers
 from arcface_plus.data.settings import AugmentConfig, DataConfig
 from arcface_plus.data.sources.synthetic import SyntheticFaces
-from arcface_plus.randomness import branch_augmentation_generator
 
 CHANGES = AugmentConfig(affine=1.0, rotate=10, noise=5)
 
@@ -42,7 +39,7 @@ def test_images_are_those_of_their_keys_however_they_are_split() -> None:
     assert whole.labels.tolist() == [1, 4, 1, 0, 2]
     for slot, index in enumerate(indices):
         image, _ = Source(5, 4, size=24).read(int(index))
-        want = augment(image, CHANGES, branch_augmentation_generator(3, 6, int(index), slot))
+        want = augment(image, CHANGES, next(chosen_draws(CHANGES, 24, 3, 6, [index], slot)))
         assert np.array_equal(whole.images[slot].numpy(), want)
     assert not np.array_equal(whole.images[0], whole.images[2]), "twice, but in two forms"
     parts = [reader().start(6, indices[lo:hi], lo)() for lo, hi in ((0, 2), (2, 5))]
@@ -68,7 +65,7 @@ def test_unreadable_images_stop_the_run_by_default() -> None:
 def test_a_class_without_a_readable_image_stops_the_run() -> None:
     source = Source(5, 4, size=24)
     source.bad = (4, 5, 6, 7)
-    with pytest.raises(ValueError, match="step 2: none of 4 images of one class"):
+    with pytest.raises(ValueError, match="step 2: none of 4 images can be read"):
         reader(source, on_bad_image="quarantine").start(2, np.array([4]))()
 
 

@@ -28,7 +28,7 @@ def test_faces_and_labels():
     assert (len(faces), faces.num_classes) == (300, 30)
     assert faces.labels.dtype == np.int64 and faces.labels.tolist() == [i // 10 for i in range(300)]
     assert [path.name for path in faces.paths[:10]] == [f"{m}.pgm" for m in range(1, 11)]
-    image, label = faces[95]
+    image, label = faces.read(95)
     assert image.shape == (112, 112, 3) and image.dtype == np.uint8 and label == 9
     assert np.array_equal(image[..., 0], image[..., 2])
     assert faces.describe(95).endswith("6.pgm") and "s10" in faces.describe(95)
@@ -42,7 +42,7 @@ def test_the_whole_photograph_is_stretched():
     raw = faces.paths[0].read_bytes()
     assert raw.startswith(b"P5\n") and len(raw) == 14 + 92 * 112  # one of the undamaged files
     grey = np.frombuffer(raw[14:], dtype=np.uint8).reshape(112, 92)
-    image = faces[0][0]
+    image = faces[0]
     assert image.shape == (112, 112, 3) and (image == image[..., :1]).all()
     # Rows stay; columns are interpolated between the same first and last ones.
     assert np.array_equal(image[:, 0, 0], grey[:, 0]) and np.array_equal(
@@ -52,7 +52,7 @@ def test_the_whole_photograph_is_stretched():
         [np.interp((np.arange(112) + 0.5) * 92 / 112 - 0.5, np.arange(92), row) for row in grey]
     )
     assert np.abs(image[..., 0] - wanted).max() <= 1
-    assert OrlFaces([1], size=64)[0][0].shape == (64, 64, 3)
+    assert OrlFaces([1], size=64)[0].shape == (64, 64, 3)
 
 
 @needs_orl
@@ -156,7 +156,7 @@ def test_every_photograph_is_whole():
         whole = undo_text_conversion(data, where=str(path))
         assert len(whole) == 14 + 92 * 112
         damaged += whole != data
-        assert faces[i][0].shape == (112, 112, 3)
+        assert faces[i].shape == (112, 112, 3)
     assert damaged in (0, 152)  # 0 once the package is mended
 
 
