@@ -72,8 +72,8 @@ def distribution_command(
     if embeddings is not None:
         _write(output, {path: _of_file(path, pairs, identity, draw) for path in paths})
         return
+    from arcface_plus.cli.model_options import parse_preprocessing
     from arcface_plus.cli.progress import counted
-    from arcface_plus.cli.verify import parse_preprocessing
     from arcface_plus.distributed import start_world
     from arcface_plus.evaluation.embedding.embed import embed
     from arcface_plus.models import load_model
