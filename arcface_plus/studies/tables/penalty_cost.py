@@ -33,7 +33,7 @@ CLASSES = 100
 
 
 def _config(kind: str, weight: float, **options: float) -> RegularizerConfig:
-    return RegularizerConfig(kind=kind, weight=weight, layers="all", **options)  # type: ignore[arg-type]
+    return RegularizerConfig(kind=kind, weight=weight, layers="all", **options)
 
 
 class Method(NamedTuple):
