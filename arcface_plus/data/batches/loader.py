@@ -158,7 +158,7 @@ class TrainLoader:
         loader = DataLoader(
             self._batches,
             batch_size=None,  # a plan is already a batch
-            sampler=self.steps,  # type: ignore[arg-type]
+            sampler=self.steps,
             num_workers=self.config.workers,
             worker_init_fn=_start_worker,
             prefetch_factor=4 if self.config.workers else None,

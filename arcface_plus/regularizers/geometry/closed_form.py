@@ -131,12 +131,12 @@ def attach_closed_form(
 
 class _Attach(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, weight, value, gradient, touched):  # type: ignore[no-untyped-def]
+    def forward(ctx, weight, value, gradient, touched):
         ctx.save_for_backward(weight, gradient, touched)
         return value.clone()
 
     @staticmethod
-    def backward(ctx, scale):  # type: ignore[no-untyped-def]
+    def backward(ctx, scale):
         weight, gradient, touched = ctx.saved_tensors
         with torch.no_grad():
             scaled = (gradient * scale).to(weight.dtype)
@@ -149,11 +149,11 @@ class _Attach(torch.autograd.Function):
 
 class _NotTwice(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, gradient, weight):  # type: ignore[no-untyped-def]
+    def forward(ctx, gradient, weight):
         return gradient.view_as(gradient)
 
     @staticmethod
-    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+    def backward(ctx, grad):
         raise RuntimeError(
             "The gradient of an angular penalty cannot be differentiated again: it is computed in "
             "closed form, without a graph. Leave MMA and its kin out of the loss whose gradient "

@@ -167,7 +167,7 @@ def current_weight(module: nn.Module) -> Tensor:
 
 
 def _parametrizations(module: nn.Module) -> nn.Module:
-    return module.parametrizations["weight"]  # type: ignore[index, operator, return-value]
+    return module.parametrizations["weight"]  # type: ignore[index, return-value]
 
 
 def _clean(name: str) -> str:

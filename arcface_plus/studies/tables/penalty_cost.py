@@ -34,7 +34,7 @@ Penalty = Callable[[int], Tensor]  # of a step
 
 
 def _config(kind: str, weight: float, **options: float) -> RegularizerConfig:
-    return RegularizerConfig(kind=kind, weight=weight, layers="all", **options)  # type: ignore[arg-type]
+    return RegularizerConfig(kind=kind, weight=weight, layers="all", **options)
 
 
 class Method(NamedTuple):

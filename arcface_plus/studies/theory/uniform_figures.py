@@ -123,7 +123,7 @@ def draw_negative_weight(folder: Path, seed: int) -> dict[str, Any]:
         for i, c in enumerate(SAMPLED_CLASSES)
     }
     first, exact = (
-        np.exp([log_negative_weight(int(c), DIM, SCALE, form=form) for c in grid])  # type: ignore[arg-type]
+        np.exp([log_negative_weight(int(c), DIM, SCALE, form=form) for c in grid])
         for form in ("first_order", "exact")
     )
     with new_figure(8.2, 3.4) as figure:
