@@ -8,8 +8,6 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
-
 _HOMES = {
     "AngularRegularizer": "arcface_plus.regularizers.angular",
     "ClassifierHead": "arcface_plus.losses.head.classifier",
@@ -59,6 +57,13 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib import metadata
+
+        try:
+            return metadata.version("arcface_plus")
+        except metadata.PackageNotFoundError:  # on the path, not installed
+            return "0+unknown"
     if name not in _HOMES:
         raise AttributeError(f"module 'arcface_plus' has no attribute '{name}'")
     return getattr(importlib.import_module(_HOMES[name]), name)

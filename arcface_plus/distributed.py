@@ -13,13 +13,14 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 Group = dist.ProcessGroup | None
+ALONE: Group = cast("dist.ProcessGroup", object())  # this process, whatever the world
 T = TypeVar("T")
 
 
@@ -84,12 +85,12 @@ def start_world(device: str = "auto", timeout_minutes: float = 30.0) -> Iterator
 
 def rank(group: Group = None) -> int:
     """Return this process's rank in ``group``; 0 without a process group."""
-    return dist.get_rank(group) if dist.is_initialized() else 0
+    return dist.get_rank(group) if dist.is_initialized() and group is not ALONE else 0
 
 
 def world_size(group: Group = None) -> int:
     """Return how many ranks ``group`` has; 1 without a process group."""
-    return dist.get_world_size(group) if dist.is_initialized() else 1
+    return dist.get_world_size(group) if dist.is_initialized() and group is not ALONE else 1
 
 
 def shard_bounds(total: int, parts: int) -> list[tuple[int, int]]:
@@ -167,9 +168,9 @@ def all_gather_rows(
 
 class _GatherRows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, rows, group, sizes, scale):  # type: ignore[no-untyped-def]
+    def forward(ctx, rows, group, sizes):  # type: ignore[no-untyped-def]
         me = rank(group)
-        ctx.group, ctx.scale = group, scale
+        ctx.group, ctx.scale = group, float(len(sizes))
         ctx.lo = sum(sizes[:me])
         ctx.hi = ctx.lo + sizes[me]
         return torch.cat(all_gather_rows(rows, group, sizes=sizes))
@@ -177,31 +178,21 @@ class _GatherRows(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
         total = all_reduce_sum(grad.contiguous().clone(), ctx.group)
-        return total[ctx.lo : ctx.hi] * ctx.scale, None, None, None
+        return total[ctx.lo : ctx.hi] * ctx.scale, None, None
 
 
-def gather_rows(
-    rows: Tensor,
-    group: Group = None,
-    *,
-    sizes: Sequence[int] | None = None,
-    gradient_scale: float = 1.0,
-) -> Tensor:
+def gather_rows(rows: Tensor, group: Group = None, *, sizes: Sequence[int] | None = None) -> Tensor:
     """Return all ranks' rows (B_r, …) as one tensor (B, …) that autograd can go back through.
 
     Backward sums the ranks' gradients of the whole tensor, takes this rank's rows and multiplies
-    them by ``gradient_scale``. A loss that every rank computes of the whole batch, from its own
-    part of the classes, needs ``gradient_scale = W`` where DDP averages afterwards.
+    them by W, over which DDP averages afterwards. So every rank computes one loss of the whole
+    batch, from its own part of the classes.
     """
     if world_size(group) == 1:
-        return rows if gradient_scale == 1.0 else _scale_gradient(rows, gradient_scale)
+        return rows
     if sizes is None:
         sizes = gather_sizes(rows.shape[0], rows.device, group)
-    return _GatherRows.apply(rows, group, tuple(sizes), gradient_scale)
-
-
-def _scale_gradient(rows: Tensor, scale: float) -> Tensor:
-    return rows * scale + rows.detach() * (1 - scale)
+    return _GatherRows.apply(rows, group, tuple(sizes))
 
 
 def sum_over_ranks(mine: Tensor, group: Group = None) -> Tensor:
@@ -216,24 +207,16 @@ def sum_over_ranks(mine: Tensor, group: Group = None) -> Tensor:
     return total + (mine - mine.detach())
 
 
-class _SharedNumber(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, number, group):  # type: ignore[no-untyped-def]
-        ctx.group = group
-        return number.view_as(number)
-
-    @staticmethod
-    def backward(ctx, grad):  # type: ignore[no-untyped-def]
-        return all_reduce_sum(grad.contiguous().clone(), ctx.group), None
-
-
 def shared_by_ranks(number: Tensor, group: Group = None) -> Tensor:
     """Return ``number``, equal on all ranks, with a gradient that is the sum of all ranks'.
 
     For a parameter that every rank holds whole and uses in its own part of one loss. Every rank
     must go backward through it, and have called this at the same place.
     """
-    return number if world_size(group) == 1 else _SharedNumber.apply(number, group)
+    if world_size(group) > 1 and number.requires_grad:
+        number = number.view_as(number)
+        number.register_hook(lambda gradient: all_reduce_sum(gradient.clone(), group))
+    return number
 
 
 def logsumexp_over_ranks(mine: Tensor, group: Group = None) -> Tensor:
@@ -241,11 +224,9 @@ def logsumexp_over_ranks(mine: Tensor, group: Group = None) -> Tensor:
     size = world_size(group)
     if size == 1:
         return mine
-    parts = mine.new_empty((size * mine.shape[0], *mine.shape[1:]))
-    dist.all_gather_single(parts, mine.detach().contiguous(), group=group)
-    stacked = list(parts.view(size, *mine.shape).unbind(0))
-    stacked[rank(group)] = mine
-    return torch.logsumexp(torch.stack(stacked), dim=0)
+    parts = all_gather_rows(mine, group, sizes=[len(mine)] * size)
+    parts[rank(group)] = mine
+    return torch.logsumexp(torch.stack(parts), dim=0)
 
 
 def ring_exchange(
@@ -267,33 +248,14 @@ def ring_exchange(
     received = tensor.new_empty(tuple(shape))
     operations = []
     if tensor.numel():
-        target = dist.get_global_rank(group, send_to) if group is not None else send_to
-        operations.append(dist.P2POp(dist.isend, tensor.contiguous(), target, group))
+        tensor = tensor.contiguous()
+        operations.append(dist.P2POp(dist.isend, tensor, group=group, group_peer=send_to))
     if received.numel():
-        source = dist.get_global_rank(group, receive_from) if group is not None else receive_from
-        operations.append(dist.P2POp(dist.irecv, received, source, group))
+        operations.append(dist.P2POp(dist.irecv, received, group=group, group_peer=receive_from))
     if operations:
         for work in dist.batch_isend_irecv(operations):
             work.wait()
     return received
-
-
-def average_batch_norm_buffers(module: torch.nn.Module, group: Group = None) -> None:
-    """Average the floating-point buffers (running statistics) of ``module`` over ranks, in place.
-
-    Ranks collect statistics of their own batches; before a model is scored, saved or exported all
-    ranks must hold the same one.
-    """
-    size = world_size(group)
-    if size == 1:
-        return
-    buffers = [b for b in module.buffers() if b.is_floating_point()]
-    if not buffers:
-        return
-    flat = torch.cat([b.detach().flatten().float() for b in buffers])
-    all_reduce_sum(flat, group).div_(size)
-    for buffer, values in zip(buffers, flat.split([b.numel() for b in buffers]), strict=True):
-        buffer.copy_(values.view_as(buffer))
 
 
 def barrier(group: Group = None) -> None:

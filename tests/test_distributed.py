@@ -34,8 +34,6 @@ def test_world_of_one_is_the_identity() -> None:
     assert d.all_gather_rows(x)[0] is x and d.gather_rows(x) is x
     assert torch.equal(d.sum_over_ranks(x), x) and torch.equal(d.logsumexp_over_ranks(x), x)
     assert d.gather_objects("a") == ["a"] and d.broadcast_object("a") == "a"
-    d.gather_rows(x, gradient_scale=2.0).sum().backward()
-    assert (x.grad == 2).all()
 
 
 def test_start_world_makes_and_leaves_a_group() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+from importlib import metadata
 
 import pytest
 
@@ -38,6 +39,13 @@ def test_other_names_are_attribute_errors(name):
         getattr(arcface_plus, name)
 
 
-def test_version_is_that_of_the_package(repository):
-    lines = (repository / "setup.cfg").read_text(encoding="utf-8").splitlines()
-    assert f"version = {arcface_plus.__version__}" in lines
+def test_version_is_that_of_the_installed_package():
+    assert arcface_plus.__version__ == metadata.version("arcface_plus")
+
+
+def test_version_is_unknown_where_the_package_is_not_installed(monkeypatch):
+    def missing(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", missing)
+    assert arcface_plus.__version__ == "0+unknown"

@@ -25,8 +25,6 @@ EXECUTED = {
     "tools/export_embeddings.py": "below",
     "tools/slurm_train.sh": "below",
     "tools/pack_dataset.py": "tests/cli/data/test_app.py",
-    "tools/margin_sweep.py": "tests/studies/tables/test_margin_sweep.py",
-    "tools/compare_margins.py": "tests/losses/test_compare_margins.py",
     "eval/verification.py": "tests/cli/test_verify.py",
     "eval/ijb.py": "tests/cli/test_ijb.py",
 }

@@ -89,7 +89,7 @@ def missing_from_map(text: str, names: list[str]) -> list[str]:
 
 def stale_in_map(text: str, folder: Path) -> list[str]:
     """Return the files ``a/b.py`` that ``text`` mentions and that do not exist."""
-    roots = (folder, PACKAGE, PACKAGE.parent)
+    roots = (folder, folder.parent, PACKAGE, PACKAGE.parent)
     found = re.findall(r"[\w/]+\.py\b", text)
     return [name for name in found if not any((root / name).exists() for root in roots)]
 

@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from arcface_plus.cli.model_options import BatchSize, Device, Flip, Precision, Preprocessing, Resize
+from arcface_plus.cli.model_options import (
+    BatchSize,
+    Device,
+    Flip,
+    Precision,
+    Preprocessing,
+    Resize,
+    embedding_options,
+    parse_preprocessing,
+)
+from arcface_plus.cli.progress import counted
 
 
 def embed_command(
@@ -35,8 +45,6 @@ def embed_command(
 
     Also under torchrun as tools/export_embeddings.py; all ranks must see the same files.
     """
-    from arcface_plus.cli.progress import counted
-    from arcface_plus.cli.verify import parse_preprocessing
     from arcface_plus.data.collections import open_collection
     from arcface_plus.distributed import start_world
     from arcface_plus.export.embeddings import check_output, export_embeddings
@@ -51,10 +59,7 @@ def embed_command(
             collection,
             output,
             world,
-            flip=network.preprocessing.flip_sum if flip is None else flip,
-            batch_size=batch_size,
-            precision=precision,
-            resize=resize,
+            embedding_options(network, flip, batch_size, world.device, precision, resize),
             skip_bad=skip_bad,
             resume=resume,
             overwrite=overwrite,

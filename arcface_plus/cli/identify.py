@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,8 +9,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from arcface_plus.cli.json_files import write_json
+
 if TYPE_CHECKING:
-    from arcface_plus.evaluation.embedding.sets import EmbeddingSet
     from arcface_plus.evaluation.search.distractors import DistractorResult
     from arcface_plus.evaluation.search.identification import IdentificationResult
 
@@ -45,8 +45,9 @@ def identify_command(
     ] = None,
 ) -> None:
     """Search people: rank-k and TPIR@FPIR in a gallery, or rank-1 and TAR@FAR among distractors."""
-    from arcface_plus.cli.json_files import write_json
     from arcface_plus.evaluation.embedding.sets import read_embedding_set
+    from arcface_plus.evaluation.search.distractors import identify_among_distractors
+    from arcface_plus.evaluation.search.identification import identify
 
     if gallery is None and distractors is None:
         raise ValueError("Give --gallery, --distractors or both to search in.")
@@ -55,14 +56,30 @@ def identify_command(
     paths = {"probes": probes, "gallery": gallery, "distractors": distractors}
     given = {name: path for name, path in paths.items() if path is not None}
     sets = {name: read_embedding_set(path) for name, path in given.items()}
+    probes_set = sets["probes"]
+    people = probes_set.people(identity)
     result: IdentificationResult | DistractorResult
-    if "gallery" in sets:
-        result = _search(
-            sets["probes"], sets["gallery"], sets.get("distractors"), identity, rank or RANKS
+    if gallery is not None:
+        result = identify(
+            probes_set.embeddings,
+            people,
+            sets["gallery"].embeddings,
+            sets["gallery"].people(identity),
+            distractors=sets["distractors"].embeddings if distractors else None,
+            ranks=rank or RANKS,
+            describe_probe=probes_set.describe,
+            describe_gallery=sets["gallery"].describe,
+            describe_distractor=sets["distractors"].describe if distractors else str,
         )
         table = gallery_table(result)
     else:
-        result = _search_strangers(sets["probes"], sets["distractors"], identity)
+        result = identify_among_distractors(
+            probes_set.embeddings,
+            people,
+            sets["distractors"].embeddings,
+            describe_probe=probes_set.describe,
+            describe_distractor=sets["distractors"].describe,
+        )
         table = distractor_table(result)
     console = Console()
     console.print(table)
@@ -72,52 +89,16 @@ def identify_command(
         console.print(f"Wrote {json_path}")
 
 
-def _search(
-    probes: EmbeddingSet,
-    gallery: EmbeddingSet,
-    distractors: EmbeddingSet | None,
-    identity: str,
-    ranks: Sequence[int],
-) -> IdentificationResult:
-    from arcface_plus.evaluation.search.identification import identify
-
-    return identify(
-        probes.embeddings,
-        probes.people(identity),
-        gallery.embeddings,
-        gallery.people(identity),
-        distractors=None if distractors is None else distractors.embeddings,
-        ranks=ranks,
-        describe_probe=probes.describe,
-        describe_gallery=gallery.describe,
-        describe_distractor=str if distractors is None else distractors.describe,
-    )
-
-
-def _search_strangers(
-    probes: EmbeddingSet, distractors: EmbeddingSet, identity: str
-) -> DistractorResult:
-    from arcface_plus.evaluation.search.distractors import identify_among_distractors
-
-    return identify_among_distractors(
-        probes.embeddings,
-        probes.people(identity),
-        distractors.embeddings,
-        describe_probe=probes.describe,
-        describe_distractor=distractors.describe,
-    )
-
-
 def gallery_table(result: IdentificationResult) -> Table:
     """Lay out rank-k and TPIR@FPIR."""
     strangers = f" + {result.distractors} distractors" if result.distractors else ""
     table = Table(
+        "measure",
+        "value",
         title=f"1:N: {result.mated} mated, {result.non_mated} non-mated probes in a gallery of "
         f"{result.gallery}{strangers}",
         title_justify="left",
     )
-    table.add_column("measure")
-    table.add_column("value")
     for rank, rate in result.rank_rates.items():
         table.add_row(f"rank-{rank}", f"{rate:.5f}")
     for fpir, rate in result.tpir.items():
@@ -131,12 +112,12 @@ def gallery_table(result: IdentificationResult) -> Table:
 def distractor_table(result: DistractorResult) -> Table:
     """Lay out rank-1 and TAR@FAR among distractors."""
     table = Table(
+        "measure",
+        "value",
         title=f"{result.searches} searches of {result.people} people ({result.probes} probes) "
         f"among {result.distractors} distractors",
         title_justify="left",
     )
-    table.add_column("measure")
-    table.add_column("value")
     table.add_row("rank-1", f"{result.rank1:.5f}")
     for far, tar in result.tar_at_far.items():
         note = " (coarse: fewer than 10 false accepts)" if far in result.coarse_fars else ""

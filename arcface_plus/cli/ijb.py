@@ -9,7 +9,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from arcface_plus.cli.model_options import BatchSize, Device, Precision, Preprocessing
+from arcface_plus.cli.json_files import write_json
+from arcface_plus.cli.model_options import (
+    BatchSize,
+    Device,
+    Precision,
+    Preprocessing,
+    parse_preprocessing,
+)
+from arcface_plus.cli.progress import counted
 
 if TYPE_CHECKING:
     from arcface_plus.data.ijb_meta import IjbFaces, TemplatePairs
@@ -59,6 +67,11 @@ def ijb_command(
 ) -> None:
     """Pool faces into templates and state TAR@FAR (1:1), rank-k and TPIR@FPIR (1:N)."""
     from arcface_plus.data.ijb_meta import read_faces
+    from arcface_plus.distributed import start_world
+    from arcface_plus.evaluation.embedding.embed import EmbeddingOptions
+    from arcface_plus.evaluation.embedding.sets import read_embedding_set
+    from arcface_plus.evaluation.search.ijb import pool_embedded, pool_faces, template_pool
+    from arcface_plus.models import load_model
 
     if protocol not in PROTOCOLS:
         raise ValueError(f"--protocol is {protocol!r}, but must be one of {', '.join(PROTOCOLS)}.")
@@ -72,36 +85,22 @@ def ijb_command(
         "use_norm_score": use_norm_score,
         "use_detector_score": use_detector_score,
     }
+    pool = template_pool(
+        faces, use_norm_score=use_norm_score, use_detector_score=use_detector_score
+    )
     if embeddings is not None:
-        from arcface_plus.evaluation.embedding.sets import read_embedding_set
-        from arcface_plus.evaluation.search.ijb import pool_embedded
-
         facts["embeddings"] = str(embeddings)
-        templates = pool_embedded(
-            read_embedding_set(embeddings),
-            faces,
-            use_norm_score=use_norm_score,
-            use_detector_score=use_detector_score,
-        )
+        templates = pool_embedded(read_embedding_set(embeddings), faces, pool)
     else:
         assert model is not None and images is not None
-        facts |= {"model": str(model), "use_flip_test": use_flip_test is not False}
-        facts["precision"] = precision
-        pooled = _embed(
-            model,
-            faces,
-            images,
-            preprocessing=preprocessing,
-            device=device,
-            use_flip_test=use_flip_test is not False,
-            use_norm_score=use_norm_score,
-            use_detector_score=use_detector_score,
-            batch_size=batch_size,
-            precision=precision,
-        )
-        if pooled is None:
-            return
-        templates = pooled
+        flip = use_flip_test is not False
+        facts |= {"model": str(model), "use_flip_test": flip, "precision": precision}
+        network = load_model(model, preprocessing=parse_preprocessing(preprocessing))
+        with start_world(device) as world, counted("images", enabled=world.is_main) as progress:
+            options = EmbeddingOptions(flip, batch_size, world.device, precision)
+            templates = pool_faces(network, faces, images, pool, options, progress=progress)
+            if not world.is_main:
+                return
     _score(templates, pairs, searches, facts, json_path)
 
 
@@ -116,43 +115,6 @@ def _check_sources(
         raise ValueError(
             "--use-flip-test is decided when embeddings are made; with --embeddings it has no say."
         )
-
-
-def _embed(
-    model: Path,
-    faces: IjbFaces,
-    images: Path,
-    *,
-    preprocessing: str | None,
-    device: str,
-    use_flip_test: bool,
-    use_norm_score: bool,
-    use_detector_score: bool,
-    batch_size: int,
-    precision: str,
-) -> Templates | None:
-    """Return the templates on the main process, None on the others."""
-    from arcface_plus.cli.progress import counted
-    from arcface_plus.cli.verify import parse_preprocessing
-    from arcface_plus.distributed import start_world
-    from arcface_plus.evaluation.search.ijb import pool_faces
-    from arcface_plus.models import load_model
-
-    network = load_model(model, preprocessing=parse_preprocessing(preprocessing))
-    with start_world(device) as world, counted("images", enabled=world.is_main) as progress:
-        templates = pool_faces(
-            network,
-            faces,
-            images,
-            use_flip_test=use_flip_test,
-            use_norm_score=use_norm_score,
-            use_detector_score=use_detector_score,
-            batch_size=batch_size,
-            device=world.device,
-            precision=precision,
-            progress=progress,
-        )
-        return templates if world.is_main else None
 
 
 def _read_lists(
@@ -177,7 +139,6 @@ def _score(
     facts: dict[str, Any],
     json_path: Path | None,
 ) -> None:
-    from arcface_plus.cli.json_files import write_json
     from arcface_plus.evaluation.search.ijb import identify_ijb
     from arcface_plus.evaluation.search.templates import verify_templates
 
@@ -199,11 +160,9 @@ def _score(
 def verification_table(target: str, result: TemplateResult) -> Table:
     """Lay out TAR at each FAR by both rules."""
     pairs = f"{result.genuine_pairs} genuine + {result.impostor_pairs} impostor pairs"
-    table = Table(
-        title=f"{target} 1:1: {result.templates} templates, {pairs}", title_justify="left"
-    )
-    for heading in ("FAR", "TAR", "at FAR", "cosine >", "nearest TAR", "at FAR"):
-        table.add_column(heading)
+    headings = ("FAR", "TAR", "at FAR", "cosine >", "nearest TAR", "at FAR")
+    title = f"{target} 1:1: {result.templates} templates, {pairs}"
+    table = Table(*headings, title=title, title_justify="left")
     for far, nearest in result.nearest_tar.items():
         other = (f"{nearest:.5f}", f"{result.nearest_far[far]:.3g}")
         if far in result.refused_fars:
@@ -226,11 +185,10 @@ def verification_table(target: str, result: TemplateResult) -> Table:
 
 def galleries_table(target: str, result: IjbIdentification) -> Table:
     """Lay out rank-k and TPIR of each gallery, their mean, and both as one."""
-    table = Table(title=f"{target} 1:N", title_justify="left")
     named = {**result.galleries, "both as one": result.union}
     ranks, tpirs = result.mean_rank_rates(), result.mean_tpir()
-    for heading in ("measure", *result.galleries, "mean", "both as one"):
-        table.add_column(heading)
+    headings = ("measure", *result.galleries, "mean", "both as one")
+    table = Table(*headings, title=f"{target} 1:N", title_justify="left")
 
     def add(measure: str, mean: str, cells: list[str]) -> None:
         table.add_row(measure, *cells[:-1], mean, cells[-1])

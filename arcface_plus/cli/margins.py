@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from arcface_plus.studies.theory.margin_advice import (
-        Advice,
-        Prediction,
-    )
+    from arcface_plus.losses.margins.family import Margin
+    from arcface_plus.studies.theory.margin_advice import Advice, Prediction
 
+# Of a margin, the settings that a run needs to state.
+_SHOWN = ("m0", "m1", "m2", "m3", "s", "extension", "wc_relu")
 app = typer.Typer(help="Choose margins before training.", no_args_is_help=True)
 
 
@@ -55,7 +55,7 @@ def advise_command(
         raise ValueError(f"--kind is {kind!r}; use one of {', '.join(KINDS)}, or all.")
     kinds = KINDS if kind == "all" else (kind,)
     prediction = predict(classes, dim, scale)
-    proposals = [advise(k, prediction, gradient=gradient) for k in kinds]  # type: ignore[arg-type]
+    proposals = [advise(k, prediction, gradient=gradient) for k in kinds]
     content = _content(prediction, proposals, gradient)
     if output is not None:
         from arcface_plus.cli.json_files import write_json
@@ -84,15 +84,7 @@ def _content(prediction: Prediction, proposals: list[Advice], gradient: float) -
         "proposals": [
             {
                 "kind": a.kind,
-                "margin": {
-                    "m0": a.margin.m0,
-                    "m1": a.margin.m1,
-                    "m2": a.margin.m2,
-                    "m3": a.margin.m3,
-                    "s": a.margin.s,
-                    "extension": a.margin.extension,
-                    "wc_relu": a.margin.wc_relu,
-                },
+                "margin": {name: getattr(a.margin, name) for name in _SHOWN},
                 "termination_angle": math.degrees(a.termination_angle),
                 "pole_loss": a.pole_loss,
                 "plain_pole_loss": a.plain_pole_loss,
@@ -121,7 +113,7 @@ def _show(prediction: Prediction, proposals: list[Advice], gradient: float) -> N
             a.kind,
             f"{a.parameter} = {a.value:.3f}",
             f"{math.degrees(a.termination_angle):.2f}°",
-            _with_it(a),
+            _with_it(a.margin),
             _verdict(a.pole_loss, a.warning),
             _verdict(a.plain_pole_loss, a.plain_warning),
         )
@@ -141,10 +133,9 @@ def _show(prediction: Prediction, proposals: list[Advice], gradient: float) -> N
         )
 
 
-def _with_it(advice: Advice) -> str:
-    extension = f"extension: {advice.margin.extension}" if advice.margin.is_angular else ""
-    relu = "wc_relu: true" if advice.margin.wc_relu else ""
-    return ", ".join(filter(None, (extension, relu))) or "nothing"
+def _with_it(margin: Margin) -> str:
+    words = [f"extension: {margin.extension}"] if margin.is_angular else []
+    return ", ".join([*words, *(["wc_relu: true"] if margin.wc_relu else [])]) or "nothing"
 
 
 def _verdict(loss: float, warning: str) -> str:

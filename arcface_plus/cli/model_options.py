@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    import torch
+
+    from arcface_plus.evaluation.embedding.embed import EmbeddingOptions
+    from arcface_plus.models import preprocessing
+    from arcface_plus.models.embedding_model import EmbeddingModel
 
 Flip = Annotated[
     bool | None,
@@ -17,3 +24,27 @@ Resize = Annotated[bool, typer.Option(help="Scale images of another size.")]
 Preprocessing = Annotated[
     str | None, typer.Option(help="For files that do not state it: insightface, or JSON.")
 ]
+
+
+def embedding_options(
+    model: EmbeddingModel,
+    flip: bool | None,
+    batch_size: int,
+    device: torch.device,
+    precision: str,
+    resize: bool,
+) -> EmbeddingOptions:
+    """Return how ``model`` embeds; without ``flip``, as its preprocessing states."""
+    from arcface_plus.evaluation.embedding.embed import EmbeddingOptions
+
+    sum_flips = model.preprocessing.flip_sum if flip is None else flip
+    return EmbeddingOptions(sum_flips, batch_size, device, precision, resize)
+
+
+def parse_preprocessing(text: str | None) -> preprocessing.Preprocessing | None:
+    """Return what ``--preprocessing`` means: ``insightface``, JSON, or nothing."""
+    if text is None:
+        return None
+    from arcface_plus.models.preprocessing import INSIGHTFACE, Preprocessing
+
+    return INSIGHTFACE if text == "insightface" else Preprocessing.from_json(text)

@@ -33,56 +33,44 @@ def tammes_command(
     from arcface_plus.cli.progress import counted
 
     _check_outputs(dim, output, picture, overwrite=overwrite)
+    import numpy as np
+
     from arcface_plus.studies.tammes.losses import LOSSES
+    from arcface_plus.studies.tammes.paper import solve_by_loss
+    from arcface_plus.studies.tammes.picture import draw_points
+    from arcface_plus.studies.tammes.solve import solve_with_report
 
     if loss != "ours" and loss not in LOSSES:
         raise ValueError(f"--loss is '{loss}', but must be ours or one of {', '.join(LOSSES)}.")
     if loss != "ours" and (restarts is not None or seconds is not None):
         raise ValueError(f"--restarts and --seconds are of our search; --loss {loss} has neither.")
     with counted("search", enabled=not as_json) as progress:
-        rows, found = _solve(dim, points, restarts, seconds, seed, loss, progress)
+        if loss == "ours":
+            found = solve_with_report(
+                dim, points, restarts=restarts, seconds=seconds, seed=seed, progress=progress
+            )
+        else:
+            found = solve_by_loss(loss, dim, points, seed=seed, progress=progress)
     if output is not None:
-        import numpy as np
-
         output.parent.mkdir(parents=True, exist_ok=True)
-        np.save(output, rows)
+        np.save(output, found.rows)
     if picture is not None:
-        from arcface_plus.studies.tammes.picture import draw_points
-
-        draw_points(rows, picture)
+        draw_points(found.rows, picture)
+    degrees = math.degrees(found.certified)
     if as_json:
-        typer.echo(json.dumps(found))
+        facts: dict[str, object] = {"dim": dim, "points": points, "certified_degrees": degrees}
+        facts |= {"method": found.method, "seed": seed}
+        if loss == "ours":
+            facts |= {"restarts": found.restarts, "converged": found.converged}
+        typer.echo(json.dumps(facts))
         return
     typer.echo(
-        f"{points} points in {dim} dimensions: every two at least "
-        f"{found['certified_degrees']:.7f}° apart ({found['method']})"
+        f"{points} points in {dim} dimensions: every two at least {degrees:.7f}° apart "
+        f"({found.method})"
     )
     for path in (output, picture):
         if path is not None:
             typer.echo(str(path))
-
-
-def _solve(dim, points, restarts, seconds, seed, loss, progress):  # type: ignore[no-untyped-def]
-    from arcface_plus.studies.tammes.angles import certified_angle
-    from arcface_plus.studies.tammes.solve import (
-        check_sizes,
-        solve_with_report,
-    )
-
-    if loss == "ours":
-        solution = solve_with_report(
-            dim, points, restarts=restarts, seconds=seconds, seed=seed, progress=progress
-        )
-        rows, angle, method = solution.rows, solution.certified, solution.method
-        more = {"restarts": solution.restarts, "converged": solution.converged}
-    else:
-        from arcface_plus.studies.tammes.paper import run_protocol
-
-        check_sizes(dim, points, seed)
-        rows = run_protocol(loss, dim, points, [seed], progress=progress).rows[0]
-        angle, method, more = certified_angle(rows), f"SGD on {loss}", {}
-    found = {"dim": dim, "points": points, "certified_degrees": math.degrees(angle)}
-    return rows, found | {"method": method, "seed": seed} | more
 
 
 def _check_outputs(dim: int, output: Path | None, picture: Path | None, *, overwrite: bool) -> None:

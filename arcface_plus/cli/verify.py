@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from arcface_plus.cli.model_options import Device, Flip, Precision, Resize
+from arcface_plus.cli.json_files import write_json
+from arcface_plus.cli.model_options import (
+    Device,
+    Flip,
+    Precision,
+    Resize,
+    embedding_options,
+    parse_preprocessing,
+)
+from arcface_plus.cli.progress import counted
+from arcface_plus.cli.verify_output import result_table, table_rows, write_report_page
 
 if TYPE_CHECKING:
-    from arcface_plus.cli.verify_scoring import Entry, Scoring
+    from arcface_plus.evaluation.scoring import Entry
     from arcface_plus.models.preprocessing import Preprocessing
 
 _FARS = "1e-1,1e-2,1e-3,1e-4,1e-5"
@@ -109,31 +120,39 @@ def verify_command(
     The 95 % intervals leave out one person at a time, where people are known by name or by
     photographs; what a bootstrap over pairs would claim stands beside. See docs/verification.md.
     """
-    from arcface_plus.cli.verify_scoring import Scoring
+    from arcface_plus.data.pairs.sets import load_pairs
+    from arcface_plus.distributed import start_world
+    from arcface_plus.evaluation.scoring import Scoring, advise, score_files, score_model
+    from arcface_plus.evaluation.scoring import compare as compared
+    from arcface_plus.models import load_model
 
     sets = [*(pairs or []), *(more_pairs or [])]
     for output in (json_path, report):
         if output is not None and not output.parent.is_dir():
             raise FileNotFoundError(f"the folder {output.parent} of {output.name} does not exist.")
-    _check_use(model, embeddings, sets, advise_far, pca, markdown and latex)
-    scoring = Scoring(
-        root=root,
-        folds=folds,
-        fars=parse_fars(far),
-        pca=pca,
-        flip=flip,
-        batch_size=batch_size,
-        precision=precision,
-        resize=resize,
-        cache=cache,
-    )
-    foreign = parse_preprocessing(preprocessing), parse_preprocessing(compare_preprocessing)
-    entries = _score(embeddings or model, sets, compare, scoring, foreign, device)
-    if entries is None:
+    other = [compare] if compare is not None and compare.suffix == ".npz" else compare
+    _check_use(model, embeddings, sets, other, advise_far, pca, markdown and latex)
+    scoring = Scoring(root, folds, parse_fars(far), pca, cache)
+    foreign = [parse_preprocessing(text) for text in (preprocessing, compare_preprocessing)]
+    with start_world(device) as world:
+
+        def score(source: Path | list[Path], stated: Preprocessing | None) -> list[Entry]:
+            if isinstance(source, list):
+                return score_files(source, sets, scoring)
+            # All sets are opened first: a wrong path should not show after an hour of embedding.
+            opened = [(each, load_pairs(each, root)) for each in sets]
+            network = load_model(source, preprocessing=stated)
+            options = embedding_options(network, flip, batch_size, world.device, precision, resize)
+            show = partial(counted, enabled=world.is_main)
+            return score_model(source, network, opened, scoring, options, show)
+
+        assert model is not None or embeddings
+        entries = score(model or embeddings or [], foreign[0])
+        if other is not None:
+            entries = compared(entries, score(other, foreign[1]))
+    if not world.is_main:
         return
     if advise_far is not None:
-        from arcface_plus.cli.verify_scoring import advise
-
         entries = advise(entries, advise_far)
     style = "markdown" if markdown else "latex" if latex else None
     _show(entries, style=style, method=method, json_path=json_path, report=report)
@@ -150,19 +169,11 @@ def parse_fars(text: str) -> tuple[float, ...]:
     return fars
 
 
-def parse_preprocessing(text: str | None) -> Preprocessing | None:
-    """Return what ``--preprocessing`` means: ``insightface``, JSON, or nothing."""
-    if text is None:
-        return None
-    from arcface_plus.models.preprocessing import INSIGHTFACE, Preprocessing
-
-    return INSIGHTFACE if text == "insightface" else Preprocessing.from_json(text)
-
-
 def _check_use(
     model: Path | None,
     embeddings: list[Path] | None,
     sets: list[Path],
+    other: Path | list[Path] | None,
     advise_far: float | None,
     pca: int | None,
     both_styles: bool,
@@ -171,51 +182,14 @@ def _check_use(
         raise ValueError("Give either --model or --embeddings.")
     if model is not None and not sets:
         raise ValueError("--model needs at least one pair set to embed: --pairs lfw.bin")
+    if isinstance(other, Path) and not sets:
+        raise ValueError("--compare with a model needs the pairs' images: give --pairs and --root.")
     if pca is not None and advise_far is not None:
         raise ValueError(
             "--advise-far needs one space for all pairs, but --pca fits one a fold; leave one out."
         )
     if both_styles:
         raise ValueError("Give either --markdown or --latex.")
-
-
-def _score(
-    source: Path | list[Path] | None,
-    sets: list[Path],
-    other: Path | None,
-    scoring: Scoring,
-    preprocessing: tuple[Preprocessing | None, Preprocessing | None],
-    device: str,
-) -> list[Entry] | None:
-    """Return the entries, compared where asked; None on ranks that do not speak."""
-    from arcface_plus.cli.verify_scoring import compare, score_files, score_model
-
-    other_is_model = other is not None and other.suffix != ".npz"
-    if other_is_model and not sets:
-        raise ValueError("--compare with a model needs the pairs' images: give --pairs and --root.")
-    if isinstance(source, list) and not other_is_model:
-        entries = score_files(source, sets, scoring)
-        return entries if other is None else compare(entries, score_files([other], sets, scoring))
-    from arcface_plus.distributed import start_world
-
-    others: list[Entry] = []
-    with start_world(device) as world:
-        if isinstance(source, list):
-            entries = score_files(source, sets, scoring)
-        else:
-            assert source is not None
-            entries = score_model(
-                source, sets, scoring, preprocessing=preprocessing[0], device=world.device
-            )
-        if other is not None and other_is_model:
-            others = score_model(
-                other, sets, scoring, preprocessing=preprocessing[1], device=world.device
-            )
-    if not world.is_main:
-        return None
-    if other is not None and not other_is_model:
-        others = score_files([other], sets, scoring)
-    return compare(entries, others) if other is not None else entries
 
 
 def _show(
@@ -226,13 +200,6 @@ def _show(
     json_path: Path | None,
     report: Path | None,
 ) -> None:
-    from arcface_plus.cli.verify_output import (
-        result_table,
-        table_rows,
-        write_report_page,
-        write_results,
-    )
-
     # Rows go alone to standard output, so that they can go into a file.
     console = Console(stderr=style is not None)
     if style is not None:
@@ -241,7 +208,7 @@ def _show(
         for entry in entries:
             console.print(result_table(entry))
     if json_path is not None:
-        write_results(json_path, entries)
+        write_json(json_path, {"results": [entry.to_dict() for entry in entries]})
         console.print(f"Wrote {json_path}")
     if report is not None:
         write_report_page(report, entries)

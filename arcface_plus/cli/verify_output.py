@@ -1,4 +1,4 @@
-"""What ``arcface-plus verify`` shows and writes: tables, rows, JSON, the report."""
+"""What ``arcface-plus verify`` shows and writes: tables, rows of a paper, the report."""
 
 from __future__ import annotations
 
@@ -10,14 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from arcface_plus.cli.json_files import write_json
-
 if TYPE_CHECKING:
-    from arcface_plus.cli.verify_scoring import Comparison, Entry
-    from arcface_plus.evaluation.pairs.intervals import (
-        FarAdvice,
-        Intervals,
-    )
+    from arcface_plus.evaluation.pairs.intervals import FarAdvice, Intervals
+    from arcface_plus.evaluation.scoring import Entry
 
 _UNITS = {
     "people": "people left out in turn",
@@ -31,9 +26,7 @@ def result_table(entry: Entry) -> Table:
     result, intervals = entry.result, entry.intervals
     pairs = f"{result.genuine_pairs} genuine + {result.impostor_pairs} impostor pairs"
     title = f"{entry.facts['name']}: {pairs}, {result.folds} folds"
-    table = Table(title=title, title_justify="left")
-    table.add_column("measure")
-    table.add_column("value")
+    table = Table("measure", "value", title=title, title_justify="left")
     table.add_row("accuracy", f"{result.accuracy:.5f} ± {result.accuracy_std:.5f}")
     basis = f"{intervals.units} {_UNITS[intervals.basis]}"
     table.add_row("95 % interval", f"{_span(intervals.accuracy)} ({basis})")
@@ -54,14 +47,8 @@ def result_table(entry: Entry) -> Table:
     table.add_row("as cosine", " ".join(f"{each:.3f}" for each in result.cosine_thresholds))
     if entry.advice is not None:
         _add_advice(table, entry.advice, entry.intervals)
-    if entry.comparison is not None:
-        _add_comparison(table, entry.comparison)
+    _add_comparison(table, entry)
     return table
-
-
-def write_results(path: Path, entries: Sequence[Entry]) -> None:
-    """Write ``{"results": [{name, pairs, …, accuracy, …}, …]}`` as JSON, beside and renamed."""
-    write_json(path, {"results": [_plain(entry) for entry in entries]})
 
 
 def table_rows(entries: Sequence[Entry], *, style: str, method: str | None) -> str:
@@ -72,12 +59,11 @@ def table_rows(entries: Sequence[Entry], *, style: str, method: str | None) -> s
     for entry in entries:
         rows.setdefault(method or entry.source.stem, {})[entry.facts["name"]] = entry.result
     for entry in entries:
-        if entry.comparison is not None:
-            other = entry.comparison.other
-            name = other.source.stem
+        if entry.other is not None:
+            name = entry.other.source.stem
             if name in rows and name == (method or entry.source.stem):
-                name = str(other.source)
-            rows.setdefault(name, {})[entry.facts["name"]] = other.result
+                name = str(entry.other.source)
+            rows.setdefault(name, {})[entry.facts["name"]] = entry.other.result
     return result_rows(rows, style=style)
 
 
@@ -96,9 +82,7 @@ def write_report_page(path: Path, entries: Sequence[Entry]) -> None:
             e.distances,
             e.is_same,
             e.result,
-            baselines={}
-            if e.comparison is None
-            else {f"other: {e.comparison.other.source.stem}": e.comparison.other.result},
+            baselines={} if e.other is None else {f"other: {e.other.source.stem}": e.other.result},
             units=e.units,
         )
         for e in entries
@@ -127,41 +111,21 @@ def _add_advice(table: Table, advice: FarAdvice, intervals: Intervals) -> None:
     )
     cosine = f"{1 - advice.threshold / 2:.4f} cosine ({1 - high / 2:.4f} to {1 - low / 2:.4f})"
     table.add_row("", f"that is, above {cosine}")
-    table.add_row("", f"FAR there: {advice.far_reached:.2g} ({_short(advice.far_interval)})")
+    table.add_row("", f"FAR there: {advice.far_reached:.2g} ({_span(advice.far_interval, '.2g')})")
 
 
-def _add_comparison(table: Table, comparison: Comparison) -> None:
-    other, difference = comparison.other, comparison.difference
+def _add_comparison(table: Table, entry: Entry) -> None:
+    other, difference = entry.other, entry.difference
+    if other is None or difference is None:
+        return
     table.add_row("compared to", other.source.name)
     table.add_row("its accuracy", f"{other.result.accuracy:.5f} ± {other.result.accuracy_std:.5f}")
-    ends = " to ".join(f"{end:+.5f}" for end in difference.interval)
+    ends = _span(difference.interval, "+.5f")
     table.add_row("difference", f"{difference.difference:+.5f} ({ends}, 95 %, paired)")
     pairs = f"{difference.gained} pairs gained, {difference.lost} lost"
     table.add_row("exact McNemar", f"p = {difference.mcnemar_p:.3g} ({pairs})")
     table.add_row("", "takes pairs for independent")
 
 
-def _plain(entry: Entry) -> dict[str, Any]:
-    from arcface_plus.evaluation.pairs.distribution import distance_distribution
-
-    content = {**entry.facts, **entry.result.to_dict(), "intervals": entry.intervals.to_dict()}
-    content["distribution"] = distance_distribution(entry.distances, entry.is_same).to_dict()
-    if entry.advice is not None:
-        content["advice"] = entry.advice.to_dict()
-    if entry.comparison is not None:
-        other = entry.comparison.other
-        content["comparison"] = {
-            "other": {**other.facts, "accuracy": other.result.accuracy},
-            **entry.comparison.difference.to_dict(),
-        }
-    return content
-
-
-def _span(ends: Sequence[float]) -> str:
-    low, high = ends
-    return f"{low:.5f} to {high:.5f}"
-
-
-def _short(ends: Sequence[float]) -> str:
-    low, high = ends
-    return f"{low:.2g} to {high:.2g}"
+def _span(ends: Sequence[float], form: str = ".5f") -> str:
+    return " to ".join(format(end, form) for end in ends)

@@ -90,38 +90,36 @@ def read_faces(folder: str | Path, target: str) -> IjbFaces:
     face_path = meta_file(folder, target, "face_tid_mid.txt")
     point_path = meta_file(folder, target, "name_5pts_score.txt")
     names: list[str] = []
-    ids: list[tuple[int, int]] = []
+    ids: list[list[int]] = []
     for where, words in _records(face_path, 3):
         names.append(words[0])
-        ids.append((_whole(words[1], where), _whole(words[2], where)))
-    numbers = np.empty((len(names), _LANDMARK_WORDS - 1))
-    count = 0
+        ids.append([_whole(word, where) for word in words[1:]])
+    numbers: list[list[float]] = []
+    expected = iter(names)
     for where, words in _records(point_path, _LANDMARK_WORDS):
-        if count < len(names):
-            if words[0] != names[count]:
-                raise ValueError(
-                    f"{where} names the image {words[0]}, but line {count + 1} of {face_path} "
-                    f"names {names[count]}; both must list the same images in one order."
-                )
-            numbers[count] = [_number(word, where) for word in words[1:]]
-            if numbers[count, -1] < 0:
-                raise ValueError(f"{where}: the detector's score is {words[-1]}, below 0.")
-        count += 1
-    if count != len(names) or not names:
+        if words[0] != (name := next(expected, words[0])):  # what is too many is counted below
+            raise ValueError(
+                f"{where} names the image {words[0]}, but record {len(numbers) + 1} of {face_path} "
+                f"names {name}; both must list the same images in one order."
+            )
+        numbers.append([_number(word, where) for word in words[1:]])
+        if numbers[-1][-1] < 0:
+            raise ValueError(f"{where}: the detector's score is {words[-1]}, below 0.")
+    if len(numbers) != len(names) or not names:
         raise ValueError(
-            f"{face_path} lists {len(names)} images and {point_path} {count}; both must list the "
-            "same images, at least one."
+            f"{face_path} lists {len(names)} images and {point_path} {len(numbers)}; both must "
+            "list the same images, at least one."
         )
     if len(set(names)) != len(names):
         twice = Counter(names).most_common(1)[0][0]
         raise ValueError(f"{face_path} lists the image {twice} more than once.")
-    table = np.array(ids, dtype=np.int64)
+    table, points = np.array(ids, dtype=np.int64), np.array(numbers)
     return IjbFaces(
         names=names,
         templates=table[:, 0].copy(),
         media=table[:, 1].copy(),
-        landmarks=numbers[:, :-1].reshape(-1, 5, 2),
-        detector_scores=numbers[:, -1].copy(),
+        landmarks=points[:, :-1].reshape(-1, 5, 2),
+        detector_scores=points[:, -1].copy(),
         source=str(face_path),
     )
 

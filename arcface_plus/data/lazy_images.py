@@ -13,10 +13,10 @@ from arcface_plus.data.images import decode_image, read_image
 
 
 class ImageSequence(Protocol):
-    """What takes images asks this of them, so a list of arrays will do.
+    """Images by position: a list of arrays is one, and so are the classes below.
 
-    Two methods more are used where they are there: ``describe(index)`` names an image for messages,
-    ``identity(index)`` gives bytes that stand for its content, both without decoding it.
+    Two optional methods answer without decoding: ``describe(index)`` names an image for messages,
+    ``identity(index)`` returns bytes that identify its content.
     """
 
     def __len__(self) -> int: ...
@@ -126,7 +126,7 @@ def describe_image(images: ImageSequence, index: int) -> str:
 
 
 def identify_image(images: ImageSequence, index: int) -> bytes:
-    """Return bytes that stand for the content of image ``index``."""
+    """Return bytes that identify the content of image ``index``."""
     if identity := getattr(images, "identity", None):
         return bytes(identity(index))
     image = np.ascontiguousarray(images[index])

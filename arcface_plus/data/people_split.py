@@ -1,4 +1,4 @@
-"""Part the people of an image folder into those to train on and those to test on."""
+"""Divide the people of an image folder into those to train on and those to test on."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def split_people(
 ) -> PeopleSplit:
     """Return ``people`` without ``leave_out``, ``test_people`` of them for testing.
 
-    A person's place in the draw depends on ``seed`` and the name alone: with people added, those
-    tested before are tested still, but for as many as newcomers drawn before them displace.
+    A person's rank in the draw depends on ``seed`` and the name alone. So people who are added
+    later change the test set only where they rank among its first ``test_people``.
 
     Raises ValueError for a name to leave out that is not there, and where fewer than two people
     would be left in a part.
@@ -38,7 +38,7 @@ def split_people(
     left = sorted(known - set(leave_out))
     if len(left) < 4:
         raise ValueError(
-            f"{len(left)} people cannot be parted: training and testing need at least two each."
+            f"{len(left)} people cannot be divided: training and testing need at least two each."
         )
     if test_people < 2 or len(left) - test_people < 2:
         raise ValueError(

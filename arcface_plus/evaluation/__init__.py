@@ -1,1 +1,17 @@
-"""evaluation"""
+"""How well a model tells people apart: embeddings first, then scores, rates and intervals.
+
+- ``embedding/``  images to embeddings, and embeddings in files
+- ``pairs/``      1:1 on pairs: k-fold accuracy, ROC, TAR at FAR, intervals, two models compared
+- ``search/``     templates (IJB-B, IJB-C) and 1:N: rank-k, TPIR at FPIR, distractors (MegaFace)
+- ``report/``     the HTML page of a verification
+
+Files here:
+
+- ``scoring.py``         what ``arcface-plus verify`` scores: a model or embeddings on pair sets
+- ``hooks.py``           verification during training; the numbers in a run's verification.json
+- ``classification.py``  top-1 and top-5 on test images during training
+- ``tables.py``          accuracies as rows of a paper's table (Markdown, LaTeX)
+- ``settings.py``        the configuration's section ``evaluation``
+
+``embedding``, ``search`` and ``report`` import from ``pairs``, never the other way round.
+"""

@@ -83,12 +83,7 @@ class AccuracyEvaluation:
 
     def recall(self, metrics: Path) -> None:
         """Take up the history that an interrupted run left in its metrics.jsonl, if any."""
-        if not metrics.is_file():
-            return
-        for line in metrics.read_text(encoding="utf-8").splitlines():
-            entry = json.loads(line)
-            if entry.pop("kind") == "accuracy":
-                self.history.append(entry)
+        self.history += logged_scorings(metrics, "accuracy")
 
     def to_dict(self, *, average_last: int) -> dict[str, Any]:
         """Return everything measured, JSON-able: final, mean of the last scorings, history."""
@@ -144,3 +139,9 @@ def mean_of_last(history: Sequence[dict[str, Any]], count: int) -> dict[str, flo
     names = [name for name in last[0] if name != "step"]
     means = {name: sum(entry[name] for entry in last) / len(last) for name in names}
     return {**means, "evaluations": len(last)}
+
+
+def logged_scorings(metrics: Path, kind: str) -> list[dict[str, Any]]:
+    """Return the entries of ``kind``, without it, that a run left in its metrics.jsonl, if any."""
+    lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else []
+    return [entry for entry in map(json.loads, lines) if entry.pop("kind") == kind]

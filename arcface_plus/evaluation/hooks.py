@@ -16,9 +16,9 @@ from arcface_plus.data.pairs.sets import (
 )
 from arcface_plus.data.sources.orl import orl_pairs
 from arcface_plus.distributed import Group
+from arcface_plus.evaluation.classification import logged_scorings
 from arcface_plus.evaluation.embedding.baselines import raw_pixel_embeddings
-from arcface_plus.evaluation.embedding.embed import pair_distances
-from arcface_plus.evaluation.pairs.distribution import distance_distribution
+from arcface_plus.evaluation.embedding.embed import EmbeddingOptions, pair_distances
 from arcface_plus.evaluation.pairs.intervals import Intervals
 from arcface_plus.evaluation.pairs.verification import (
     VerificationResult,
@@ -33,6 +33,7 @@ from arcface_plus.evaluation.report.tables import (
     Baseline,
     MainNumbers,
 )
+from arcface_plus.evaluation.scoring import all_numbers
 from arcface_plus.evaluation.settings import EvaluationConfig
 
 
@@ -54,7 +55,7 @@ def open_pair_sets(config: EvaluationConfig, *, size: int) -> dict[str, PairSet]
 
 @dataclass(frozen=True)
 class Scored:
-    """The squared distances (N,) of a set's pairs and what they come to."""
+    """Hold the squared distances (N,) of a set's pairs and their result."""
 
     distances: np.ndarray
     result: VerificationResult
@@ -75,6 +76,8 @@ class PairEvaluation:
         self, sets: dict[str, PairSet], config: EvaluationConfig, *, group: Group = None
     ) -> None:
         self.sets, self.config, self.group = sets, config, group
+        # Scaled to the model's size: the pair sets were packed as aligned crops.
+        self.options = EmbeddingOptions(config.flip, config.batch_size, resize=True)
         self.last: dict[str, Scored] = {}
         self.history: list[dict[str, Any]] = []
         self.raw_pixels: dict[str, VerificationResult] = {}
@@ -83,14 +86,7 @@ class PairEvaluation:
         """Return ``{"lfw/accuracy": …, "lfw/accuracy_std": …, "lfw/auc": …, "lfw/eer": …}``."""
         numbers: dict[str, float] = {}
         for name, pairs in self.sets.items():
-            distances = pair_distances(
-                model,
-                pairs,
-                flip=self.config.flip,
-                batch_size=self.config.batch_size,
-                resize=True,  # to the model's size: the pair sets were packed as aligned crops
-                group=self.group,
-            )
+            distances = pair_distances(model, pairs, self.options, group=self.group)
             result = verify_distances(distances, pairs.is_same, self._folds(pairs))
             self.last[name] = Scored(distances, result)
             entry = {key: getattr(result, key) for key in NUMBERS}
@@ -102,12 +98,7 @@ class PairEvaluation:
 
     def recall(self, metrics: Path) -> None:
         """Take up the history that an interrupted run left in its metrics.jsonl, if any."""
-        if not metrics.is_file():
-            return
-        for line in metrics.read_text(encoding="utf-8").splitlines():
-            entry = json.loads(line)
-            if entry["kind"] != "verification":
-                continue
+        for entry in logged_scorings(metrics, "verification"):
             for name in self.sets:
                 if f"{name}/accuracy" in entry:
                     numbers = {key: entry[f"{name}/{key}"] for key in NUMBERS}
@@ -137,13 +128,9 @@ class PairEvaluation:
                 "pairs": {name: repr(pairs) for name, pairs in self.sets.items()},
             },
             "results": {
-                name: {
-                    **scored.result.to_dict(),
-                    "intervals": intervals[name].to_dict(),
-                    "distribution": distance_distribution(
-                        scored.distances, self.sets[name].is_same
-                    ).to_dict(),
-                }
+                name: all_numbers(
+                    scored.result, intervals[name], scored.distances, self.sets[name].is_same
+                )
                 for name, scored in self.last.items()
             },
             "untrained_net": self.untrained(),

@@ -10,7 +10,8 @@ import hashlib
 import json
 import shutil
 import zipfile
-from collections.abc import Callable
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,13 @@ import numpy as np
 from arcface_plus.data.collections import Collection
 from arcface_plus.data.lazy_images import describe_image
 from arcface_plus.distributed import World, barrier, broadcast_object, gather_objects
-from arcface_plus.evaluation.embedding.embed import embed_rows
+from arcface_plus.evaluation.embedding.embed import (
+    EmbeddingOptions,
+    Progress,
+    SelectedImages,
+    embed_rows,
+    raise_together,
+)
 from arcface_plus.files import written_beside
 from arcface_plus.models import model_hash
 from arcface_plus.models.embedding_model import EmbeddingModel
@@ -33,15 +40,12 @@ def export_embeddings(
     collection: Collection,
     output: str | Path,
     world: World,
+    options: EmbeddingOptions,
     *,
-    flip: bool = True,
-    batch_size: int = 64,
-    precision: str = "fp32",
-    resize: bool = False,
     skip_bad: bool = False,
     resume: bool = False,
     overwrite: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[str]:
     """Write key, label, norm and embedding (f(x) + f(flip x), not normalised) of every image.
 
@@ -58,42 +62,50 @@ def export_embeddings(
     check_output(output, overwrite=overwrite)
     if skip_bad and collection.pairs:
         raise ValueError("an image of a pair set cannot be left out: its pairs would be gone.")
-    work = _WorkFolder(output, model, collection, flip=flip, world=world, resume=resume)
-    images: Any = _Forgiving(collection) if skip_bad else collection.images
-    blocks = range(0, len(collection.keys), BLOCK)
-    mine = [lo for i, lo in enumerate(blocks) if i % world.size == world.rank]
-    done = 0
-    total = sum(min(BLOCK, len(collection.keys) - lo) for lo in mine)
-    failure: str | None = None
+    work = _WorkFolder(output, model, collection, flip=options.flip, world=world, resume=resume)
+    forgiving = _Forgiving(collection)
+    images: Any = forgiving if skip_bad else collection.images
+    failure: ValueError | None = None
     try:
-        for lo in mine:
-            hi = min(lo + BLOCK, len(collection.keys))
-            if not work.has(lo):
-                rows = embed_rows(
-                    model,
-                    images,
-                    range(lo, hi),
-                    flip=flip,
-                    batch_size=batch_size,
-                    device=world.device,
-                    precision=precision,
-                    resize=resize,
-                    progress=None if progress is None else _shifted(progress, done, total),
-                )
-                work.put(lo, rows)
-            done += hi - lo
+        _embed_blocks(model, images, work, world, options, progress)
     except ValueError as error:  # the other ranks must hear of it before anyone leaves
-        failure = str(error)
-    told = [f for f in gather_objects(failure, world.control) if f is not None]
-    if told:
-        raise ValueError(
-            f"{told[0]} (--skip-bad goes on without unreadable images; --resume keeps what is done)"
+        failure = ValueError(
+            f"{error} (--skip-bad goes on without unreadable images; --resume keeps what is done)"
         )
-    skipped = _sorted_union(gather_objects(getattr(images, "skipped", {}), world.control))
+    raise_together(failure, world.control)
+    skipped: dict[int, str] = {}
+    for part in gather_objects(forgiving.skipped, world.control):
+        skipped |= part
     if world.is_main:
         work.join(output, model_hash(model), skipped)
     barrier(world.control)
     return [skipped[i] for i in sorted(skipped)]
+
+
+def _embed_blocks(
+    model: EmbeddingModel,
+    images: Any,
+    work: _WorkFolder,
+    world: World,
+    options: EmbeddingOptions,
+    progress: Progress | None,
+) -> None:
+    """Embed this rank's blocks, every ``world.size``-th one, where they are not there already."""
+    blocks = [range(lo, min(lo + BLOCK, len(images))) for lo in range(0, len(images), BLOCK)]
+    mine = blocks[world.rank :: world.size]
+    done, total = 0, sum(map(len, mine))
+
+    def count(now: int, _: int) -> None:
+        if progress is not None:
+            progress(done + now, total)
+
+    for block in mine:
+        if not work.path(block.start).is_file():
+            rows = embed_rows(
+                model, images, block, replace(options, device=world.device), progress=count
+            )
+            work.put(block.start, rows)
+        done += len(block)
 
 
 def check_output(output: Path, *, overwrite: bool) -> None:
@@ -148,32 +160,25 @@ class _WorkFolder:
         about.write_text(json.dumps(description))
         return None
 
-    def _path(self, lo: int) -> Path:
+    def path(self, lo: int) -> Path:
         return self.folder / f"{lo:012d}.npy"
 
-    def has(self, lo: int) -> bool:
-        return self._path(lo).is_file()
-
     def put(self, lo: int, rows: np.ndarray) -> None:
-        with written_beside(self._path(lo)) as beside, beside.open("wb") as file:
+        with written_beside(self.path(lo)) as beside, beside.open("wb") as file:
             np.save(file, rows)
 
     def join(self, output: Path, model: str, skipped: dict[int, str]) -> None:
         """Write the output from all blocks, atomically, and remove the folder."""
-        total = len(self.collection.keys)
-        starts = range(0, total, BLOCK)
-        missing = [lo for lo in starts if not self.has(lo)]
-        assert not missing, f"blocks {missing} were never written"
-        keep = np.ones(total, dtype=bool)
+        blocks = [self.path(lo) for lo in range(0, len(self.collection.keys), BLOCK)]
         # A skipped image may be known from an earlier, interrupted run: its row is NaN.
-        for lo in starts:
-            rows = np.load(self._path(lo), mmap_mode="r")
-            keep[lo : lo + len(rows)] = np.isfinite(rows[:, 0])
+        keep = np.concatenate(
+            [np.isfinite(np.load(block, mmap_mode="r")[:, 0]) for block in blocks]
+        )
         for index in np.flatnonzero(~keep).tolist():
             skipped.setdefault(index, describe_image(self.collection.images, index))
         write = _write_npz if output.suffix == ".npz" else _write_parquet
         with written_beside(output) as beside:
-            write(beside, self.collection, [self._path(lo) for lo in starts], keep, model)
+            write(beside, self.collection, blocks, keep, model)
         listed = output.with_name(output.name + ".skipped.txt")
         listed.unlink(missing_ok=True)
         if skipped:
@@ -181,37 +186,30 @@ class _WorkFolder:
         shutil.rmtree(self.folder)
 
 
-class _Forgiving:
+class _Forgiving(SelectedImages):
     """Images of which unreadable ones become None, listed in ``skipped`` by index."""
 
     def __init__(self, collection: Collection) -> None:
-        self.images, self.skipped = collection.images, dict[int, str]()
+        super().__init__(collection.images, np.arange(len(collection.keys)))
+        self.skipped: dict[int, str] = {}
 
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> np.ndarray | None:
+    def __getitem__(self, index: int) -> np.ndarray | None:  # type: ignore[override]
         try:
-            return self.images[index]
+            return super().__getitem__(index)
         except (ValueError, OSError) as error:
             self.skipped[index] = str(error)
             return None
 
-    def describe(self, index: int) -> str:
-        return describe_image(self.images, index)
 
-    def identity(self, index: int) -> bytes:
-        return str(index).encode()
-
-
-def _shifted(
-    progress: Callable[[int, int], None], done: int, total: int
-) -> Callable[[int, int], None]:
-    return lambda now, _: progress(done + now, total)
-
-
-def _sorted_union(parts: list[dict[int, str]]) -> dict[int, str]:
-    return {index: why for part in parts for index, why in part.items()}
+def _kept_rows(
+    blocks: list[Path], keep: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield which images of a block are kept, their embeddings (n, D) and norms (n,) float32."""
+    for lo, block in zip(range(0, len(keep), BLOCK), blocks, strict=True):
+        kept = np.flatnonzero(keep[lo : lo + BLOCK])
+        rows = np.load(block)[kept]
+        norms = np.linalg.norm(rows.astype(np.float64), axis=1).astype(np.float32)
+        yield kept + lo, rows, norms
 
 
 def _write_npz(
@@ -224,10 +222,8 @@ def _write_npz(
         with archive.open("embedding.npy", "w", force_zip64=True) as member:
             header = {"descr": "<f4", "fortran_order": False, "shape": (int(keep.sum()), dim)}
             np.lib.format.write_array_header_1_0(member, header)
-            for lo, block in zip(range(0, len(keep), BLOCK), blocks, strict=True):
-                rows = np.load(block)
-                rows = np.ascontiguousarray(rows[keep[lo : lo + len(rows)]])
-                norms.append(np.linalg.norm(rows.astype(np.float64), axis=1).astype(np.float32))
+            for _, rows, of_block in _kept_rows(blocks, keep):
+                norms.append(of_block)
                 member.write(rows.tobytes())
         members = {
             "key": np.array(collection.keys)[keep],
@@ -256,14 +252,10 @@ def _write_parquet(
         metadata={"model_hash": model},
     )  # fmt: skip
     with pq.ParquetWriter(path, schema) as writer:
-        for lo, block in zip(range(0, len(keep), BLOCK), blocks, strict=True):
-            rows = np.load(block)
-            kept = np.flatnonzero(keep[lo : lo + len(rows)])
-            rows = np.ascontiguousarray(rows[kept])
-            norms = np.linalg.norm(rows.astype(np.float64), axis=1).astype(np.float32)
+        for kept, rows, norms in _kept_rows(blocks, keep):
             columns = [
-                pa.array([collection.keys[lo + i] for i in kept.tolist()]),
-                pa.array(collection.labels[lo + kept]),
+                pa.array([collection.keys[i] for i in kept.tolist()]),
+                pa.array(collection.labels[kept]),
                 pa.array(norms),
                 pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), dim),
             ]

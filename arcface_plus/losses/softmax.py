@@ -139,7 +139,7 @@ def shard_scores(
 
 class _ShardScores(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, w, bias, target, form, chunk):  # type: ignore[no-untyped-def]
+    def forward(ctx, x, w, bias, target, form, chunk):
         inverse = None
         if form.unit:
             inverse = torch.linalg.vector_norm(w, dim=1).clamp_min_(1e-12).reciprocal_()
@@ -160,7 +160,7 @@ class _ShardScores(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_own, grad_others):  # type: ignore[no-untyped-def]
+    def backward(ctx, grad_own, grad_others):
         x, w, bias, target, others, inverse, kept = ctx.saved_tensors
         form, block = ctx.form, ctx.block
         pull = (grad_others * form.scale)[:, None]

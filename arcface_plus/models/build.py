@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 import inspect
 from typing import Any
 
-from arcface_plus.models import MODELS
+from arcface_plus.models.classification import densenet, resnet, vgg, wide_resnet
 from arcface_plus.models.embedding_model import EmbeddingModel
+from arcface_plus.models.face import iresnet, mobilefacenet
 from arcface_plus.models.preprocessing import Preprocessing
+
+# Each class takes the name and keyword-only options.
+MODELS: dict[str, type[EmbeddingModel]] = {
+    **dict.fromkeys(iresnet.DEPTHS, iresnet.IResNet),
+    **dict.fromkeys(mobilefacenet.LAYOUTS, mobilefacenet.MobileFaceNet),
+    **dict.fromkeys(resnet.BLOCKS, resnet.ResNet),
+    **dict.fromkeys(vgg.CONVOLUTIONS, vgg.Vgg),
+    **dict.fromkeys(wide_resnet.LAYOUTS, wide_resnet.WideResNet),
+    **dict.fromkeys(densenet.LAYOUTS, densenet.DenseNet),
+}
 
 
 def build_model(
@@ -27,7 +37,7 @@ def build_model(
     """Build the network ``name`` (a key of ``MODELS``) with new weights, in training mode.
 
     None leaves an option at the network's own default: 512 numbers of a 112 × 112 face, or what the
-    last pooling of a classification net gives of its 32 × 32 image (``.embedding_dim`` tells).
+    last pooling of a classification net gives of its 32 × 32 image (see ``.embedding_dim``).
     ``init`` is "normal" or "xavier" for face nets; weights are drawn from torch's global generator.
     ``fix_last_gain=True`` and ``checkpoint_gradients=False`` ask nothing of a net that has no such
     gain or blocks. See the classes for the options.
@@ -59,13 +69,10 @@ def build_from_options(name: str, options: dict[str, Any]) -> EmbeddingModel:
             f"unknown model {name!r}; the nearest name is {nearest!r}, "
             f"known are {', '.join(MODELS)}"
         )
-    module, class_name = MODELS[name]
-    network = getattr(importlib.import_module(module), class_name)
-    accepted = set(inspect.signature(network).parameters) - {"name"}
+    accepted = set(inspect.signature(MODELS[name]).parameters) - {"name"}
     if unknown := sorted(options.keys() - accepted):
         raise ValueError(
             f"{name} has no option {', '.join(unknown)}; leave it unset. "
             f"Its options are {', '.join(sorted(accepted))}"
         )
-    model: EmbeddingModel = network(name, **options)
-    return model
+    return MODELS[name](name, **options)

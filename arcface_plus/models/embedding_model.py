@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from arcface_plus.models.preprocessing import Preprocessing
 
+Layout = TypeVar("Layout")
 MAX_WIDTH = 65_536  # keeps numbers read from a file's metadata within what a net can be
 
 
@@ -19,11 +19,6 @@ class EmbeddingModel(nn.Module):
     ``name``: the architecture's name in ``MODELS``. ``preprocessing``: what the input must be.
     ``architecture``: the arguments that rebuild the network, or None where it cannot be rebuilt.
     """
-
-    name: str
-    embedding_dim: int
-    preprocessing: Preprocessing
-    architecture: dict[str, Any] | None
 
     def __init__(
         self,
@@ -42,7 +37,17 @@ class EmbeddingModel(nn.Module):
     @property
     def stem(self) -> nn.Conv2d:
         """The convolution that reads the image, where an input scale can be folded in."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                return module
         raise ValueError(f"{self.name} has no stem convolution that can be changed")
+
+
+def layout_of(name: str, layouts: Mapping[str, Layout], kind: str) -> Layout:
+    """Return the entry of ``name`` in an architecture's table; ``kind`` is "an IResNet" or such."""
+    if name not in layouts:
+        raise ValueError(f"{name!r} is not {kind}; choose one of {', '.join(layouts)}")
+    return layouts[name]
 
 
 def check_count(option: str, value: Any, *, multiple_of: int = 1) -> int:
@@ -64,6 +69,13 @@ def check_flag(option: str, value: Any) -> bool:
     return value
 
 
+def check_dropout(dropout: Any) -> float:
+    """Return ``dropout`` as a float if it is a number in [0, 1)."""
+    if not isinstance(dropout, (int, float)) or isinstance(dropout, bool) or not 0 <= dropout < 1:
+        raise ValueError(f"dropout must be a number in [0, 1), got {dropout!r}")
+    return float(dropout)
+
+
 def check_preprocessing(preprocessing: Preprocessing | None, size: int) -> Preprocessing:
     """Return the preprocessing to use for a net of input ``size``, the default where None."""
     if preprocessing is None:
@@ -74,11 +86,3 @@ def check_preprocessing(preprocessing: Preprocessing | None, size: int) -> Prepr
             "give both the same value"
         )
     return preprocessing
-
-
-def autocast_disabled(tensor: Tensor) -> AbstractContextManager[Any]:
-    """Leave autocast on the tensor's device (devices without autocast have none to leave)."""
-    device = tensor.device.type
-    if not torch.amp.is_autocast_available(device):
-        return nullcontext()
-    return torch.autocast(device, enabled=False)

@@ -6,7 +6,7 @@ import math
 
 from torch import nn
 
-SCHEMES = ("normal", "xavier")
+SCHEMES = ("normal", "xavier")  # that a face net may be asked for
 
 
 def check_scheme(scheme: str) -> str:
@@ -20,17 +20,18 @@ def initialize(model: nn.Module, *, scheme: str) -> None:
     """Draw the weights of every convolution and linear layer from torch's global generator.
 
     ``normal``: convolutions N(0, 0.1²) as arcface_torch's IResNet; linear layers keep torch's
-    default. ``xavier``: convolutions and linear layers N(0, 2 / fan_out), linear bias 0, as
-    insightface's MXNet trainer (``Xavier(rnd_type="gaussian", factor_type="out", magnitude=2)``);
-    the fan-out of a grouped convolution counts all its outputs, as MXNet and torch do.
-    Batch norms (gain 1, shift 0) and PReLU (0.25) start as torch makes them in both.
+    default. ``xavier``: convolutions and linear layers N(0, 2 / fan_out), bias 0, as insightface's
+    MXNet trainer (``Xavier(rnd_type="gaussian", factor_type="out", magnitude=2)``), which is eq.
+    (14) of He et al., Delving Deep into Rectifiers, ICCV 2015; the fan-out of a grouped convolution
+    counts all its outputs, as MXNet and torch do. ``he``: the same by fan-in, eq. (10) there.
+    Batch norms (gain 1, shift 0) and PReLU (0.25) start as torch makes them in all three.
     """
-    check_scheme(scheme)
     for module in model.modules():
         if scheme == "normal" and isinstance(module, nn.Conv2d):
             nn.init.normal_(module.weight, std=0.1)
-        elif scheme == "xavier" and isinstance(module, (nn.Conv2d, nn.Linear)):
-            fan_out = module.weight.shape[0] * math.prod(module.weight.shape[2:])
-            nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
+        elif scheme != "normal" and isinstance(module, (nn.Conv2d, nn.Linear)):
+            fan = module.weight.shape[1 if scheme == "he" else 0]
+            positions = math.prod(module.weight.shape[2:])
+            nn.init.normal_(module.weight, std=math.sqrt(2 / (fan * positions)))
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

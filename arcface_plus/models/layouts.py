@@ -1,4 +1,4 @@
-"""Tell a network's options from the names and shapes of its weights alone."""
+"""Infer a network's options from the names and shapes of its weights alone."""
 
 from __future__ import annotations
 

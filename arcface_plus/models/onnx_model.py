@@ -56,17 +56,15 @@ class OnnxModel(EmbeddingModel):
         if len(batch) == 0:
             return batch.new_zeros(0, self.embedding_dim, device=x.device)
         parts = [batch[i : i + 1] for i in range(len(batch))] if self._one_by_one else [batch]
-        rows = torch.cat([self._run(part) for part in parts])
+        name = self._session.get_inputs()[0].name
+        outputs = [self._session.run(None, {name: part.numpy()})[0] for part in parts]
+        rows = torch.cat([torch.from_numpy(output) for output in outputs])
         if rows.ndim != 2 or len(rows) != len(batch):
             raise ValueError(
                 f"the network gave {tuple(rows.shape)} for {len(batch)} images, not one embedding "
                 "each; fix: export it with a free batch dimension"
             )
         return rows.to(x.device)
-
-    def _run(self, batch: Tensor) -> Tensor:
-        name = self._session.get_inputs()[0].name
-        return torch.from_numpy(self._session.run(None, {name: batch.numpy()})[0])
 
 
 def _open_session(path: Path) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -34,11 +34,11 @@ def run_recomputed(block: nn.Module, x: Tensor) -> Tensor:
     Values, gradients and running statistics equal those of ``block(x)``. The block must draw no
     random numbers (none here has dropout: random states are not kept).
     """
-
-    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _scratch_statistics(block)
-
     result: Tensor = checkpoint(
-        block, x, use_reentrant=False, preserve_rng_state=False, context_fn=contexts
+        block,
+        x,
+        use_reentrant=False,
+        preserve_rng_state=False,
+        context_fn=lambda: (nullcontext(), _scratch_statistics(block)),
     )
     return result

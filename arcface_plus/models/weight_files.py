@@ -85,7 +85,7 @@ def _read_pickled(path: Path) -> State:
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    """Tell whether a tensor is dense, in memory, and no larger than the bytes behind it."""
+    """Return whether a tensor is dense, in memory, and no larger than the bytes behind it."""
     return (
         tensor.layout == torch.strided
         and tensor.device.type == "cpu"

@@ -5,11 +5,11 @@
     logarithmic   −1/(n(n−1)) Σ_{i≠j} log ‖ŵ_i − ŵ_j‖               (11)
     MHE           (9), or (11) for s = 0, of all rows or a random part; also with their negatives
 
-An energy is infinite at distance 0. Here the energy of a pair goes on as its tangent line where the
-distance is below ``SMALLEST_DISTANCE`` (1.8°): value and gradient stay finite, the force is the
-largest there, and rows that coincide part along the tangent ``angles`` gives them. For comparison,
-the public code of MHE adds 1e-4 to squared norms, which bounds the force of unit rows likewise but
-lets coincident rows lie.
+An energy is infinite at distance 0. Here the energy of a pair continues as its tangent line where
+the distance is below ``SMALLEST_DISTANCE`` (1.8°): value and gradient stay finite, the force is the
+largest there, and rows that coincide move apart along the tangent that ``angles`` gives them. For
+comparison, the public code of MHE adds 1e-4 to squared norms, which bounds the force of unit rows
+likewise but leaves coincident rows where they are.
 
 The energies multiply blocks of rows by all rows: 2·n²·d multiply-adds, with scratch for a few
 blocks of at most ``_ENTRIES_AT_ONCE`` numbers, where plain autograd holds several n × n matrices.
@@ -35,8 +35,7 @@ from arcface_plus.regularizers.geometry.closed_form import (
     is_crowded,
     pair_blocks,
 )
-from arcface_plus.regularizers.geometry.sphere import UnitRows
-from arcface_plus.regularizers.mma import sample_rows
+from arcface_plus.regularizers.geometry.sphere import UnitRows, sample_rows
 from arcface_plus.regularizers.nearest.search import search_self
 
 SMALLEST_DISTANCE = math.sqrt(1e-3)
@@ -58,7 +57,7 @@ def riesz_loss(weight: Tensor, s: float = 2.0) -> Tensor:
     """Return the mean over pairs of ‖ŵ_i − ŵ_j‖^(−s), the Riesz-Fisher loss, eq. (9), MMA paper.
 
     ``weight`` (n, …) of any floating dtype, n ≥ 2; ``s`` above 0, at most 20. The gradient of a
-    pair has the norm of eq. (10), on down to ``SMALLEST_DISTANCE``. Errors as ``mma_loss``; on a
+    pair has the norm of eq. (10) down to ``SMALLEST_DISTANCE``. Errors as ``mma_loss``; on a
     GPU, looking for close rows makes the host wait.
     """
     check_exponent(s, zero_is_log=False)
@@ -68,8 +67,8 @@ def riesz_loss(weight: Tensor, s: float = 2.0) -> Tensor:
 def log_loss(weight: Tensor) -> Tensor:
     """Return minus the mean over pairs of log ‖ŵ_i − ŵ_j‖, eq. (11), MMA paper.
 
-    ``weight`` (n, …) of any floating dtype, n ≥ 2. The gradient of a pair has the norm of eq. (12),
-    on down to ``SMALLEST_DISTANCE``. The rest is as ``riesz_loss``.
+    ``weight`` (n, …) of any floating dtype, n ≥ 2. The gradient of a pair has the norm of eq. (12)
+    down to ``SMALLEST_DISTANCE``. The rest is as ``riesz_loss``.
     """
     return _energy_loss(weight, "the logarithmic loss", 0.0)
 
@@ -117,7 +116,7 @@ def check_fraction(fraction: float) -> None:
 
 def _cosine_terms(unit: Tensor, need_gradient: bool) -> tuple[Tensor, Tensor | None]:
     n = len(unit)
-    index = search_self(UnitRows.of_unit(unit))
+    index = search_self(UnitRows(unit))
     gradient = torch.zeros_like(unit) if need_gradient else None
     squared = unit.new_empty(n)
     for low in range(0, n, 512):
@@ -140,14 +139,12 @@ def _energy_loss(
     half_space: bool = False,
     picked: Tensor | None = None,
 ) -> Tensor:
-    def at_unit_rows(unit: Tensor, need_gradient: bool) -> tuple[Tensor, Tensor | None]:
-        return _energy_terms(unit, s, half_space=half_space, need_gradient=need_gradient)
-
-    return closed_form_loss(weight, name, at_unit_rows, picked=picked)
+    terms = functools.partial(_energy_terms, s=s, half_space=half_space)
+    return closed_form_loss(weight, name, terms, picked=picked)
 
 
 def _energy_terms(
-    unit: Tensor, s: float, *, half_space: bool, need_gradient: bool, crowded: bool = False
+    unit: Tensor, need_gradient: bool, *, s: float, half_space: bool, crowded: bool = False
 ) -> tuple[Tensor, Tensor | None]:
     """Sum the pairs (row, point) in blocks of rows; points are the rows, or those and −rows.
 
@@ -167,10 +164,8 @@ def _energy_terms(
         i, j = close.nonzero().unbind(1)
         other = (i + low != j).nonzero().flatten()
         if not crowded and is_crowded(other, rows):
-            again = functools.partial(
-                _energy_terms, s=s, half_space=half_space, need_gradient=need_gradient, crowded=True
-            )
-            return in_float64(again, unit)
+            again = functools.partial(_energy_terms, s=s, half_space=half_space, crowded=True)
+            return in_float64(again, unit, need_gradient)
         energy, slope = _far_pairs(squared, close, s)
         total += energy
         if gradient is not None:  # z² = 2 − 2cos, so dz²/dŵ_i is −2ŵ_j, projected
@@ -236,7 +231,7 @@ def _close_pairs(
 
 
 def _pair_energy(distance: Tensor, s: float) -> tuple[Tensor, Tensor]:
-    """Return f_s and its slope at ``distance`` (k,), on as a line below ``SMALLEST_DISTANCE``."""
+    """Return f_s and its slope at ``distance`` (k,), a line below ``SMALLEST_DISTANCE``."""
     base = distance.clamp_min(SMALLEST_DISTANCE)
     if s == 0:
         energy, slope = -base.log(), -base.reciprocal()

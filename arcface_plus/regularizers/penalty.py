@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import torch
@@ -20,7 +21,17 @@ from arcface_plus.regularizers.orthogonal import orthogonal_loss
 from arcface_plus.regularizers.regularface import regularface_loss
 from arcface_plus.regularizers.smooth_mma import check_temperature, smooth_mma_loss
 
-KINDS = ("mma", "cosine", "riesz", "log", "mhe", "orthogonal", "regularface", "smooth_mma")
+_LOSSES: dict[str, Callable[..., Tensor]] = {
+    "mma": mma_loss,
+    "cosine": cosine_loss,
+    "riesz": riesz_loss,
+    "log": log_loss,
+    "mhe": mhe_loss,
+    "orthogonal": orthogonal_loss,
+    "regularface": regularface_loss,
+    "smooth_mma": smooth_mma_loss,
+}
+KINDS = tuple(_LOSSES)
 _OPTIONS = {
     "mma": ("rows",),
     "riesz": ("s",),
@@ -57,9 +68,6 @@ class AngularPenalty:
                     f"{field.name} does nothing for the kind {self.kind!r}; leave it out, or "
                     f"choose a kind that takes it: {', '.join(users)}."
                 )
-        self._check_values()
-
-    def _check_values(self) -> None:
         check_exponent(self.s, zero_is_log=self.kind == "mhe")
         check_fraction(self.fraction)
         check_temperature(self.temperature)
@@ -84,27 +92,7 @@ class AngularPenalty:
 
         ``generator`` draws the rows of a random kind; torch's own where it is None.
         """
-        match self.kind:
-            case "mma":
-                return mma_loss(weight, rows=self.rows, generator=generator)
-            case "riesz":
-                return riesz_loss(weight, self.s)
-            case "mhe":
-                return mhe_loss(
-                    weight,
-                    s=self.s,
-                    fraction=self.fraction,
-                    half_space=self.half_space,
-                    generator=generator,
-                )
-            case "smooth_mma":
-                return smooth_mma_loss(weight, temperature=self.temperature)
-        return _PLAIN[self.kind](weight)
-
-
-_PLAIN = {
-    "cosine": cosine_loss,
-    "log": log_loss,
-    "orthogonal": orthogonal_loss,
-    "regularface": regularface_loss,
-}
+        options = {name: getattr(self, name) for name in _OPTIONS.get(self.kind, ())}
+        if self.is_random:
+            options["generator"] = generator
+        return _LOSSES[self.kind](weight, **options)

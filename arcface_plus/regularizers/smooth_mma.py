@@ -8,6 +8,7 @@ is shared among near neighbours, at the cost of a pass over all pairs.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -36,16 +37,13 @@ def smooth_mma_loss(weight: Tensor, *, temperature: float = 0.1) -> Tensor:
 
     ``weight`` (n, …) of any floating dtype, n ≥ 2; ``temperature`` τ > 0 in radians. The value lies
     between ``mma_loss`` and ``mma_loss`` + τ log(n − 1), so it tends to MMA as τ → 0. Both rows of
-    a pair get gradient, 1/‖w‖ times the pair's share, at any angle: rows that coincide part as in
-    ``mma_loss``. Cost 3·n²·d multiply-adds in blocks. Errors as ``mma_loss``; on a GPU, looking for
-    close rows makes the host wait.
+    a pair get gradient, 1/‖w‖ times the pair's share, at any angle: rows that coincide move apart
+    as in ``mma_loss``. Cost 3·n²·d multiply-adds in blocks. Errors as ``mma_loss``; on a GPU,
+    looking for close rows makes the host wait.
     """
     check_temperature(temperature)
-
-    def at_unit_rows(unit: Tensor, need_gradient: bool) -> tuple[Tensor, Tensor | None]:
-        return _terms(unit, temperature, need_gradient)
-
-    return closed_form_loss(weight, "smooth MMA", at_unit_rows)
+    terms = functools.partial(_terms, temperature=temperature)
+    return closed_form_loss(weight, "smooth MMA", terms)
 
 
 def check_temperature(temperature: float) -> None:
@@ -57,7 +55,7 @@ def check_temperature(temperature: float) -> None:
 
 
 def _terms(
-    unit: Tensor, temperature: float, need_gradient: bool, *, crowded: bool = False
+    unit: Tensor, need_gradient: bool, *, temperature: float, crowded: bool = False
 ) -> tuple[Tensor, Tensor | None]:
     """Go over blocks of rows, each against all; ``crowded`` rows are float64."""
     n = len(unit)
@@ -72,7 +70,8 @@ def _terms(
         i, j = odd.nonzero().unbind(1)
         other = (i + low != j).nonzero().flatten()
         if not crowded and is_crowded(other, rows):
-            return in_float64(lambda u: _terms(u, temperature, need_gradient, crowded=True), unit)
+            again = functools.partial(_terms, temperature=temperature, crowded=True)
+            return in_float64(again, unit, need_gradient)
         pairs = _Pairs(i[other], j[other], low, crowded, cosine[i[other], j[other]] < 0)
         logits = torch.acos(cosine.clamp(-1, 1)).masked_fill_(odd, math.inf)
         pairs.write_angles(logits, unit)

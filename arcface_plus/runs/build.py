@@ -89,7 +89,7 @@ def build(
             raise ValueError("train.sync_batch_norm needs CUDA; leave it false on the CPU.")
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     if config.train.channels_last:
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = model.to(memory_format=torch.channels_last)
     head = ClassifierHead(
         config.data.num_classes or num_classes,
         model.embedding_dim,

@@ -1,7 +1,7 @@
 """Histograms of the cosines of one person and of two people, a model or two in one picture.
 
 After Fig. A1 of the closeness and diversity paper's supplement: positives green, negatives red.
-What the numbers mean is said in ``evaluation.distribution``.
+``evaluation.pairs.distribution`` says what the numbers mean.
 """
 
 from __future__ import annotations
@@ -13,10 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from arcface_plus.evaluation.pairs.distribution import (
-    Cosines,
-    Distribution,
-)
+from arcface_plus.evaluation.pairs.distribution import Cosines
 from arcface_plus.studies.figure import COLORS, new_figure, save_figure
 
 if TYPE_CHECKING:
@@ -100,23 +97,12 @@ def _draw(axes: Axes, number: int, cosines: Cosines) -> list[Artist]:
         drawn.append(
             axes.stairs(share, _EDGES, color=color, linestyle=line, linewidth=1.4, label=words)
         )
-    for color, value, words in _marks(numbers):
-        drawn.append(
-            axes.axvline(
-                value, color=color, linestyle=line, linewidth=0.9, label=f"{words} {value:.3f}"
-            )
-        )
+    marks = ((_DARK_POSITIVE, numbers.boundary, "boundary"), (_DARK_NEGATIVE, numbers.tail, "tail"))
+    for color, value, words in marks:
+        if value is not None:  # the cosines are enough to show it
+            label = f"{words} {value:.3f}"
+            drawn.append(axes.axvline(value, color=color, linestyle=line, lw=0.9, label=label))
     return drawn
-
-
-def _marks(numbers: Distribution) -> list[tuple[str, float, str]]:
-    """Return colour, place and words of the lines to draw: those that the cosines can show."""
-    marks = []
-    if numbers.boundary is not None:
-        marks.append((_DARK_POSITIVE, numbers.boundary, "boundary"))
-    if numbers.tail is not None:
-        marks.append((_DARK_NEGATIVE, numbers.tail, "tail"))
-    return marks
 
 
 def _shortened(name: str) -> str:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Okabe and Ito (2008): told apart by readers with any of the common colour deficiencies. The line
-# styles say the same again, for grey prints.
+# Okabe and Ito (2008): readers with any of the common colour deficiencies can distinguish them. The
+# line styles repeat it for grey prints.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), "-", "--")
 
@@ -36,16 +36,13 @@ def new_figure(width: float = 5.0, height: float = 3.5) -> Iterator[Figure]:
     """
     try:
         import matplotlib
+        from cycler import cycler
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError('figures need matplotlib: pip install "arcface_plus[report]"') from error
-    with matplotlib.rc_context(_RC):
+    with matplotlib.rc_context({**_RC, "axes.prop_cycle": cycler(color=COLORS, linestyle=STYLES)}):
         # Not through pyplot: no state is left behind and no display is asked for.
-        figure = Figure(figsize=(width, height))
-        from cycler import cycler
-
-        with matplotlib.rc_context({"axes.prop_cycle": cycler(color=COLORS, linestyle=STYLES)}):
-            yield figure
+        yield Figure(figsize=(width, height))
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:

@@ -5,7 +5,7 @@ Figures 1 and 2 of the MMA paper.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from arcface_plus.regularizers.geometry.gradient_norms import (
     riesz_gradient_norm,
 )
 from arcface_plus.studies.figure import COLORS, STYLES, new_figure, save_figure
+from arcface_plus.studies.table import write_csv
 
 CLOSE = 0.2  # the paper counts the pairs of filters whose cosine exceeds this
 
@@ -45,7 +46,7 @@ def draw_cosines(cosines: Mapping[str, np.ndarray], folder: Path) -> list[Path]:
     limit = min(1.0, max(2 * CLOSE, 0.1 * np.ceil(10 * largest)))
     bins = np.linspace(-limit, limit, 61).tolist()
     with new_figure(5.0, 0.6 + 1.1 * len(cosines)) as figure:
-        # A panel each: five outlines over each other cannot be told apart.
+        # A panel each: five outlines over each other cannot be distinguished.
         panels = figure.subplots(len(cosines), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
         for i, (axes, (name, values)) in enumerate(zip(panels, cosines.items(), strict=True)):
             axes.hist(values, bins=bins, color=COLORS[i % len(COLORS)], linestyle="-")
@@ -61,63 +62,51 @@ def draw_cosines(cosines: Mapping[str, np.ndarray], folder: Path) -> list[Path]:
 
 # -- Fig 2 -----------------------------------------------------------------------------------------
 
-# Name, closed form of (angle, ‖w‖), and the term of one pair that it is the gradient norm of.
-_CURVES = ("cosine, eq. (7)", "MMA, eq. (8)", "Riesz-Fisher s = 1, eq. (10)", "log, eq. (12)")
+
+def _distance(a: Tensor, b: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(a - b)
+
+
+# Name: closed form of ‖∂term/∂w_i‖ by angle and ‖w‖, and the term of a pair of unit rows.
+_CURVES: dict[str, tuple[Callable[[Tensor, float], Tensor], Callable[[Tensor, Tensor], Tensor]]] = {
+    "cosine, eq. (7)": (cosine_gradient_norm, torch.dot),
+    "MMA, eq. (8)": (mma_gradient_norm, lambda a, b: 2 * torch.asin(_distance(a, b) / 2)),
+    "Riesz-Fisher s = 1, eq. (10)": (riesz_gradient_norm, lambda a, b: 1 / _distance(a, b)),
+    "log, eq. (12)": (log_gradient_norm, lambda a, b: _distance(a, b).log()),
+}
 
 
 def closed_form(name: str, angle: Tensor, norm: float = 1.0) -> Tensor:
     """Return ‖∂term/∂w_i‖ (k,) by the paper's formula at ``angle`` (k,) radians."""
-    if name == _CURVES[0]:
-        return cosine_gradient_norm(angle, norm)
-    if name == _CURVES[1]:
-        return mma_gradient_norm(angle, norm)
-    if name == _CURVES[2]:
-        return riesz_gradient_norm(angle, norm, s=1.0)
-    return log_gradient_norm(angle, norm)
-
-
-def pair_term(name: str, w: Tensor, other: Tensor) -> Tensor:
-    """Return the term () of one pair of rows (d,) that eqs. (7) to (12) differentiate."""
-    a, b = F.normalize(w, dim=0), F.normalize(other, dim=0)
-    if name == _CURVES[0]:
-        return a @ b
-    if name == _CURVES[1]:
-        return 2 * torch.asin(torch.linalg.vector_norm(a - b) / 2)
-    if name == _CURVES[2]:
-        return torch.linalg.vector_norm(a - b).reciprocal()
-    return torch.linalg.vector_norm(a - b).log()
+    return _CURVES[name][0](angle, norm)
 
 
 def measured_norm(name: str, angle: float, norm: float = 1.0) -> float:
     """Return the same norm by autograd, for a row of length ``norm`` at ``angle`` radians."""
     w = torch.tensor([norm, 0.0, 0.0], dtype=torch.float64, requires_grad=True)
     other = torch.tensor([np.cos(angle), np.sin(angle), 0.0], dtype=torch.float64)
-    (gradient,) = torch.autograd.grad(pair_term(name, w, other), w)
+    term = _CURVES[name][1](F.normalize(w, dim=0), other)
+    (gradient,) = torch.autograd.grad(term, w)
     return float(torch.linalg.vector_norm(gradient))
 
 
-def draw_gradient_norms(folder: Path, *, points: Sequence[float] | None = None) -> list[Path]:
+def draw_gradient_norms(folder: Path) -> list[Path]:
     """Draw Fig 2: closed forms as lines, autograd of the same terms as markers; also a CSV."""
-    lines = np.linspace(0.5, 179.5, 359)
-    marks = np.arange(10, 180, 10) if points is None else np.asarray(points)
-    table = ["angle_deg," + ",".join(f'"{name}"' for name in _CURVES)]
-    measured = {
-        name: [measured_norm(name, angle) for angle in np.deg2rad(marks)] for name in _CURVES
-    }
-    for at, angle in enumerate(marks):
-        table.append(",".join([f"{angle:g}", *(f"{measured[n][at]:.8g}" for n in _CURVES)]))
+    lines, marks = np.linspace(0.5, 179.5, 359), np.arange(10, 180, 10)
+    measured = {n: [measured_norm(n, angle) for angle in np.deg2rad(marks)] for n in _CURVES}
     with new_figure() as figure:
         axes = figure.subplots()
         for i, name in enumerate(_CURVES):
             values = closed_form(name, torch.from_numpy(np.deg2rad(lines)))
             axes.plot(lines, values, color=COLORS[i], linestyle=STYLES[i], label=name)
             axes.plot(marks, measured[name], ".", color=COLORS[i])
-        axes.set_ylim(0, 3)
-        axes.set_xlim(0, 180)
-        axes.set_xlabel("angle between the pair (°)")
+        axes.set(xlim=(0, 180), ylim=(0, 3), xlabel="angle between the pair (°)")
         axes.set_ylabel("norm of the gradient, ‖w‖ = 1")
         axes.legend(title="lines: closed form; dots: autograd", fontsize=8)
         paths = save_figure(figure, folder, "fig2")
-    data = folder / "fig2.csv"
-    data.write_text("\n".join(table) + "\n", encoding="utf-8")
-    return [*paths, data]
+    rows = [
+        {"angle_deg": angle, **{name: f"{measured[name][i]:.8g}" for name in _CURVES}}
+        for i, angle in enumerate(marks)
+    ]
+    write_csv(rows, folder / "fig2.csv")
+    return [*paths, folder / "fig2.csv"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from arcface_plus.models.autocast import has_native_bf16
+
 
 def resolve_precision(wanted: str, device: torch.device) -> str:
     """Return ``bf16``, ``fp16`` or ``fp32``; ``auto`` is bf16 where the device multiplies it
@@ -11,15 +13,9 @@ def resolve_precision(wanted: str, device: torch.device) -> str:
 
     Raises ValueError for a format that the device cannot run.
     """
-    has_bf16 = (
-        torch.cuda.is_bf16_supported(including_emulation=False)
-        if device.type == "cuda"
-        else bool(torch.cpu.get_capabilities().get("avx512_bf16"))
-        or bool(torch.cpu.get_capabilities().get("amx_bf16"))
-    )
     if wanted == "auto":
-        return "bf16" if has_bf16 else "fp32"
-    if wanted == "bf16" and device.type == "cuda" and not has_bf16:
+        return "bf16" if has_native_bf16(device) else "fp32"
+    if wanted == "bf16" and device.type == "cuda" and not has_native_bf16(device):
         raise ValueError(
             "train.precision is bf16, but this GPU has no bf16 arithmetic; use fp16, fp32 or auto."
         )

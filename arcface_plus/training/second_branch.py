@@ -34,7 +34,7 @@ from arcface_plus.distributed import (
     gather_rows,
 )
 from arcface_plus.losses.closeness.closeness import closeness_loss
-from arcface_plus.losses.closeness.diversity import sharded_diversity_loss
+from arcface_plus.losses.closeness.diversity import diversity_loss
 from arcface_plus.losses.closeness.similar_classes import (
     most_similar_classes,
     shard_rows_of,
@@ -174,9 +174,7 @@ class SecondBranch(Part):
             if embeddings.dtype not in (torch.float32, torch.float64):
                 embeddings = embeddings.float()
             sizes = [hi - lo for lo, hi in map(self._part, range(self.world.size))]
-            everyone = gather_rows(
-                embeddings, self.head.group, sizes=sizes, gradient_scale=float(self.world.size)
-            )
+            everyone = gather_rows(embeddings, self.head.group, sizes=sizes)
             grid = everyone.view(*chosen.indices.shape, -1)
             total, absent = grid.new_zeros(()), grid.new_zeros(())
             closeness = diversity = absent
@@ -270,9 +268,7 @@ class SecondBranch(Part):
         if chosen.easiness is not None:
             hard = grid.flatten(0, 1)
             weights = 1 - torch.from_numpy(chosen.easiness).to(self.device).flatten()
-        loss = sharded_diversity_loss(
-            hard, centres, total, self.config.scale, weights, group=head.group
-        )
+        loss = diversity_loss(hard, centres, total, self.config.scale, weights, group=head.group)
         return loss, total
 
     def _batch_samples(self, chosen: Pass) -> Tensor:

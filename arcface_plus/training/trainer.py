@@ -19,10 +19,11 @@ from arcface_plus.data.batches.loader import (
     Batch,
     TrainLoader,
 )
-from arcface_plus.distributed import World, average_batch_norm_buffers, contiguous_part
+from arcface_plus.distributed import World, contiguous_part
 from arcface_plus.losses.head.classifier import (
     HeadOutput,
 )
+from arcface_plus.models.batch_statistics import average_batch_norm_buffers
 from arcface_plus.models.embedding_model import EmbeddingModel
 from arcface_plus.training.guard import BatchNormRestorer
 from arcface_plus.training.monitor import Monitor

@@ -15,7 +15,7 @@ from arcface_plus.data.ijb_meta import read_faces, read_template_pairs
 from arcface_plus.data.images import encode_jpeg
 from arcface_plus.evaluation.embedding.embed import embed
 from arcface_plus.evaluation.search.templates import (
-    pool_templates,
+    TemplatePool,
     verify_templates,
 )
 from arcface_plus.models import Preprocessing, build_model, save_model
@@ -124,13 +124,14 @@ def test_flags_reach_the_pooling(cli, ijb, tmp_path):
     pairs = read_template_pairs(ijb / "IJBC", "IJBC", np.unique(faces.templates))
     images = AlignedImages(faces.names, faces.landmarks, root=ijb / "loose_crop", size=32)
     for flip, norm, detector in ((True, True, True), (False, True, False), (True, False, True)):
-        templates = pool_templates(
-            embed(model, images, flip=flip),
+        pool = TemplatePool(
             faces.templates,
             faces.media,
             detector_scores=faces.detector_scores if detector else None,
             use_norm_score=norm,
         )
+        pool.add(embed(model, images, flip=flip))
+        templates = pool.finish()
         wanted = verify_templates(templates, pairs).to_dict()
         words = ["--model", ijb / "m.safetensors", "--images", ijb / "loose_crop"]
         words += ["--meta", ijb / "IJBC", "--target", "IJBC", "--json", tmp_path / "o.json"]
@@ -150,9 +151,9 @@ def test_embeddings_to_numbers(cli, ijb, embedded, tmp_path):
     with np.load(embedded) as file:
         row = {key: i for i, key in enumerate(file["key"].tolist())}
         rows = file["embedding"][[row[name] for name in faces.names]]
-    templates = pool_templates(
-        rows, faces.templates, faces.media, detector_scores=faces.detector_scores
-    )
+    pool = TemplatePool(faces.templates, faces.media, detector_scores=faces.detector_scores)
+    pool.add(rows)
+    templates = pool.finish()
     pairs = read_template_pairs(ijb / "IJBC", "IJBC", templates.ids)
     assert held["verification"] == verify_templates(templates, pairs).to_dict()
     assert "use_flip_test" not in held and held["embeddings"] == str(embedded)

@@ -8,10 +8,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from arcface_plus.cli.verify import parse_preprocessing
 from arcface_plus.data.pairs.sets import save_pairs_bin
 from arcface_plus.models import build_model, save_model
-from arcface_plus.models.preprocessing import INSIGHTFACE, Preprocessing
 
 
 @pytest.fixture
@@ -235,7 +233,7 @@ def test_cache_gives_the_same_numbers_and_is_checked(app, pair_set, tmp_path, mo
         raise AssertionError("embedded again")
 
     with monkeypatch.context() as patch:
-        patch.setattr("arcface_plus.evaluation.embedding.embed.embed", refuse)
+        patch.setattr("arcface_plus.evaluation.scoring.embed_pairs", refuse)
         assert run(app, *words).exit_code == 0
         assert results(out) == first
         assert "embedded again" in run(app, *words, "--no-flip").output, "another setting"
@@ -286,15 +284,6 @@ def test_wrong_use(app, arguments, match):
     result = run(app, *arguments)
     assert result.exit_code == 2
     assert match in result.output
-
-
-def test_preprocessing_forms():
-    assert parse_preprocessing(None) is None
-    assert parse_preprocessing("insightface") == INSIGHTFACE
-    mine = Preprocessing(std=100.0)
-    assert parse_preprocessing(mine.to_json()) == mine
-    with pytest.raises(ValueError, match="not JSON"):
-        parse_preprocessing("imagenet")
 
 
 @pytest.mark.slow
@@ -352,15 +341,6 @@ def test_lfw_distribution_in_json(app, shared_data, tmp_path):
     view = entry["distribution"]
     assert view["boundary"] == pytest.approx(0.305, abs=5e-4)
     assert view["crossing"] == pytest.approx(0.250, abs=5e-4) and view["coarse"] == ["tail"]
-
-
-def test_people_of_lfw_are_the_units_of_intervals(shared_data):
-    from arcface_plus.cli.verify_scoring import Scoring, score_files
-
-    scoring = Scoring(None, None, (0.1, 0.01, 0.001), None, None, 64, "fp32", False, None)
-    npz = shared_data / "embeddings" / "lfw_mobilefacenet_y1.npz"
-    (entry,) = score_files([npz], [shared_data / "lfw" / "pairs.txt"], scoring)
-    assert entry.units.count == 4281
 
 
 def test_real_bin_of_one_kind_is_refused(app, shared_data):

@@ -94,7 +94,7 @@ def test_a_person_without_images_is_named(faces: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="is a file"):
         split_folder(faces, tmp_path / "file", 2)
-    with pytest.raises(ValueError, match="3 people cannot be parted"):
+    with pytest.raises(ValueError, match="3 people cannot be divided"):
         split_folder(faces, tmp_path / "out", 2, leave_out=["p00", "p01", "p02"])
 
 

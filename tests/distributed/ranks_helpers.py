@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from arcface_plus import distributed as d
+from arcface_plus.models.batch_statistics import average_batch_norm_buffers
 
 
 def exercise(rank: int) -> dict:
@@ -12,7 +13,7 @@ def exercise(rank: int) -> dict:
     rows = torch.full((rank + 1, 2), float(rank))
     out: dict = {"gathered": [t.tolist() for t in d.all_gather_rows(rows)]}
     x = torch.ones(rank + 1, 2, requires_grad=True)
-    everyone = d.gather_rows(x, gradient_scale=float(size))
+    everyone = d.gather_rows(x)
     (everyone * (rank + 1)).sum().backward()  # each rank's own view of one loss
     out["grad"] = x.grad.tolist()
     y = torch.tensor([float(rank)], requires_grad=True)
@@ -29,7 +30,7 @@ def exercise(rank: int) -> dict:
     out["told"] = d.broadcast_object(rank, source=size - 1)
     norm = torch.nn.BatchNorm1d(2)
     norm.running_mean.fill_(float(rank))
-    d.average_batch_norm_buffers(norm)
+    average_batch_norm_buffers(norm)
     out["mean"], out["tracked"] = norm.running_mean.tolist(), norm.num_batches_tracked.item()
     out["ring"] = d.ring_exchange(
         torch.full((rank,), float(rank)),

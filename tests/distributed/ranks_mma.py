@@ -10,7 +10,6 @@ from arcface_plus.regularizers.nearest.cache import NeighbourCache
 from arcface_plus.regularizers.sharded.mma import (
     sharded_mma_loss,
     sharded_mma_value_and_gradient,
-    sharded_nearest_angles,
 )
 
 
@@ -28,7 +27,7 @@ def loss_and_gradient(rank, weight, rows=None, precision="auto"):
 
 
 def angles_and_neighbours(rank, weight):
-    terms = sharded_nearest_angles(my_shard(weight, rank))
+    terms = sharded_mma_value_and_gradient(my_shard(weight, rank), need_gradient=False)
     assert terms.gradient is None
     return terms.angle, terms.index
 

@@ -12,7 +12,7 @@ from arcface_plus.data.images import encode_jpeg
 from arcface_plus.data.pairs.sets import save_pairs_bin
 from arcface_plus.data.records.reader import RecordWriter
 from arcface_plus.distributed import start_world
-from arcface_plus.evaluation.embedding.embed import embed
+from arcface_plus.evaluation.embedding.embed import EmbeddingOptions, embed
 from arcface_plus.export import embeddings as export
 from arcface_plus.models import Preprocessing, build_model, model_hash, save_model
 
@@ -47,9 +47,11 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export, "BLOCK", 4)
 
 
-def run(model, source, output, **options) -> list[str]:
+def run(model, source, output, *, flip=True, **how) -> list[str]:
     with start_world("cpu") as world:
-        return export.export_embeddings(model, open_collection(source), output, world, **options)
+        return export.export_embeddings(
+            model, open_collection(source), output, world, EmbeddingOptions(flip), **how
+        )
 
 
 def test_folder_in_sorted_order_with_all_columns(model, folder, tmp_path) -> None:

@@ -142,13 +142,13 @@ def estimates(
     distances: np.ndarray, is_same: np.ndarray, first: FoldResult, second: FoldResult
 ) -> dict[str, float]:
     """Return what the intervals are about."""
-    (point,), _ = tar_at_far(distances[is_same], distances[~is_same], [FAR])
+    found = tar_at_far(distances[is_same], distances[~is_same], [FAR])
     accuracy = float(first.accuracies.mean())
     return {
         "accuracy": accuracy,
-        "tar": point.tar,
+        "tar": found.tar_at_far[FAR],
         "difference": accuracy - float(second.accuracies.mean()),
-        "threshold": point.threshold,
+        "threshold": found.tar_thresholds[FAR],
     }
 
 

@@ -1,1 +1,5 @@
-"""data"""
+"""``arcface-plus data VERB``.
+
+- ``app``: pack, unpack, inspect, check, split, subset.
+- ``pairs``: pairs, overlap.
+"""

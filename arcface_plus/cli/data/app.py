@@ -12,8 +12,6 @@ from arcface_plus.cli.data.pairs import (
     overlap_command,
     pairs_command,
 )
-from arcface_plus.cli.data.split import split_command
-from arcface_plus.cli.data.subset import subset_command
 from arcface_plus.cli.progress import counted
 
 if TYPE_CHECKING:
@@ -24,8 +22,6 @@ app = typer.Typer(
 )
 app.command("pairs")(pairs_command)
 app.command("overlap")(overlap_command)
-app.command("split")(split_command)
-app.command("subset")(subset_command)
 
 Records = Annotated[Path, typer.Argument(help="A .rec file, or the folder of a train.rec.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
@@ -63,7 +59,7 @@ def pack(
             quality=quality,
             resize=resize,
             reencode=reencode,
-            on_error=_one_of("on-error", on_error, ("stop", "skip")),
+            on_error=on_error,
             overwrite=overwrite,
             threads=threads,
             on_progress=on_progress,
@@ -133,10 +129,9 @@ def check(
     from arcface_plus.data.records.reader import RecordReader
 
     with RecordReader(records) as reader:
-        mode = _one_of("decode", decode, ("headers", "sample", "all"))
         with counted("decoding") as on_progress:
             problems = find_record_problems(
-                reader, num_classes, decode=mode, on_progress=on_progress
+                reader, num_classes, decode=decode, on_progress=on_progress
             )
         images = len(reader)
     errors = sum(problem.count for problem in problems if problem.severity == "error")
@@ -149,6 +144,70 @@ def check(
         typer.echo(f"{records}: {images} images, {errors} errors, {warnings} warnings")
     if errors:
         raise typer.Exit(1)
+
+
+@app.command()
+def split(
+    source: Annotated[Path, typer.Argument(help="A folder with one sub-folder a person.")],
+    output: Annotated[Path, typer.Argument(help="The folder for train/ and test/.")],
+    test_people: Annotated[int, typer.Option(help="People for testing; the others are trained.")],
+    seed: Annotated[int, typer.Option(help="Which people; the same seed, the same ones.")] = 0,
+    leave_out: Annotated[
+        list[str] | None,
+        typer.Option(help="A person for neither part, such as one of another test set; repeat it."),
+    ] = None,
+    copy: Annotated[
+        bool, typer.Option("--copy", help="Copy the images instead of linking the folders.")
+    ] = False,
+) -> None:
+    """Divide a folder by people: nobody trained on is tested.
+
+    train/ and test/ hold links to the people's folders. Train on the first (data.source folder);
+    make pairs of the second with data pairs.
+    """
+    from arcface_plus.data.people_split import split_folder
+
+    parts = split_folder(
+        source, output, test_people, seed=seed, leave_out=leave_out or [], copy=copy
+    )
+    typer.echo(f"{output / 'train'}: {len(parts.train)} people")
+    typer.echo(f"{output / 'test'}: {len(parts.test)} people")
+
+
+@app.command()
+def subset(
+    source: Records,
+    output: Annotated[
+        Path, typer.Argument(help="A .rec file to write, or a folder for train.rec.")
+    ],
+    identities: Annotated[int, typer.Option(min=1, help="How many people to keep.")],
+    seed: Annotated[int, typer.Option(min=0, help="The same seed keeps the same people.")] = 0,
+    min_images: Annotated[
+        int, typer.Option(min=1, help="Draw from people with at least so many images.")
+    ] = 1,
+    overwrite: Overwrite = False,
+) -> None:
+    """Keep all images of some people, drawn at random, their bytes unchanged.
+
+    Labels are counted anew from 0; NAME.classes.csv beside the records names the old ones.
+    """
+    from arcface_plus.data.records.reader import RecordReader
+    from arcface_plus.data.records.subset import cut_subset
+
+    with RecordReader(source) as reader, counted("cutting") as on_progress:
+        summary = cut_subset(
+            reader,
+            output,
+            identities,
+            seed=seed,
+            min_images=min_images,
+            overwrite=overwrite,
+            on_progress=on_progress,
+        )
+    typer.echo(
+        f"{summary.path}: {summary.images} images of {summary.identities} people; "
+        f"old labels in {summary.mapping}"
+    )
 
 
 def _describe(reader: RecordReader, first: int) -> dict[str, Any]:
@@ -170,13 +229,8 @@ def _describe(reader: RecordReader, first: int) -> dict[str, Any]:
         shown.append({"key": record.key, "label": label, "bytes": len(record.data), "image": image})
     per_person = counts[counts > 0]
     statistics = {
-        name: float(function(per_person)) if len(per_person) else 0.0
-        for name, function in (
-            ("min", np.min),
-            ("median", np.median),
-            ("mean", np.mean),
-            ("max", np.max),
-        )
+        name: float(getattr(np, name)(per_person)) if len(per_person) else 0.0
+        for name in ("min", "median", "mean", "max")
     }
     return {
         "file": str(reader.path),
@@ -194,9 +248,3 @@ def _as_text(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {number:g}" for name, number in value.items())
     return "none" if value is None else str(value)
-
-
-def _one_of(option: str, value: str, choices: tuple[str, ...]) -> Any:
-    if value not in choices:
-        raise ValueError(f"--{option} {value}: use one of {', '.join(choices)}")
-    return value

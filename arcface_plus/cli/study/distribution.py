@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -15,14 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from arcface_plus.data.lazy_images import ImageSequence
-    from arcface_plus.distributed import World
-    from arcface_plus.evaluation.pairs.distribution import (
-        Cosines,
-        Distribution,
-    )
-    from arcface_plus.models.embedding_model import EmbeddingModel
-
-    Measure = Callable[[Path], tuple[Cosines, dict[str, Any]]]
+    from arcface_plus.evaluation.pairs.distribution import Cosines, Distribution
 
 
 def distribution_command(
@@ -71,25 +64,39 @@ def distribution_command(
 
     The paper does not define its boundary value; ours is in docs/distribution_view.md.
     """
-    from arcface_plus.distributed import start_world
-
     _check_use(model, embeddings, pairs, source, identity, compare)
     if against not in ("images", "centres"):  # before an hour of embedding
         raise ValueError(f"--against is {against!r}, but must be images or centres.")
     draw = {"against": against, "at_most": at_most, "seed": seed}
-    first = embeddings or model
-    assert first is not None
+    paths = [path for path in (model, embeddings, compare) if path is not None]
     if embeddings is not None:
-
-        def measure(path: Path) -> tuple[Cosines, dict[str, Any]]:
-            return _of_file(path, pairs, identity, draw)
-
-        _write(output, {path: measure(path) for path in _both(first, compare)})
+        _write(output, {path: _of_file(path, pairs, identity, draw) for path in paths})
         return
+    from arcface_plus.cli.model_options import parse_preprocessing
+    from arcface_plus.cli.progress import counted
+    from arcface_plus.distributed import start_world
+    from arcface_plus.evaluation.embedding.embed import embed
+    from arcface_plus.models import load_model
+
     with start_world(device) as world:
-        embedder = _Embedder(world, flip, batch_size, precision, resize, preprocessing)
-        look = _of_pairs(pairs, root, embedder) if pairs else _of_people(source, draw, embedder)
-        found = {path: look(path) for path in _both(first, compare)}
+        shown = _of_pairs(pairs, root) if pairs else _of_people(source, draw)
+        found = {}
+        for path in paths:
+            network = load_model(path, preprocessing=parse_preprocessing(preprocessing))
+            sums = network.preprocessing.flip_sum if flip is None else flip
+            with counted(shown.name, enabled=world.is_main) as progress:
+                made = embed(
+                    network,
+                    shown.images,
+                    flip=sums,
+                    batch_size=batch_size,
+                    device=world.device,
+                    precision=precision,
+                    resize=resize,
+                    progress=progress,
+                )
+            facts = {"model": str(path), "flip": sums, "precision": precision, **shown.facts}
+            found[path] = shown.cosines(made), facts
         if world.is_main:
             _write(output, found)
 
@@ -102,90 +109,53 @@ def _check_use(
     identity: str | None,
     compare: Path | None,
 ) -> None:
-    if (model is None) == (embeddings is None):
-        raise ValueError("Give either --model or --embeddings.")
-    if model is not None and (pairs is None) == (source is None):
-        raise ValueError("--model needs either --pairs lfw.bin or --input FOLDER to embed.")
-    if embeddings is not None and source is not None:
-        raise ValueError("--input holds images, which --embeddings do not need; leave it out.")
-    if identity is not None and (embeddings is None or pairs is not None):
-        raise ValueError("--identity says who the rows of --embeddings show, without --pairs.")
-    if compare is not None and (compare.suffix == ".npz") != (embeddings is not None):
-        raise ValueError("--compare takes what the first is: a model, or an .npz of embeddings.")
-    if compare is not None and compare.resolve() == (model or embeddings or compare).resolve():
-        raise ValueError(f"--compare {compare} is the first itself; name another.")
+    again = compare is not None and compare.resolve() == (model or embeddings or compare).resolve()
+    refused = {
+        "Give either --model or --embeddings.": (model is None) == (embeddings is None),
+        "--model needs either --pairs lfw.bin or --input FOLDER to embed.": (
+            model is not None and (pairs is None) == (source is None)
+        ),
+        "--input holds images, which --embeddings do not need; leave it out.": (
+            embeddings is not None and source is not None
+        ),
+        "--identity says who the rows of --embeddings show, without --pairs.": (
+            identity is not None and (embeddings is None or pairs is not None)
+        ),
+        "--compare takes what the first is: a model, or an .npz of embeddings.": (
+            compare is not None and (compare.suffix == ".npz") != (embeddings is not None)
+        ),
+        f"--compare {compare} is the first itself; name another.": again,
+    }
+    for why, holds in refused.items():
+        if holds:
+            raise ValueError(why)
 
 
-def _both(first: Path, other: Path | None) -> list[Path]:
-    return [first] if other is None else [first, other]
+class _Shown(NamedTuple):
+    """What the models embed: its name, the images, their cosines, and what to note of it."""
+
+    name: str
+    images: ImageSequence
+    cosines: Callable[[np.ndarray], Cosines]
+    facts: dict[str, Any]
 
 
-class _Embedder:
-    """How every model embeds every image."""
-
-    def __init__(
-        self,
-        world: World,
-        flip: bool | None,
-        batch_size: int,
-        precision: str,
-        resize: bool,
-        preprocessing: str | None,
-    ) -> None:
-        from arcface_plus.cli.verify import parse_preprocessing
-
-        self.world, self.flip, self.batch_size = world, flip, batch_size
-        self.precision, self.resize = precision, resize
-        self.preprocessing = parse_preprocessing(preprocessing)
-
-    def load(self, path: Path) -> tuple[EmbeddingModel, dict[str, Any]]:
-        from arcface_plus.models import load_model
-
-        network = load_model(path, preprocessing=self.preprocessing)
-        flip = network.preprocessing.flip_sum if self.flip is None else self.flip
-        return network, {"model": str(path), "flip": flip, "precision": self.precision}
-
-    def embed(
-        self, network: EmbeddingModel, images: ImageSequence, *, flip: bool, name: str
-    ) -> np.ndarray:
-        from arcface_plus.cli.progress import counted
-        from arcface_plus.evaluation.embedding.embed import embed
-
-        with counted(name, enabled=self.world.is_main) as progress:
-            return embed(
-                network,
-                images,
-                flip=flip,
-                batch_size=self.batch_size,
-                device=self.world.device,
-                precision=self.precision,
-                resize=self.resize,
-                progress=progress,
-            )
-
-
-def _of_pairs(path: Path, root: Path | None, embedder: _Embedder) -> Measure:
+def _of_pairs(path: Path, root: Path | None) -> _Shown:
     from arcface_plus.data.pairs.sets import load_pairs
-    from arcface_plus.evaluation.embedding.embed import (
-        SelectedImages,
-        both_sides,
-    )
+    from arcface_plus.evaluation.embedding.embed import SelectedImages, both_sides
     from arcface_plus.evaluation.pairs.distribution import pair_cosines
     from arcface_plus.evaluation.pairs.verification import squared_distances
 
     pairs = load_pairs(path, root)
 
-    def look(model: Path) -> tuple[Cosines, dict[str, Any]]:
-        network, facts = embedder.load(model)
-        images = SelectedImages(pairs.images, pairs.used_images())
-        made = embedder.embed(network, images, flip=facts["flip"], name=pairs.name)
-        distances = squared_distances(*both_sides(made, pairs))
-        return pair_cosines(distances, pairs.is_same), {**facts, "pairs": str(path)}
+    def cosines(made: np.ndarray) -> Cosines:
+        return pair_cosines(squared_distances(*both_sides(made, pairs)), pairs.is_same)
 
-    return look
+    images = SelectedImages(pairs.images, pairs.used_images())
+    return _Shown(pairs.name, images, cosines, {"pairs": str(path)})
 
 
-def _of_people(path: Path | None, draw: dict[str, Any], embedder: _Embedder) -> Measure:
+def _of_people(path: Path | None, draw: dict[str, Any]) -> _Shown:
     from arcface_plus.data.collections import open_collection
     from arcface_plus.evaluation.pairs.distribution import people_cosines
 
@@ -200,13 +170,10 @@ def _of_people(path: Path | None, draw: dict[str, Any], embedder: _Embedder) -> 
             "person."
         )
 
-    def look(model: Path) -> tuple[Cosines, dict[str, Any]]:
-        network, facts = embedder.load(model)
-        made = embedder.embed(network, collection.images, flip=facts["flip"], name=path.name)
-        cosines = people_cosines(made, collection.labels, **draw)
-        return cosines, {**facts, "input": str(path), **draw}
+    def cosines(made: np.ndarray) -> Cosines:
+        return people_cosines(made, collection.labels, **draw)
 
-    return look
+    return _Shown(path.name, collection.images, cosines, {"input": str(path), **draw})
 
 
 def _of_file(
@@ -214,14 +181,8 @@ def _of_file(
 ) -> tuple[Cosines, dict[str, Any]]:
     from arcface_plus.evaluation.embedding.files import read_embedded_pairs
     from arcface_plus.evaluation.embedding.sets import read_embedding_set
-    from arcface_plus.evaluation.pairs.distribution import (
-        pair_cosines,
-        people_cosines,
-    )
-    from arcface_plus.evaluation.pairs.verification import (
-        checked_pairs,
-        squared_distances,
-    )
+    from arcface_plus.evaluation.pairs.distribution import pair_cosines, people_cosines
+    from arcface_plus.evaluation.pairs.verification import checked_pairs, squared_distances
 
     facts: dict[str, Any] = {"embeddings": str(path)}
     if identity is not None:
@@ -243,12 +204,10 @@ def _write(output: Path, found: dict[Path, tuple[Cosines, dict[str, Any]]]) -> N
     names = [path.name if path.is_dir() else path.stem for path in found]
     if len(set(names)) < len(names):
         names = [str(path) for path in found]
-    cosines = dict(zip(names, (each for each, _ in found.values()), strict=True))
-    numbers = [
-        {"name": name, **facts, **distribution_numbers(each)}
-        for name, (each, facts) in zip(names, found.values(), strict=True)
-    ]
-    for name, each in cosines.items():
+    cosines, numbers = {}, []
+    for name, (each, facts) in zip(names, found.values(), strict=True):
+        cosines[name] = each
+        numbers.append({"name": name, **facts, **distribution_numbers(each)})
         typer.echo(f"{name}: {_words(each.distribution)}")
     for path in draw_distributions(cosines, output, "distribution"):
         typer.echo(str(path))

@@ -1,4 +1,4 @@
-"""``arcface-plus study face-margins``: losses compared on a small set of faces."""
+"""``arcface-plus study table-a1, face-margins, margin-sweep, compare-margins``: losses of faces."""
 
 from __future__ import annotations
 
@@ -8,61 +8,108 @@ from typing import Annotated
 import typer
 
 from arcface_plus.cli.study.runs import (
-    runs_of_rows,
-    settings_need_training,
-    train_unfinished,
+    TAKES_SETTINGS,
+    Configs,
+    Output,
+    Runs,
+    Seeds,
+    Train,
     whole_numbers,
+    words_of,
 )
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module to ``app``."""
+    app.command("table-a1", context_settings=TAKES_SETTINGS)(table_a1_command)
+    app.command("face-margins", context_settings=TAKES_SETTINGS)(face_margins_command)
+    app.command("margin-sweep", context_settings=TAKES_SETTINGS)(margin_sweep_command)
+    app.command("compare-margins")(compare_margins_command)
+
+
+def table_a1_command(
+    context: typer.Context,
+    output: Output,
+    runs: Runs = Path("runs"),
+    configs: Configs = Path("configs/closeness"),
+    train: Train = False,
+) -> None:
+    """Table A1 of the closeness-and-diversity paper: seven pairs of weights, beside its numbers.
+
+    Further options are settings of every run (--data.path …).
+    """
+    from arcface_plus.studies.tables.closeness_table import make_table
+
+    typer.echo(make_table(runs, output, configs, context.args, train=train))
+    typer.echo(f"accuracies in percent; written to {output}")
 
 
 def face_margins_command(
     context: typer.Context,
-    output: Annotated[Path, typer.Option(help="Folder for the table.")],
-    runs: Annotated[Path, typer.Option(help="Folder that holds the runs, NAME-seedN.")] = Path(
-        "runs"
-    ),
-    configs: Annotated[Path, typer.Option(help="Folder of the configuration.")] = Path(
-        "configs/faces"
-    ),
-    seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "1,2,3",
+    output: Output,
+    runs: Runs = Path("runs"),
+    configs: Configs = Path("configs/faces"),
+    seeds: Seeds = "1,2,3",
     rows: Annotated[
         str, typer.Option(help="Train these alone, such as arcface,cosface (all if empty).")
     ] = "",
-    train: Annotated[
-        bool, typer.Option("--train", help="Train (or continue) the runs that are not finished.")
-    ] = False,
+    train: Train = False,
 ) -> None:
     """Softmax, CosFace, ArcFace, ArcFace+, CurricularFace, closeness and diversity: our comparison.
 
     Further options are settings of every run (--data.path …). See docs/face_margins.md.
     """
-    from arcface_plus.runs.results import VERIFICATION
-    from arcface_plus.studies.tables.accuracy_tables import write_csv
-    from arcface_plus.studies.tables.face_margins import (
-        MEASURES,
-        ROWS,
-        chosen_rows,
-        markdown,
-        read_results,
-        table_rows,
-    )
+    from arcface_plus.studies.tables.face_margins import make_table
 
-    settings_need_training([*(["--rows", rows] if rows else []), *context.args], train=train)
-    chosen = chosen_rows([name.strip() for name in rows.split(",") if name.strip()])
-    numbers = whole_numbers(seeds)
-    if train:
-        train_unfinished(runs_of_rows(chosen, configs, numbers), runs, VERIFICATION, context.args)
-    table = table_rows(read_results(runs, numbers))
-    if not table:
-        raise ValueError(
-            f"{runs} holds no finished run (such as {ROWS[0].name}-seed{numbers[0]}); train them "
-            "with --train, or name their folder with --runs."
-        )
-    output.mkdir(parents=True, exist_ok=True)
-    write_csv(table, output / "face_margins.csv")
-    text = "\n".join(markdown(table, measure) for measure in MEASURES)
-    (output / "face_margins.md").write_text(text, encoding="utf-8")
-    typer.echo(text)
+    numbers, chosen = whole_numbers(seeds), words_of(rows)
+    typer.echo(make_table(runs, output, configs, numbers, chosen, context.args, train=train))
     typer.echo(
         f"percent, ± deviation over seeds (± 95 % interval of the mean); written to {output}"
     )
+
+
+def margin_sweep_command(
+    context: typer.Context,
+    config: Annotated[Path, typer.Argument(help="The run to change, a YAML file.")],
+    output: Annotated[Path, typer.Option(help="Folder for the runs, one each, and the table.")],
+    series: Annotated[
+        str, typer.Option(help="Of amp (m0), sphere (m1), arc (m2) and cos (m3).")
+    ] = "amp,sphere,arc,cos",
+    wc_relu: Annotated[
+        str, typer.Option(help="As the paper has it in each series, on, off or both.")
+    ] = "paper",
+    commands: Annotated[
+        bool, typer.Option("--list", help="Show the command of each run; train nothing.")
+    ] = False,
+) -> None:
+    """Table 3 of the margin-softmax paper: train the sweep of margins m0 … m3 and make its table.
+
+    Finished runs are kept and interrupted ones continue, so the same command continues a sweep.
+    Further options are settings of every run. With --list, once those commands are done on a
+    cluster, the same call without it makes the table.
+    """
+    from arcface_plus.studies.tables import margin_sweep
+
+    runs = margin_sweep.sweep_runs(words_of(series), wc_relu)
+    make = margin_sweep.commands if commands else margin_sweep.make_table
+    for line in make(config, output, runs, context.args):
+        typer.echo(line)
+
+
+def compare_margins_command(
+    folder: Annotated[Path, typer.Argument(help="Holds checkouts or bare clones, by name.")],
+    batches: Annotated[int, typer.Option(min=1, help="Random batches of each loss.")] = 5,
+    tolerance: Annotated[float, typer.Option(help="Largest relative difference.")] = 1e-5,
+) -> None:
+    """Compare our margin losses with the published modules, which are EXECUTED: look first.
+
+    Exits with 1 where a loss differs by more than the tolerance, or where there is nothing to
+    compare.
+    """
+    from arcface_plus.studies.tables.compare_margins import compare
+
+    wrong = compare(folder, batches, tolerance, show=typer.echo)
+    for line in wrong:
+        typer.echo(line, err=True)
+    if wrong:
+        raise typer.Exit(1)

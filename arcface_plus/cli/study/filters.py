@@ -9,8 +9,7 @@ import typer
 
 from arcface_plus.cli.model_options import Device
 from arcface_plus.cli.progress import counted
-
-Output = Annotated[Path, typer.Option(help="Folder for the table and figures.")]
+from arcface_plus.cli.study.runs import Output, words_of
 
 
 def register(app: typer.Typer) -> None:
@@ -55,14 +54,14 @@ def cost_command(
 ) -> None:
     """Table 3 of the MMA paper: time and peak memory that each penalty adds, in one run."""
     from arcface_plus.distributed import start_world
+    from arcface_plus.studies.table import write_table
     from arcface_plus.studies.tables import penalty_cost
-    from arcface_plus.studies.tables.accuracy_tables import write_csv
 
-    names = [n.strip() for n in methods.split(";")] if methods else list(penalty_cost.METHODS)
+    names = words_of(methods, ";") or list(penalty_cost.METHODS)
     if unknown := [name for name in names if name not in penalty_cost.METHODS]:
         raise ValueError(f"unknown methods {unknown}; known are {'; '.join(penalty_cost.METHODS)}.")
     with start_world(device) as world, counted("rounds") as count:
-        costs = penalty_cost.measure(
+        rows = penalty_cost.measure(
             names,
             model=model,
             width=width,
@@ -71,11 +70,8 @@ def cost_command(
             device=world.device,
             progress=count,
         )
-    rows = penalty_cost.rows_of(costs)
-    output.mkdir(parents=True, exist_ok=True)
-    write_csv(rows, output / "table3_cost.csv")
-    text = penalty_cost.markdown(rows)
-    (output / "table3_cost.md").write_text(text, encoding="utf-8")
+    text = penalty_cost.cost_markdown(rows)
+    write_table(rows, text, output, "table3_cost")
     typer.echo(text)
     typer.echo(f"{model}, batch {batch}, medians of {rounds} steps, {world.device.type}: {output}")
 

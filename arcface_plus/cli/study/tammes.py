@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from arcface_plus.cli.progress import counted
+from arcface_plus.cli.study.runs import Output, words_of
 
 
 def table1_command(
-    output: Annotated[Path, typer.Option(help="Folder for the table.")],
+    output: Output,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each loss, seeds 0, 1, …")] = 20,
     rows: Annotated[str, typer.Option(help="all, or such as 3x30,4x600.")] = "all",
     losses: Annotated[
@@ -25,11 +25,11 @@ def table1_command(
     from arcface_plus.studies.tammes.table import (
         choose_rows,
         measure_row,
-        write_table,
+        save,
     )
 
     chosen = choose_rows(rows)
-    names = [] if losses == "none" else [name.strip() for name in losses.split(",")]
+    names = [] if losses == "none" else words_of(losses)
     if unknown := [name for name in names if name not in LOSSES]:
         raise ValueError(f"unknown losses {unknown}; known are {', '.join(LOSSES)}, or none.")
     if not names and not solve:
@@ -47,6 +47,6 @@ def table1_command(
                     progress=progress,
                 )
             )
-        text = write_table(results, output)  # after every row: what is done is kept
+        text = save(results, output)  # after every row: what is done is kept
     typer.echo(text)
     typer.echo(f"degrees; a loss: paper / best of {seeds} seeds / median; written to {output}")

@@ -1,1 +1,9 @@
-"""batches"""
+"""Batches: which images, in which form, at which step.
+
+- ``order``: the permutation of an epoch, a rank's part of a step.
+- ``loader``: ``TrainLoader``: batches decoded ahead by workers; unreadable images.
+- ``augmentation``: the draws of a batch (``augmentation_draws``) and what they do to an image.
+- ``auto_augment``: AutoAugment's policies.
+- ``score_sampling``: which images a second pass sees: easy and hard ones, by their scores.
+- ``chosen_images``: reads those images beside the ordered batches.
+"""

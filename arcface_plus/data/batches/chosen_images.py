@@ -44,7 +44,9 @@ class ChosenImages(ImageReader):
 
         def collect() -> Batch:
             try:
-                return to_batch(step, [future.result() for future in reading], bad)
+                return to_batch(
+                    step, self.config.size, (future.result() for future in reading), bad
+                )
             finally:
                 for future in reading:
                     future.cancel()

@@ -87,12 +87,18 @@ class ImageReader:
         )
 
 
-def to_batch(step: int, found: Iterable[tuple[np.ndarray, int, int]], bad: dict[int, str]) -> Batch:
-    """Return the batch of images, labels and indices."""
-    images, labels, indices = zip(*found, strict=True)
+def to_batch(
+    step: int, size: int, found: Iterable[tuple[np.ndarray, int, int]], bad: dict[int, str]
+) -> Batch:
+    """Return the batch of images (``size``, ``size``, 3), labels and indices; it may be empty."""
+    images, labels, indices = [], [], []
+    for image, label, index in found:
+        images.append(image)
+        labels.append(label)
+        indices.append(index)
     return Batch(
         step,
-        torch.from_numpy(np.stack(images)),
+        torch.from_numpy(np.array(images, dtype=np.uint8).reshape(-1, size, size, 3)),
         torch.tensor(labels, dtype=torch.int64),
         torch.tensor(indices, dtype=torch.int64),
         sorted(bad.items()),
@@ -127,7 +133,7 @@ class _PlannedBatches(ImageReader, Dataset["Batch | _Stop"]):
             (augment(image, changes, drawn), label, index)
             for (image, label, index), drawn in zip(found, draws, strict=True)
         )
-        return to_batch(plan.step, changed, bad)
+        return to_batch(plan.step, size, changed, bad)
 
 
 class TrainLoader:
@@ -152,7 +158,7 @@ class TrainLoader:
         loader = DataLoader(
             self._batches,
             batch_size=None,  # a plan is already a batch
-            sampler=self.steps,  # type: ignore[arg-type]
+            sampler=self.steps,
             num_workers=self.config.workers,
             worker_init_fn=_start_worker,
             prefetch_factor=4 if self.config.workers else None,

@@ -14,7 +14,7 @@ import numpy as np
 from arcface_plus.distributed import contiguous_part
 from arcface_plus.randomness import epoch_generator
 
-# How many successors of an image may stand in for it where it cannot be read.
+# How many successors of an image may replace it where it cannot be read.
 SPARES = 64
 
 
@@ -33,8 +33,8 @@ class BatchPlan:
 
     ``candidates`` (n + SPARES,) are consecutive indices of the epoch's order, this rank's n first:
     where the image at one position cannot be read, the first of the next SPARES that can takes its
-    place. That may be an image of the batch itself, which is then in it twice: which image stands
-    in depends on its position in the epoch's order alone, so ranks need not agree on anything.
+    place. That may be an image of the batch itself, which is then in it twice. Which image replaces
+    another depends on the position in the epoch's order alone, so ranks need not agree.
     """
 
     step: int

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# How much a bound gives way at a time where too few images lie between the bounds.
+# How far the bounds move outwards at a time where too few images lie between them.
 _WIDENING = 0.05
 
 
@@ -83,8 +83,8 @@ def draw_between(
 ) -> np.ndarray:
     """Return ``count`` positions in ``scores`` (n,) with ``low`` < score < ``high``, in any order.
 
-    Where too few lie there, both bounds give way by 0.05 at a time until enough do, or all; where
-    even all are too few, they repeat in turn. Scores are finite.
+    Where too few lie there, both bounds move outwards by 0.05 at a time until enough do, or all;
+    where even all are too few, they repeat in turn. Scores are finite.
     """
     while True:
         inside = np.flatnonzero((scores > low) & (scores < high))

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from arcface_plus.data.folder import ImageFolder
+from arcface_plus.data.pairs.lists import text_lines
 
 _FEW = 4  # where the pairs wanted are more than one in so many, all are listed and drawn from
 Image = tuple[str, str]
@@ -84,13 +85,7 @@ def listed_images(path: str | Path, root: str | Path) -> dict[str, list[str]]:
     Raises ValueError naming the line that has another form, is there twice or names no file.
     """
     found: dict[str, list[str]] = {}
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text, so it is no list of images.") from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+    for number, line in text_lines(path):
         person, slash, file = line.strip().partition("/")
         where = f"{path}, line {number}: {line.strip()!r}"
         if not slash or not file or "/" in file or ".." in (person, file):

@@ -8,7 +8,7 @@ import numpy as np
 
 
 def boolean_labels(labels: Any, *, where: str) -> np.ndarray:
-    """Return ``labels`` as (N,) bool; 0 and 1 will do. Raises ValueError naming ``where``."""
+    """Return ``labels`` as (N,) bool; 0 and 1 are accepted. Raises ValueError naming ``where``."""
     try:
         array = np.asarray(labels)
     except ValueError as error:  # lists of unequal lengths

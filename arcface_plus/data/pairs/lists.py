@@ -1,6 +1,6 @@
 """Text lists of pairs: LFW's ``pairs.txt`` and plain ``path path 0/1`` lists.
 
-Forms, told apart by the first lines:
+Forms, recognised by the first lines:
 
 - LFW View 2: a header ``10 300`` (folds, pairs of each kind in a fold), then for every fold 300
   lines ``NAME i j`` (the same person) and 300 lines ``NAME i NAME j``.
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,13 +69,12 @@ def read_pair_list(path: str | Path) -> PairList:
     """Read a list of pairs in one of the forms above.
 
     Raises ValueError naming file and line for a line of another form, and for a header that the
-    lines do not bear out.
+    lines contradict.
     """
     path = Path(path)
     lines = [
         (number, line.split("\t") if "\t" in line else line.split())
-        for number, line in enumerate(_text(path).splitlines(), start=1)
-        if line.strip()
+        for number, line in text_lines(path)
     ]
     header: list[int] = []
     if lines and len(lines[0][1]) <= 2 and all(_is_number(field) for field in lines[0][1]):
@@ -112,12 +112,17 @@ def locate_images(images: Iterable[ListedImage], root: Path, *, source: Path) ->
             f"{root} is not a folder; give the folder of the images of {source} as root (--root)."
         )
     images = list(images)
-    folders: dict[str, dict[str | int, list[str]]] = {}
+    index_of = cache(lambda person: _folder_index(root / person))
     found: list[str] = []
     missing: list[str] = []
     for image in images:
         _check_inside(image.name, root, source)
-        candidates = _candidates(image, root, folders)
+        if image.number is None:
+            candidates = [image.name] if (root / image.name).is_file() else []
+        else:
+            known = index_of(image.name)
+            files = known.get(image.stem) or known.get(image.number) or []
+            candidates = [f"{image.name}/{file}" for file in files]
         if len(candidates) > 1:
             raise ValueError(
                 f"{source} names {image.stem}, which could be {' or '.join(candidates)} in {root}; "
@@ -136,23 +141,13 @@ def locate_images(images: Iterable[ListedImage], root: Path, *, source: Path) ->
     return found
 
 
-def _candidates(
-    image: ListedImage, root: Path, folders: dict[str, dict[str | int, list[str]]]
-) -> list[str]:
-    if image.number is None:
-        return [image.name] if (root / image.name).is_file() else []
-    if image.name not in folders:
-        folders[image.name] = _folder_index(root / image.name)
-    known = folders[image.name]
-    files = known.get(image.stem) or known.get(image.number) or []
-    return [f"{image.name}/{file}" for file in files]
-
-
-def _text(path: Path) -> str:
+def text_lines(path: str | Path) -> list[tuple[int, str]]:
+    """Return the lines of a list that are not blank, and their numbers."""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text, so it is no list of pairs.") from error
+        raise ValueError(f"{path} is not UTF-8 text, so it is no list of images.") from error
+    return [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
 
 
 def _is_number(field: str) -> bool:

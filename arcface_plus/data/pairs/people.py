@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from arcface_plus.data.folder import folders_in
-from arcface_plus.data.pairs.lists import read_pair_list
+from arcface_plus.data.pairs.lists import read_pair_list, text_lines
 
 
 def people_of(path: str | Path) -> list[str]:
@@ -49,7 +50,7 @@ def people_of(path: str | Path) -> list[str]:
 def shared_people(first: Iterable[str], second: Iterable[str]) -> list[str]:
     """Return the names of ``second`` that ``first`` has too, sorted.
 
-    Case does not count, nor whether blanks, hyphens, dots or underscores part the words.
+    Case does not count, nor whether blanks, hyphens, dots or underscores separate the words.
     """
     known = {_plain_name(name) for name in first}
     return sorted({name for name in second if _plain_name(name) in known})
@@ -57,7 +58,7 @@ def shared_people(first: Iterable[str], second: Iterable[str]) -> list[str]:
 
 def _listed_people(path: Path) -> set[str]:
     names = set()
-    for line in path.read_text(encoding="utf-8-sig").splitlines():
+    for _, line in text_lines(path):
         if files := [field for field in line.split("\t") if "/" in field]:
             names.add(_folder_of(files[0], path))
     if not names:
@@ -73,6 +74,4 @@ def _folder_of(file: str, source: Path) -> str:
 
 
 def _plain_name(name: str) -> str:
-    for sign in "-._":
-        name = name.replace(sign, " ")
-    return " ".join(name.casefold().split())
+    return " ".join(re.split(r"[-._\s]+", name.casefold())).strip()

@@ -100,8 +100,8 @@ class PairSet:
 def load_pairs(path: str | Path, root: str | Path | None = None) -> PairSet:
     """Load a pair set; nothing is decoded yet.
 
-    ``path``: insightface's ``.bin`` (a pickle, read as data only: see ``unpickle``), or a list of
-    pairs (``.txt``: see ``pair_lists`` for its forms). ``root``: the image folder of a list; the
+    ``path``: insightface's ``.bin`` (a pickle, read as data only: see ``pickles``), or a list of
+    pairs (``.txt``: see ``lists`` for its forms). ``root``: the image folder of a list; the
     list's own folder where it is not given.
 
     In a ``.bin``, images stay 2N as stored, but pairs point at the first of identical ones, so that

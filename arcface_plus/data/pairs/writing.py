@@ -22,8 +22,8 @@ from arcface_plus.files import written_beside
 def write_pair_list(path: Path, built: BuiltPairs, root: Path) -> str:
     """Write ``built`` as text, and return the form: ``lfw`` or ``path``.
 
-    LFW's form (with folds, tabs between fields) is used where it leads back to every image: they
-    are ``PERSON/PERSON_0001.jpg`` or ``PERSON/1.jpg`` below ``root``, and no two have one number.
+    LFW's form (with folds, tabs between fields) is used where a reader finds every image by it: all
+    are ``PERSON/PERSON_0001.jpg`` below ``root``, and no two of a person have one number.
     Else lines are ``PERSON/IMAGE PERSON/IMAGE 1``, which state no folds but keep their order.
 
     Raises ValueError for names that no list can hold (tabs, line ends, blanks at an end).
@@ -35,7 +35,7 @@ def write_pair_list(path: Path, built: BuiltPairs, root: Path) -> str:
                 if _reads_back(beside, built, root):
                     return form
         raise ValueError(
-            f"{path}: some names of people or images cannot stand in a list of pairs, which has no "
+            f"{path}: a list of pairs cannot hold some names of people or images: it has no "
             "place for tabs, line ends and blanks at an end; rename those files."
         )
 

@@ -54,11 +54,11 @@ class _WholeReads(io.BytesIO):
 
 def instructions(names: str) -> dict[int, Callable[[Any], None]]:
     """Return Python's own implementation of the pickle instructions ``names``."""
-    dispatch = pickle._Unpickler.dispatch  # type: ignore[attr-defined]
+    dispatch = pickle._Unpickler.dispatch
     return {_OPCODES[name]: dispatch[_OPCODES[name]] for name in names.split()}
 
 
-class PlainUnpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
+class PlainUnpickler(pickle._Unpickler):
     """Read one pickle of protocol 0 to 5. Python-2 strings come out as bytes.
 
     A subclass reads other content by a longer ``dispatch`` and other ``NAMES``, whose values are

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from arcface_plus.data.images import decode_image
 from arcface_plus.data.records.headers import (
     FAULT_RULES,
     MIN_IMAGE_BYTES,
@@ -24,7 +25,6 @@ from arcface_plus.data.records.recordio import (
     read_record,
 )
 
-Decode = Literal["headers", "sample", "all"]
 COPY_AGAIN = "copy the file again from its source, or pack it anew"
 REINDEX = "delete the .idx to have the .rec scanned, or pack it anew"
 RELABEL = "pack the data set anew with labels 0 … people − 1"
@@ -56,7 +56,7 @@ def check_records(
     reader: RecordReader,
     num_classes: int | None = None,
     *,
-    decode: Decode = "headers",
+    decode: str = "headers",
     sample: int = 256,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[RecordProblem]:
@@ -74,7 +74,7 @@ def find_record_problems(
     reader: RecordReader,
     num_classes: int | None = None,
     *,
-    decode: Decode = "headers",
+    decode: str = "headers",
     sample: int = 256,
     listed: int = 20,
     on_progress: Callable[[int, int], None] | None = None,
@@ -109,36 +109,33 @@ class _Check:
         self.reader = reader
         self.listed = listed
         self.problems: list[RecordProblem] = []
-        self.file = str(reader.path)
         self.image_keys = np.asarray(reader.keys, dtype=np.int64)
 
-    def _add(self, rule: str, message: str, fix: str, *, warn: bool = False) -> None:
-        severity: Literal["error", "warning"] = "warning" if warn else "error"
-        self.problems.append(
-            RecordProblem(file=self.file, rule=rule, message=message, fix=fix, severity=severity)
-        )
-
-    def _add_records(
+    def _add(
         self,
         rule: str,
-        keys: np.ndarray,
         message: str | list[str],
         fix: str,
         *,
+        keys: np.ndarray | None = None,
         warn: bool = False,
     ) -> None:
-        """Add the records ``keys``; ``message`` is one for all, or one for each listed."""
-        for i, key in enumerate(keys[: self.listed].tolist()):
-            last = i == self.listed - 1
+        """Add a problem of the file, or those of the records ``keys``.
+
+        ``message`` is one for all, or one for each record that is listed.
+        """
+        index = self.reader.index
+        for i, key in enumerate([None] if keys is None else keys[: self.listed].tolist()):
+            last = keys is not None and i == self.listed - 1
             self.problems.append(
                 RecordProblem(
-                    file=self.file,
+                    file=str(self.reader.path),
                     rule=rule,
                     message=message if isinstance(message, str) else message[i],
                     fix=fix,
                     key=key,
-                    offset=int(self.reader.index.offsets[self.reader.index.row(key)]),
-                    count=len(keys) - self.listed + 1 if last else 1,
+                    offset=None if key is None else int(index.offsets[index.row(key)]),
+                    count=len(keys) - self.listed + 1 if keys is not None and last else 1,
                     severity="warning" if warn else "error",
                 )
             )
@@ -148,7 +145,7 @@ class _Check:
         keys, offsets = self.reader.index.keys_array(), self.reader.index.offsets
         for code, (rule, message) in FAULT_RULES.items():
             fix = REINDEX if rule in ("idx-offset", "magic", "part-kind") else COPY_AGAIN
-            self._add_records(rule, keys[table.fault == code], message, fix)
+            self._add(rule, message, fix, keys=keys[table.fault == code])
         ends = offsets + 8 + table.length + -table.length % 4
         broken: dict[int, str] = {}
         for row in np.flatnonzero((table.fault == 0) & (table.kind == FIRST)).tolist():
@@ -159,7 +156,7 @@ class _Check:
                 broken[row] = str(error)
         messages = list(broken.values())
         rows = np.fromiter(broken, dtype=np.int64, count=len(broken))
-        self._add_records("parts", keys[rows], messages, COPY_AGAIN)
+        self._add("parts", messages, COPY_AGAIN, keys=keys[rows])
         if not table.fault.any() and not broken:
             self._gaps(offsets, ends)
 
@@ -187,11 +184,9 @@ class _Check:
             f"label {label} is not a whole number in [0, 2^24)"
             for label in table.label[bad[: self.listed]]
         ]
-        self._add_records("label", self.image_keys[bad], messages, RELABEL)
+        self._add("label", messages, RELABEL, keys=self.image_keys[bad])
         empty = readable & (table.kind == WHOLE) & (table.data_bytes < MIN_IMAGE_BYTES)
-        self._add_records(
-            "empty", self.image_keys[empty], "no image follows the header", DROP_IMAGE
-        )
+        self._add("empty", "no image follows the header", DROP_IMAGE, keys=self.image_keys[empty])
 
     def counts(self, table: HeaderTable, num_classes: int | None) -> None:
         """Check labels against the classes that the run and ``property`` announce."""
@@ -210,7 +205,7 @@ class _Check:
                 for label in labels[high][: self.listed]
             ]
             fix = f"correct the {source}'s number of classes, or {RELABEL}"
-            self._add_records("label-range", self.image_keys[good[high]], messages, fix)
+            self._add("label-range", messages, fix, keys=self.image_keys[good[high]])
         expected = num_classes if num_classes is not None else declared["property"]
         if known is not None and num_classes is not None and num_classes != known.num_classes:
             message = f"property says {known.num_classes} people, the run expects {num_classes}"
@@ -226,48 +221,38 @@ class _Check:
         """Check the identity ranges against the images' own labels."""
         try:
             ranges = self.reader.identity_ranges
+            if ranges is None:
+                return
+            disjoint = partition_keys(ranges, len(self.image_keys))
+            if disjoint is None:
+                raise ValueError("the identity ranges do not cover every image exactly once")
         except ValueError as error:
             self._add("ranges", str(error), "pack the data set anew")
             return
-        if ranges is None:
-            return
-        parted = partition_keys(ranges, len(self.image_keys))
-        if parted is None:
-            message = "the identity ranges do not cover every image exactly once"
-            self._add("ranges", message, "pack the data set anew")
-            return
-        own = np.repeat(table.label[parted[:, 0] - 1], parted[:, 1] - parted[:, 0])
+        own = np.repeat(table.label[disjoint[:, 0] - 1], disjoint[:, 1] - disjoint[:, 0])
         other = np.flatnonzero((table.fault == 0) & (table.label != own) & valid_labels(table))
         messages = [
             f"label {table.label[row]:g}, but its person's first image has {own[row]:g}"
             for row in other[: self.listed]
         ]
-        self._add_records("range-label", self.image_keys[other], messages, "pack the data set anew")
+        self._add("range-label", messages, "pack the data set anew", keys=self.image_keys[other])
 
     def images(self, positions: np.ndarray, progress: Callable[[int, int], None] | None) -> None:
         """Decode the images at ``positions`` and compare their sizes with ``property``."""
         found: dict[str, dict[int, str]] = {"image": {}, "image-size": {}}
+        known = self.reader.property
         for done, position in enumerate(positions.tolist(), start=1):
-            problem = self._image_problem(position)
-            if problem is not None:
-                found[problem[0]][position] = problem[1]
+            try:
+                data = self.reader[position].data
+                height, width = decode_image(data, where=f"image {position}").shape[:2]
+                if known is not None and (height, width) != (known.height, known.width):
+                    found["image-size"][position] = (
+                        f"{width}×{height} pixels, but property says {known.width}×{known.height}"
+                    )
+            except ValueError as error:
+                found["image"][position] = str(error)
             if progress is not None:
                 progress(done, len(positions))
         for rule, messages in found.items():
             rows = np.fromiter(messages, dtype=np.int64, count=len(messages))
-            self._add_records(rule, self.image_keys[rows], list(messages.values()), DROP_IMAGE)
-
-    def _image_problem(self, position: int) -> tuple[str, str] | None:
-        # Late, so that checking labels does not import OpenCV.
-        from arcface_plus.data.images import decode_image
-
-        record_name = f"image {position}"
-        try:
-            shape = decode_image(self.reader[position].data, where=record_name).shape
-        except ValueError as error:
-            return "image", str(error)
-        known = self.reader.property
-        if known is None or shape[:2] == (known.height, known.width):
-            return None
-        message = f"{shape[1]}×{shape[0]} pixels, but property says {known.width}×{known.height}"
-        return "image-size", message
+            self._add(rule, list(messages.values()), DROP_IMAGE, keys=self.image_keys[rows])

@@ -18,6 +18,7 @@ from arcface_plus.data.records.recordio import (
     WHOLE,
     Buffer,
     read_record,
+    record_error,
 )
 
 HEADER = struct.Struct("<IfQQ")
@@ -96,6 +97,16 @@ def unpack_payload(payload: bytes) -> tuple[IRHeader, bytes]:
     return IRHeader(flag, labels, record_id, id2), payload[end:]
 
 
+def read_labelled(
+    buffer: Buffer, offset: int, *, where: object, key: int
+) -> tuple[IRHeader, bytes]:
+    """Return header and image bytes of the record at ``offset``; errors name ``where`` and key."""
+    try:
+        return unpack_payload(read_record(buffer, offset)[0])
+    except ValueError as error:
+        raise record_error(where, key, offset, str(error)) from error
+
+
 def gather_headers(buffer: Buffer, offsets: np.ndarray) -> HeaderTable:
     """Read the headers at ``offsets`` (n,) without a Python loop over whole records.
 
@@ -168,7 +179,7 @@ def _read_cut_header(buffer: Buffer, offset: int, row: int, table: HeaderTable) 
 def valid_labels(table: HeaderTable) -> np.ndarray:
     """Return (n,) bool: readable headers whose label is a whole number in [0, 2^24).
 
-    Larger classes cannot be told apart in float32.
+    float32 cannot hold every larger whole number.
     """
     label = table.label
     return (table.fault == 0) & (label >= 0) & (label < 1 << 24) & (label == np.floor(label))

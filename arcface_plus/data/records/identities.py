@@ -13,12 +13,11 @@ from arcface_plus.data.records.headers import (
     MIN_IMAGE_BYTES,
     gather_headers,
     gather_label_pairs,
-    unpack_payload,
+    read_labelled,
 )
 from arcface_plus.data.records.index import RecordIndex
 from arcface_plus.data.records.recordio import (
     Buffer,
-    read_record,
     record_error,
 )
 
@@ -36,10 +35,7 @@ def find_identity_keys(buffer: Buffer, index: RecordIndex, *, where: str) -> ran
     if 0 not in index:
         return None
     offset = int(index.offsets[index.row(0)])
-    try:
-        header, data = unpack_payload(read_record(buffer, offset)[0])
-    except ValueError as error:
-        raise record_error(where, 0, offset, str(error)) from error
+    header, data = read_labelled(buffer, offset, where=where, key=0)
     if header.flag != 2 or len(data) >= MIN_IMAGE_BYTES:
         return None
     first, last = np.asarray(header.label, dtype=np.float64)

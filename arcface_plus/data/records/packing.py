@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -42,7 +42,7 @@ def pack_folder(
     quality: int = 95,
     resize: bool = False,
     reencode: bool = False,
-    on_error: Literal["stop", "skip"] = "stop",
+    on_error: str = "stop",
     overwrite: bool = False,
     threads: int = 4,
     on_progress: Progress | None = None,

@@ -16,7 +16,7 @@ from arcface_plus.data.records.headers import (
     FAULT_RULES,
     HeaderTable,
     gather_headers,
-    unpack_payload,
+    read_labelled,
     valid_labels,
 )
 from arcface_plus.data.records.identities import (
@@ -58,7 +58,7 @@ class RecordReader:
 
     ``path`` is the ``.rec`` file or its folder (then ``train.rec``); ``.idx`` and ``property`` are
     taken from beside it. Without an ``.idx`` the file is scanned and keys are positions 0, 1, 2, …
-    Images come in key order under header-0 (see `record_identities`), else in the order of the
+    Images come in key order under header-0 (see ``identities``), else in the order of the
     ``.idx`` lines, as mxnet has them.
 
     The file is memory-mapped and never seeked, so threads and forked workers may share a reader;
@@ -113,10 +113,7 @@ class RecordReader:
             end = offset + 8 + part
             if magic == MAGIC and 24 <= part <= LENGTH_MASK and flag == 0 and end <= self._size:
                 return Record(label, self.buffer[offset + 32 : end], key)
-        try:
-            header, data = unpack_payload(read_record(self.buffer, offset)[0])
-        except ValueError as error:
-            raise record_error(self.path, key, offset, str(error)) from error
+        header, data = read_labelled(self.buffer, offset, where=self.path, key=key)
         return Record(header.label, data, key)
 
     def __iter__(self) -> Iterator[Record]:
@@ -138,11 +135,11 @@ class RecordReader:
         disagree, and without ranges, every header is. `check_records` compares them all.
         """
         ranges = self.identity_ranges
-        parted = None if ranges is None else partition_keys(ranges, len(self))
-        if parted is not None:
-            first, last = self._labels_at(parted[:, 0] - 1), self._labels_at(parted[:, 1] - 2)
+        disjoint = None if ranges is None else partition_keys(ranges, len(self))
+        if disjoint is not None:
+            first, last = self._labels_at(disjoint[:, 0] - 1), self._labels_at(disjoint[:, 1] - 2)
             if (first == last).all():
-                return np.repeat(first, parted[:, 1] - parted[:, 0])
+                return np.repeat(first, disjoint[:, 1] - disjoint[:, 0])
         return self._labels_at(np.arange(len(self)))
 
     def _labels_at(self, positions: np.ndarray) -> np.ndarray:

@@ -89,7 +89,7 @@ def cut_subset(
 
 
 def _relabelled(label: float | np.ndarray, new: int) -> float | np.ndarray:
-    """Return ``label`` with the class replaced; what stands beside the class in an array stays."""
+    """Return ``label`` with the class replaced; further entries of an array stay."""
     if not isinstance(label, np.ndarray):
         return float(new)
     changed = label.copy()

@@ -1,7 +1,7 @@
 """CIFAR-10 and CIFAR-100 from the files of their "python version", which are pickles.
 
 Credit: A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
-A pickle is a program, so the files are read as data alone (``unpickle_dict``).
+A pickle is a program, so the files are read as data alone (``pickles``).
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class CifarImages(ImageSource):
 
     ``name``: a key of ``LAYOUTS``; CIFAR-100 has its 100 fine labels. ``path``: the folder of the
     unpacked archive, or the one that holds it. Files whose md5 is not the published one are read
-    all the same, and ``warnings`` names them.
+    too, and ``warnings`` names them.
     Raises FileNotFoundError saying what was looked for, ValueError naming a file that is damaged.
     """
 
@@ -147,13 +147,12 @@ def _class_names(meta: dict[str, Any], layout: Layout, *, where: str) -> list[st
     names = _entry(meta, layout.names_key, where=where)
     if not isinstance(names, list) or not all(isinstance(name, bytes | str) for name in names):
         raise ValueError(f"{where}: {layout.names_key} is no list of names; unpack it again.")
-    names = [name if isinstance(name, str) else name.decode("utf-8", "replace") for name in names]
-    if len(names) != layout.classes or len(set(names)) != len(names):
+    if not len(names) == len(set(names)) == layout.classes:
         raise ValueError(
             f"{where}: {layout.title} has {layout.classes} classes, but this names "
             f"{len(set(names))}; unpack the archive again."
         )
-    return names
+    return [name if isinstance(name, str) else name.decode("utf-8", "replace") for name in names]
 
 
 def _images_and_labels(
@@ -162,14 +161,14 @@ def _images_and_labels(
     """Return the images (n, 3072) uint8, a colour plane after the other, and labels (n,) int64."""
     images = _entry(content, "data", where=where)
     labels = _entry(content, layout.labels_key, where=where)
-    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 2:
-        raise ValueError(f"{where}: data is no table of bytes; unpack the archive again.")
-    if images.shape[1] != _VALUES or not len(images):
+    table = isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.ndim == 2
+    if not table or images.shape[1] != _VALUES or not len(images):
+        shape = str(images.shape) if table else "no table of bytes"
         raise ValueError(
-            f"{where}: data must have {_VALUES} bytes an image, is {images.shape}; "
+            f"{where}: data must have {_VALUES} bytes an image, but is {shape}; "
             "unpack the archive again."
         )
-    if not isinstance(labels, list) or not all(type(label) is int for label in labels):
+    if not isinstance(labels, list) or {type(label) for label in labels} - {int}:
         raise ValueError(f"{where}: {layout.labels_key} is no list of whole numbers.")
     if len(labels) != len(images):
         raise ValueError(f"{where}: {len(images)} images have {len(labels)} labels.")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -14,10 +12,10 @@ import numpy as np
 from arcface_plus.data.lazy_images import ImageFiles, identify_image
 from arcface_plus.data.pairs.sets import PairSet
 from arcface_plus.distributed import Group, broadcast_object, rank
+from arcface_plus.evaluation.embedding.files import UNREADABLE
 from arcface_plus.files import written_beside
 
 Fact = str | bool
-_UNREADABLE = (ValueError, EOFError, OSError, KeyError, zipfile.BadZipFile, zlib.error)
 
 
 def cached_embeddings(
@@ -83,7 +81,7 @@ def _read(path: Path, described: str, shape: tuple[int, int]) -> np.ndarray:
             )
         if _digest(embeddings) != digest or not np.isfinite(embeddings).all():
             raise ValueError("its content is not what was written")
-    except _UNREADABLE as error:
+    except (*UNREADABLE, KeyError) as error:
         raise ValueError(
             f"{path}: these kept embeddings cannot be used: {error}. Delete the file; they will be "
             "made again."

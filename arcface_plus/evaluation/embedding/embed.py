@@ -1,4 +1,4 @@
-"""Embed images with a model, and score a pair set with it.
+"""Embed images, and the pairs of a pair set, with a model.
 
 Shapes: N images, D dimensions.
 """
@@ -6,8 +6,9 @@ Shapes: N images, D dimensions.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
@@ -16,18 +17,34 @@ from torch import Tensor, nn
 
 from arcface_plus import distributed
 from arcface_plus.data.images import resized
-from arcface_plus.data.lazy_images import ImageSequence, describe_image
+from arcface_plus.data.lazy_images import ImageSequence, describe_image, identify_image
 from arcface_plus.data.pairs.sets import PairSet
-from arcface_plus.evaluation.pairs.verification import (
-    VerificationResult,
-    squared_distances,
-    verify_distances,
-)
+from arcface_plus.evaluation.pairs.verification import squared_distances
 from arcface_plus.models.embedding_model import EmbeddingModel
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 _DECODERS = 4
 _BATCHES_AHEAD = 2  # decoded or being decoded while one is computed
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class EmbeddingOptions:
+    """Hold how images are embedded, as ``embed`` explains; ``device`` None is the model's own."""
+
+    flip: bool = True
+    batch_size: int = 64
+    device: torch.device | str | None = None
+    precision: str = "fp32"
+    resize: bool = False
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ValueError(
+                f"precision is {self.precision!r}, but must be one of {', '.join(PRECISIONS)}."
+            )
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size is {self.batch_size}, but must be at least 1.")
 
 
 def embed(
@@ -40,7 +57,7 @@ def embed(
     precision: str = "fp32",
     resize: bool = False,
     group: distributed.Group = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> np.ndarray:
     """Return f(x) + f(mirrored x), not normalised, for every image, (N, D) float32.
 
@@ -57,60 +74,71 @@ def embed(
     Raises ValueError naming the image that has the wrong size or form, cannot be decoded, or whose
     embedding is not finite; every rank fails if one does.
     """
+    options = EmbeddingOptions(flip, batch_size, device, precision, resize)
+    return embed_images(model, images, options, group=group, progress=progress)
+
+
+def embed_images(
+    model: nn.Module,
+    images: ImageSequence,
+    options: EmbeddingOptions,
+    *,
+    group: distributed.Group = None,
+    progress: Progress | None = None,
+) -> np.ndarray:
+    """Return what ``embed`` returns."""
     network = _checked_model(model)
-    _check_arguments(images, batch_size, precision)
-    where = torch.device(device) if device is not None else _device_of(network)
-    lo, hi = distributed.contiguous_part(
-        len(images), distributed.rank(group), distributed.world_size(group)
+    if not len(images):
+        raise ValueError("There are no images to embed.")
+    part = range(
+        *distributed.contiguous_part(
+            len(images), distributed.rank(group), distributed.world_size(group)
+        )
     )
     mine = np.empty((0, network.embedding_dim), dtype=np.float32)
     failure: Exception | None = None
     try:
-        mine = embed_rows(
-            network,
-            images,
-            range(lo, hi),
-            flip=flip,
-            batch_size=batch_size,
-            device=where,
-            precision=precision,
-            resize=resize,
-            progress=progress,
-        )
+        mine = embed_rows(network, images, part, options, progress=progress)
     except Exception as error:  # raised again once the others know: they wait in the gathering
         failure = error
-    return _gather(mine, lo, len(images), where, failure, group)
+    raise_together(failure, group)
+    rows = torch.from_numpy(mine).to(_device(network, options))
+    return torch.cat(distributed.all_gather_rows(rows, group)).cpu().numpy()
+
+
+def raise_together(failure: Exception | None, group: distributed.Group) -> None:
+    """Raise on every rank if one failed: its own error, else a ValueError naming the rank."""
+    messages = distributed.gather_objects(None if failure is None else str(failure), group)
+    if failure is not None:
+        raise failure
+    for rank, message in enumerate(messages):
+        if message is not None:
+            raise ValueError(f"rank {rank}: {message}")
 
 
 def embed_rows(
     model: nn.Module,
     images: ImageSequence,
     rows: range,
+    options: EmbeddingOptions,
     *,
-    flip: bool = True,
-    batch_size: int = 64,
-    device: torch.device | str | None = None,
-    precision: str = "fp32",
-    resize: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> np.ndarray:
     """Return the embeddings of images ``rows``, (len(rows), D) float32, made in this process alone.
 
-    Arguments and errors as ``embed``. Where ``images`` gives None, the row is NaN: that is how a
-    caller lets unreadable images go.
+    Where ``images`` gives None, the row is NaN: that is how a caller lets unreadable images go.
     """
     network = _checked_model(model)
-    _check_arguments(images, batch_size, precision)
-    where = torch.device(device) if device is not None else _device_of(network)
+    device, dtype = _device(network, options), PRECISIONS[options.precision]
     made = np.empty((len(rows), network.embedding_dim), dtype=np.float32)
     size = network.preprocessing.size
     with (
-        _evaluating(network, where),
-        _autocast(where, PRECISIONS[precision]),
-        closing(_batches(images, rows, batch_size, size, resize)) as batches,
+        _evaluating(network, device),
+        torch.autocast(device.type, dtype=dtype, enabled=dtype is not None),
+        closing(_batches(images, rows, options, size)) as batches,
     ):
         for part, batch, absent in batches:
-            out = _forward(network, torch.from_numpy(batch).to(where), flip).cpu().numpy()
+            out = _forward(network, torch.from_numpy(batch).to(device), options.flip).cpu().numpy()
             _check_finite(out, images, part)
             out[absent] = np.nan
             made[part.start - rows.start : part.stop - rows.start] = out
@@ -119,63 +147,28 @@ def embed_rows(
     return made
 
 
-def evaluate_pairs(
+def embed_pairs(
     model: nn.Module,
     pairs: PairSet,
+    options: EmbeddingOptions,
     *,
-    folds: int | None = None,
-    flip: bool = True,
-    batch_size: int = 64,
-    device: torch.device | str | None = None,
-    precision: str = "fp32",
-    resize: bool = False,
     group: distributed.Group = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> VerificationResult:
-    """Embed the images that ``pairs`` needs, each once, and score the pairs.
-
-    ``folds``: those the set states, else 10, where it is None. Other arguments and errors as
-    ``embed`` and ``verify``.
-    """
-    distances = pair_distances(
-        model,
-        pairs,
-        flip=flip,
-        batch_size=batch_size,
-        device=device,
-        precision=precision,
-        resize=resize,
-        group=group,
-        progress=progress,
-    )
-    return verify_distances(distances, pairs.is_same, folds or pairs.folds or 10)
+    progress: Progress | None = None,
+) -> np.ndarray:
+    """Return the embeddings of the images that ``pairs`` uses, each made once, in their order."""
+    images = SelectedImages(pairs.images, pairs.used_images())
+    return embed_images(model, images, options, group=group, progress=progress)
 
 
 def pair_distances(
     model: nn.Module,
     pairs: PairSet,
+    options: EmbeddingOptions = EmbeddingOptions(),
     *,
-    flip: bool = True,
-    batch_size: int = 64,
-    device: torch.device | str | None = None,
-    precision: str = "fp32",
-    resize: bool = False,
     group: distributed.Group = None,
-    progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
-    """Return the squared distance (N,) of every pair's unit embeddings; arguments as ``embed``."""
-    embeddings = embed(
-        model,
-        SelectedImages(pairs.images, pairs.used_images()),
-        flip=flip,
-        batch_size=batch_size,
-        device=device,
-        precision=precision,
-        resize=resize,
-        group=group,
-        progress=progress,
-    )
-    return squared_distances(*both_sides(embeddings, pairs))
+    """Return the squared distance (N,) of every pair's unit embeddings."""
+    return squared_distances(*both_sides(embed_pairs(model, pairs, options, group=group), pairs))
 
 
 def both_sides(embeddings: np.ndarray, pairs: PairSet) -> tuple[np.ndarray, np.ndarray]:
@@ -201,6 +194,9 @@ class SelectedImages:
     def describe(self, index: int) -> str:
         return describe_image(self.images, int(self.rows[index]))
 
+    def identity(self, index: int) -> bytes:
+        return identify_image(self.images, int(self.rows[index]))
+
 
 def _checked_model(model: nn.Module) -> EmbeddingModel:
     if not hasattr(model, "preprocessing") or not hasattr(model, "embedding_dim"):
@@ -211,16 +207,9 @@ def _checked_model(model: nn.Module) -> EmbeddingModel:
     return cast(EmbeddingModel, model)
 
 
-def _check_arguments(images: ImageSequence, batch_size: int, precision: str) -> None:
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision is {precision!r}, but must be one of {', '.join(PRECISIONS)}.")
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}, but must be at least 1.")
-    if not len(images):
-        raise ValueError("There are no images to embed.")
-
-
-def _device_of(model: EmbeddingModel) -> torch.device:
+def _device(model: EmbeddingModel, options: EmbeddingOptions) -> torch.device:
+    if options.device is not None:
+        return torch.device(options.device)
     first = next(model.parameters(), None)
     return first.device if first is not None else torch.device("cpu")
 
@@ -238,10 +227,6 @@ def _evaluating(model: EmbeddingModel, device: torch.device) -> Iterator[None]:
             module.training = training
 
 
-def _autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[object]:
-    return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
-
-
 def _forward(model: EmbeddingModel, images: Tensor, flip: bool) -> Tensor:
     """Return (B, D) float32 for (B, S, S, 3) uint8."""
     inputs = model.preprocessing.apply(images)
@@ -252,24 +237,24 @@ def _forward(model: EmbeddingModel, images: Tensor, flip: bool) -> Tensor:
 
 
 def _batches(
-    images: ImageSequence, rows: range, batch_size: int, size: int, resize: bool
+    images: ImageSequence, rows: range, options: EmbeddingOptions, size: int
 ) -> Generator[tuple[range, np.ndarray, list[int]], None, None]:
     """Yield a part of ``rows``, its images (B, S, S, 3) and which are absent, decoded ahead."""
-    blank = np.full((size, size, 3), 127, dtype=np.uint8)  # stands in for what is absent
+    blank = np.full((size, size, 3), 127, dtype=np.uint8)  # in the place of what is absent
+    step = options.batch_size
+    parts = [rows[start : start + step] for start in range(0, len(rows), step)]
 
-    def load(part: range) -> list[Future[np.ndarray | None]]:
-        return [pool.submit(_checked_image, images, i, size, resize) for i in part]
+    def load(part: range) -> Iterator[np.ndarray | None]:
+        return pool.map(lambda i: _checked_image(images, i, size, options.resize), part)
 
-    parts = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
     with ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode") as pool:
         try:
             pending = [load(part) for part in parts[:_BATCHES_AHEAD]]
             for number, part in enumerate(parts):
-                decoded = [future.result() for future in pending.pop(0)]
+                decoded = list(pending.pop(0))
                 absent = [i for i, image in enumerate(decoded) if image is None]
                 batch = np.stack([blank if image is None else image for image in decoded])
-                if number + _BATCHES_AHEAD < len(parts):
-                    pending.append(load(parts[number + _BATCHES_AHEAD]))
+                pending += [load(each) for each in parts[number + _BATCHES_AHEAD :][:1]]
                 yield part, batch, absent
         finally:
             pool.shutdown(cancel_futures=True)
@@ -305,31 +290,3 @@ def _check_finite(embeddings: np.ndarray, images: ImageSequence, rows: range) ->
             f"values ({bad.size} of {len(embeddings)} in its batch); check the model's weights and "
             "precision."
         )
-
-
-def _gather(
-    mine: np.ndarray,
-    lo: int,
-    total: int,
-    device: torch.device,
-    failure: Exception | None,
-    group: distributed.Group,
-) -> np.ndarray:
-    """Return all ranks' rows in their places; raise on every rank if one failed."""
-    if distributed.world_size(group) == 1:
-        if failure is not None:
-            raise failure
-        return mine
-    messages = distributed.gather_objects(None if failure is None else str(failure), group)
-    if failure is not None:
-        raise failure
-    told = [f"rank {r}: {message}" for r, message in enumerate(messages) if message is not None]
-    if told:
-        raise ValueError(told[0])
-    index = torch.arange(lo, lo + len(mine), device=device)
-    everywhere = torch.cat(distributed.all_gather_rows(index, group)).cpu().numpy()
-    rows = torch.cat(distributed.all_gather_rows(torch.from_numpy(mine).to(device), group))
-    gathered = np.full((total, mine.shape[1]), np.nan, dtype=np.float32)
-    gathered[everywhere] = rows.cpu().numpy()
-    assert len(everywhere) == total and len(np.unique(everywhere)) == total
-    return gathered

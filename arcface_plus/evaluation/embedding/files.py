@@ -15,6 +15,9 @@ from arcface_plus.data.pairs.lists import (
 )
 
 _SHOWN = 5
+_EXPECTED = (
+    "files and emb (with a list of pairs), or of embeddings_a, embeddings_b and is_same (without)"
+)
 # What damaged archives raise: cut members, wrong checksums, odd compression, absurd shapes.
 UNREADABLE = (
     ValueError,
@@ -65,7 +68,9 @@ def read_embedded_pairs(path: str | Path, pairs: str | Path | None = None) -> Em
             f"{pairs}: a .bin holds images without names, so no embeddings can be matched to it; "
             "give a list of pairs (.txt), or score the .bin with a model."
         )
-    files, embeddings = _arrays(path, ("files", "emb"), ("key", "embedding"))
+    files, embeddings = read_arrays(
+        path, ("files", "emb"), ("key", "embedding"), expected=_EXPECTED
+    )
     if files.ndim != 1 or files.dtype.kind not in "US" or embeddings.ndim != 2:
         raise ValueError(
             f"{path}: files must be a list of names and emb (n, D), but they are {files.dtype} of "
@@ -96,7 +101,7 @@ def read_embedded_pairs(path: str | Path, pairs: str | Path | None = None) -> Em
 def _pairs_of_file(path: Path) -> EmbeddedPairs:
     sides = ("embeddings_a", "embeddings_b", "is_same")
     exported = ("embedding", "index_a", "index_b", "is_same")
-    arrays = _arrays(path, sides, exported)
+    arrays = read_arrays(path, sides, exported, expected=_EXPECTED)
     if len(arrays) == len(sides):
         a, b, same = arrays
         return EmbeddedPairs(a, b, same, None, path.stem)
@@ -136,8 +141,14 @@ def _match(listed: PairList, files: list[str], path: Path) -> np.ndarray:
     return np.array([at[0] for at in found], dtype=np.int64)
 
 
-def _arrays(path: Path, *choices: tuple[str, ...]) -> list[np.ndarray]:
-    """Return the arrays of the first of ``choices`` whose names the file all has."""
+def read_arrays(
+    path: Path, *layouts: tuple[str, ...], expected: str, optional: str = ""
+) -> list[np.ndarray]:
+    """Return the arrays of the first of ``layouts`` whose names the file all has.
+
+    The array ``optional`` comes last, where the file has it. ``expected``: what the file should
+    hold, for messages. Raises FileNotFoundError, and ValueError naming the file.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
     try:
@@ -145,14 +156,14 @@ def _arrays(path: Path, *choices: tuple[str, ...]) -> list[np.ndarray]:
             raise ValueError("it is no .npz archive, or was cut")
         # allow_pickle=False: an object array is a pickle, and a pickle is a program.
         with np.load(path, allow_pickle=False) as archive:
-            for names in choices:
+            for names in layouts:
                 if set(names) <= set(archive.files):
-                    return [archive[name] for name in names]
-            absent = [name for name in choices[0] if name not in archive.files]
+                    more = [optional] if optional in archive.files else []
+                    return [archive[name] for name in [*names, *more]]
+            absent = [name for name in layouts[0] if name not in archive.files]
             held = ", ".join(archive.files) or "nothing"
             raise ValueError(f"it lacks {', '.join(absent)} and holds {held}")
     except UNREADABLE as error:
         raise ValueError(
-            f"{path}: not readable as embeddings: {error}. It should be an .npz of files and emb "
-            "(with a list of pairs), or of embeddings_a, embeddings_b and is_same (without)."
+            f"{path}: not readable as embeddings: {error}. It should be an .npz of {expected}."
         ) from error

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from arcface_plus.evaluation.embedding.files import UNREADABLE
+from arcface_plus.evaluation.embedding.files import read_arrays
 
 IDENTITIES = ("folder", "label", "prefix")
 _LAYOUTS = (("key", "embedding"), ("files", "emb"))
@@ -86,24 +85,13 @@ def read_embedding_set(path: str | Path) -> EmbeddingSet:
     Raises FileNotFoundError, and ValueError naming the file for what is missing or does not fit.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}.")
-    try:
-        if not zipfile.is_zipfile(path):
-            raise ValueError("it is no .npz archive, or was cut")
-        # allow_pickle=False: an object array is a pickle, and a pickle is a program.
-        with np.load(path, allow_pickle=False) as archive:
-            held = set(archive.files)
-            layout = next((names for names in _LAYOUTS if set(names) <= held), None)
-            if layout is None:
-                raise ValueError(f"it holds {', '.join(sorted(held)) or 'nothing'}")
-            keys, embeddings = (archive[name] for name in layout)
-            labels = archive["label"] if "label" in held else None
-    except UNREADABLE as error:
-        raise ValueError(
-            f"{path}: not readable as embeddings: {error}. It should be an .npz of key and "
-            "embedding, as arcface-plus embed writes it, or of files and emb."
-        ) from error
+    keys, embeddings, *more = read_arrays(
+        path,
+        *_LAYOUTS,
+        expected="key and embedding, as arcface-plus embed writes it, or of files and emb",
+        optional="label",
+    )
+    labels = more[0] if more else None
     fits = (
         keys.ndim == 1
         and keys.dtype.kind in "US"

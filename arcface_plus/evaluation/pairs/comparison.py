@@ -18,10 +18,11 @@ from arcface_plus.evaluation.pairs.intervals import (
     right_decisions,
     student_quantile,
 )
+from arcface_plus.evaluation.pairs.roc import Record
 
 
 @dataclass(frozen=True)
-class PairedDifference:
+class PairedDifference(Record):
     """Hold the difference in accuracy of two models on the same pairs, the first minus the other.
 
     - ``interval``: 95 %, Student's t with the jackknife variance over ``units`` of ``basis``; what
@@ -38,18 +39,6 @@ class PairedDifference:
     gained: int
     lost: int
     mcnemar_p: float
-
-    def to_dict(self) -> dict[str, object]:
-        """Return plain types that JSON can hold."""
-        return {
-            "difference": self.difference,
-            "interval": list(self.interval),
-            "basis": self.basis,
-            "units": self.units,
-            "gained": self.gained,
-            "lost": self.lost,
-            "mcnemar_p": self.mcnemar_p,
-        }
 
 
 def accuracy_difference(

@@ -36,13 +36,13 @@ Rows = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class Units:
-    """State what is independent, and which pairs hang on it.
+    """State what is independent, and which pairs depend on it.
 
     - ``basis``: ``PEOPLE`` (named), ``PHOTOGRAPHS`` (people as far as genuine pairs tell) or
       ``PAIRS``.
     - ``count``: U, the units that some pair needs.
     - ``of_a``, ``of_b``: (N,) int64, the units of either side, 0 to U - 1; equal for a pair that
-      hangs on one unit.
+      depends on one unit.
     - ``meeting``: (N,) int64, the same number for pairs of the same two units.
     - ``is_same``: (N,) bool.
     - ``keep``: (2, U) float64, the share of the impostor and of the genuine pairs that is left
@@ -66,7 +66,7 @@ def find_units(
     ``people``: the N names of either side. ``photographs``: the (N,) rows of the images of either
     side; those that genuine pairs join are of one person. Pairs are the units where neither tells
     at least five people, where no photograph is in two pairs, and where all genuine or all impostor
-    pairs hang on one person.
+    pairs depend on one person.
 
     Raises ValueError for names or rows that are not one a pair.
     """

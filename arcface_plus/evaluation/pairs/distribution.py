@@ -18,13 +18,14 @@ Shapes: N images, D dimensions, C people, P positives, Q negatives.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, get_args
 
 import numpy as np
 
 from arcface_plus.evaluation.pairs.roc import (
+    Record,
     equal_error_rate,
     tar_at_far,
 )
@@ -56,7 +57,7 @@ class Cosines:
 
 
 @dataclass(frozen=True)
-class Distribution:
+class Distribution(Record):
     """Hold the numbers of a distribution view; see the module for what they mean.
 
     - ``boundary``, ``tail``: None where ``needs`` says how many cosines would show it; ``coarse``
@@ -82,8 +83,8 @@ class Distribution:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain types that JSON can hold, with the shares that define the quantiles."""
-        numbers = asdict(self) | {"coarse": list(self.coarse)}
-        return numbers | {"boundary_share": BOUNDARY_SHARE, "tail_share": TAIL_SHARE}
+        shares = {"boundary_share": BOUNDARY_SHARE, "tail_share": TAIL_SHARE}
+        return super().to_dict() | shares
 
 
 def describe_cosines(positive: np.ndarray, negative: np.ndarray) -> Distribution:
@@ -93,9 +94,10 @@ def describe_cosines(positive: np.ndarray, negative: np.ndarray) -> Distribution
     """
     low, high = _checked(positive, "positive"), _checked(negative, "negative")
     # A positive below the boundary is to −cosine what a false accept is to the distance.
-    boundary, few_below, needs_below = _quantile(low, BOUNDARY_SHARE)
-    tail, few_above, needs_above = _quantile(-high, TAIL_SHARE)
-    needs = {"boundary": needs_below, "tail": needs_above}
+    below = tar_at_far(low, low, [BOUNDARY_SHARE])
+    above = tar_at_far(-high, -high, [TAIL_SHARE])
+    boundary, tail = below.tar_thresholds.get(BOUNDARY_SHARE), above.tar_thresholds.get(TAIL_SHARE)
+    both = {"boundary": below, "tail": above}
     return Distribution(
         positives=len(low),
         negatives=len(high),
@@ -108,21 +110,9 @@ def describe_cosines(positive: np.ndarray, negative: np.ndarray) -> Distribution
         tail=None if tail is None else -tail,
         crossing=crossing(low, high),
         eer=equal_error_rate(-low, -high),
-        coarse=tuple(name for name, few in (("boundary", few_below), ("tail", few_above)) if few),
-        needs={name: count for name, count in needs.items() if count},
+        coarse=tuple(name for name, each in both.items() if each.coarse_fars),
+        needs={name: n for name, each in both.items() for n in each.refused_fars.values()},
     )
-
-
-def _quantile(values: np.ndarray, share: float) -> tuple[float | None, bool, int]:
-    """Return the largest value with at most ``share`` below it, whether coarse, and what it needs.
-
-    The value is None, and the need above 0, where ``share`` of the values is less than one.
-    """
-    reached, refused = tar_at_far(values, values, [share])
-    if refused:
-        return None, False, refused[0].needed
-    (point,) = reached
-    return point.threshold, point.coarse, 0
 
 
 def crossing(positive: np.ndarray, negative: np.ndarray) -> float:
@@ -197,7 +187,7 @@ def people_cosines(
             f"{len(person)} images of {len(names)} people, at most {counts.max(initial=0)} of one: "
             "a distribution view needs two people, one of them with two images."
         )
-    unit = unit_rows(embeddings, "embeddings")
+    unit = unit_rows(embeddings, "embeddings[{}]".format)
     order = np.argsort(person, kind="stable")
     unit, person = unit[order], person[order]
     rng = np.random.default_rng(seed)
@@ -232,13 +222,13 @@ def _against_centres(
     unit: np.ndarray, person: np.ndarray, counts: np.ndarray, choose: Choose
 ) -> Cosines:
     sums = np.add.reduceat(unit, np.cumsum(counts) - counts)
-    centres = unit_rows(sums, "the centre of person")
+    centres = unit_rows(sums, "the centre of person[{}]".format)
     others = len(counts) - 1
     number = choose(len(unit) * others)
     i, j = number // others, number % others
     negative = _dots(unit, i, centres, j + (j >= person[i]))
     mated = np.flatnonzero(counts[person] > 1)
-    rest = unit_rows(sums[person[mated]] - unit[mated], "the centre of the others of image")
+    rest = unit_rows(sums[person[mated]] - unit[mated], "the others of image[{}]".format)
     positive = _dots(unit, mated, rest, np.arange(len(mated)))
     return Cosines(positive, negative, len(mated), len(unit) * others)
 

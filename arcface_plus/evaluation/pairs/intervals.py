@@ -26,6 +26,7 @@ from arcface_plus.evaluation.pairs.dependence import (
 )
 from arcface_plus.evaluation.pairs.roc import (
     COARSE_BELOW,
+    Record,
     allowed_false_accepts,
 )
 from arcface_plus.evaluation.pairs.tenfold import fold_bounds
@@ -197,7 +198,7 @@ def threshold_at_far(
 
 
 @dataclass(frozen=True)
-class FarAdvice:
+class FarAdvice(Record):
     """Hold the threshold (squared L2 of unit vectors) for a FAR, and 95 % intervals."""
 
     far: float
@@ -210,15 +211,9 @@ class FarAdvice:
     def to_dict(self) -> dict[str, object]:
         """Return plain types that JSON can hold, thresholds also as cosine similarities."""
         low, high = self.threshold_interval
-        return {
-            "far": self.far,
-            "threshold": self.threshold,
-            "threshold_interval": [low, high],
+        return super().to_dict() | {
             "cosine_threshold": 1 - self.threshold / 2,
             "cosine_threshold_interval": [1 - high / 2, 1 - low / 2],
-            "far_reached": self.far_reached,
-            "far_interval": list(self.far_interval),
-            "coarse": self.coarse,
         }
 
 

@@ -47,7 +47,7 @@ def verify_with_pca(
     """
     a, b, same = checked_pairs(embeddings_a, embeddings_b, is_same)
     check_protocol(same, folds)
-    a, b = unit_rows(a, "embeddings_a"), unit_rows(b, "embeddings_b")
+    a, b = unit_rows(a, "embeddings_a[{}]".format), unit_rows(b, "embeddings_b[{}]".format)
     bounds = fold_bounds(len(same), folds)
     fewest = 2 * (len(same) - int(np.diff(bounds).max()))
     if not 1 <= components <= min(a.shape[1], fewest):

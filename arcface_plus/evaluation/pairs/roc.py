@@ -1,5 +1,9 @@
 """Areas, equal errors and TAR@FAR over all pairs; smaller distances mean the same person.
 
+Two rules for TAR@FAR. Ours, ``tar_at_far``: the largest acceptance whose FAR is at most the target.
+insightface's, ``tar_at_nearest_far``: the point of scikit-learn's ROC curve whose FAR is nearest to
+the target, which may lie above it.
+
 ``genuine`` and ``impostor`` are 1-D distances of the pairs of one and of two people. Ties are
 handled exactly: everything is a count.
 """
@@ -7,32 +11,50 @@ handled exactly: everything is a count.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 COARSE_BELOW = 10  # false accepts; a rate measured on fewer moves by a tenth and more with each
 
 
-@dataclass(frozen=True)
-class TarAtFar:
-    """State one operating point: accept below ``threshold``; FAR is the one reached, <= target."""
+class Record:
+    """What was measured, in the fields of a dataclass."""
 
-    target: float
-    tar: float
-    far: float
-    threshold: float
-    coarse: bool
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain types that JSON can hold; rates become text keys, infinity becomes None."""
+        return {name: json_ready(value) for name, value in vars(self).items()}
 
 
 @dataclass(frozen=True)
-class RefusedFar:
-    """State a target that the impostor pairs cannot resolve, and how many could."""
+class TarAtFar(Record):
+    """Hold TAR at FAR targets; results of a protocol add their own measures.
 
-    target: float
-    impostor_pairs: int
-    needed: int
+    - ``tar_at_far``: FAR target → TAR at the largest acceptance whose FAR is at most the target.
+    - ``far_reached``, ``tar_thresholds``: target → that FAR, and the threshold.
+    - ``coarse_fars``: targets that allow fewer than ten false accepts.
+    - ``refused_fars``: target → impostor pairs needed, for those that allow less than one.
+    """
+
+    tar_at_far: dict[float, float]
+    far_reached: dict[float, float]
+    tar_thresholds: dict[float, float]
+    coarse_fars: tuple[float, ...]
+    refused_fars: dict[float, int]
+
+
+def json_ready(value: Any) -> Any:
+    """Return ``value`` as JSON can hold it: keys become text, infinity None, and tuples lists."""
+    if isinstance(value, Mapping):
+        return {
+            key if isinstance(key, str) else f"{key:g}": json_ready(each)
+            for key, each in value.items()
+        }
+    if isinstance(value, tuple | list):
+        return [json_ready(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def area_under_curve(genuine: np.ndarray, impostor: np.ndarray) -> float:
@@ -61,40 +83,97 @@ def equal_error_rate(genuine: np.ndarray, impostor: np.ndarray) -> float:
 
 
 def tar_at_far(
-    genuine: np.ndarray, impostor: np.ndarray, targets: Sequence[float]
-) -> tuple[list[TarAtFar], list[RefusedFar]]:
+    genuine: np.ndarray,
+    impostor: np.ndarray,
+    targets: Sequence[float],
+    *,
+    impostors: int | None = None,
+) -> TarAtFar:
     """Return the TAR at the largest threshold whose FAR is at most each target.
 
     A target that allows less than one false accept among the impostor pairs is refused; one that
     allows fewer than ten is marked coarse. Pairs are accepted strictly below the threshold, which
-    is infinite where everything may be accepted.
+    is infinite where everything may be accepted. ``impostors``: how many impostor pairs there are,
+    where ``impostor`` holds the smallest distances alone, at least ``distances_needed`` of them.
 
     Raises ValueError for a target outside (0, 1].
     """
-    ordered = np.sort(impostor)
-    ordered_genuine = np.sort(genuine)
-    reached: list[TarAtFar] = []
-    refused: list[RefusedFar] = []
+    total = len(impostor) if impostors is None else impostors
+    assert len(impostor) >= distances_needed(total, targets)
+    impostor, genuine = np.sort(impostor), np.sort(genuine)
+    found = TarAtFar({}, {}, {}, (), {})
+    coarse = []
+    for target in map(float, targets):
+        allowed = allowed_false_accepts(target, total)
+        if allowed == 0:
+            found.refused_fars[target] = math.ceil(1 / target)
+            continue
+        threshold = float(impostor[allowed]) if allowed < total else math.inf
+        accepted = int(np.searchsorted(genuine, threshold, side="left"))
+        found.tar_at_far[target] = accepted / len(genuine)
+        found.far_reached[target] = int(np.searchsorted(impostor, threshold, side="left")) / total
+        found.tar_thresholds[target] = threshold
+        if allowed < COARSE_BELOW:
+            coarse.append(target)
+    return replace(found, coarse_fars=tuple(coarse))
+
+
+def tar_at_far_of_scores(
+    genuine: np.ndarray,
+    impostor: np.ndarray,
+    targets: Sequence[float],
+    *,
+    impostors: int | None = None,
+) -> TarAtFar:
+    """Return the same for scores, of which larger ones mean the same person.
+
+    Pairs are accepted strictly above the threshold, −∞ where everything may be accepted.
+    """
+    found = tar_at_far(-genuine, -impostor, targets, impostors=impostors)
+    above = {target: -threshold for target, threshold in found.tar_thresholds.items()}
+    return replace(found, tar_thresholds=above)
+
+
+def tar_at_nearest_far(
+    genuine: np.ndarray,
+    impostor: np.ndarray,
+    targets: Sequence[float],
+    *,
+    impostors: int | None = None,
+) -> tuple[dict[float, float], dict[float, float]]:
+    """Return target → TAR, and target → FAR, as insightface's evaluator picks them.
+
+    It takes the point of ``sklearn.metrics.roc_curve`` whose FAR is nearest to the target, on
+    either side. Of two points equally near that of larger FAR counts, of those the one of larger
+    TAR. ``impostors``: as in ``tar_at_far``; twice as many distances are needed.
+    """
+    total = len(impostor) if impostors is None else impostors
+    impostor, genuine = np.sort(impostor), np.sort(genuine)
+    cuts = np.unique(np.concatenate([impostor, genuine]))
+    false_accepts = np.searchsorted(impostor, cuts, side="right")
+    true_accepts = np.searchsorted(genuine, cuts, side="right")
+    # The curve keeps corners: where the counts do not go on as they did.
+    corner = np.ones(len(cuts), dtype=bool)
+    corner[1:-1] = (np.diff(false_accepts, 2) != 0) | (np.diff(true_accepts, 2) != 0)
+    far = np.concatenate([[0.0], false_accepts[corner] / total])[::-1]
+    tar = np.concatenate([[0.0], true_accepts[corner] / len(genuine)])[::-1]
+    nearest = {float(t): int(np.argmin(np.abs(far - t))) for t in targets}  # argmin: the first
+    return (
+        {target: float(tar[place]) for target, place in nearest.items()},
+        {target: float(far[place]) for target, place in nearest.items()},
+    )
+
+
+def distances_needed(impostors: int, targets: Sequence[float]) -> int:
+    """Return how many of the smallest impostor distances (or largest scores) the targets need.
+
+    Raises ValueError for a target outside (0, 1].
+    """
     for target in targets:
         if not 0 < target <= 1:
             raise ValueError(f"A FAR target is a rate in (0, 1], but {target} was asked for.")
-        allowed = allowed_false_accepts(target, len(ordered))
-        if allowed == 0:
-            refused.append(RefusedFar(float(target), len(ordered), math.ceil(1 / target)))
-            continue
-        threshold = float(ordered[allowed]) if allowed < len(ordered) else math.inf
-        accepted = int(np.searchsorted(ordered_genuine, threshold, side="left"))
-        false_accepts = int(np.searchsorted(ordered, threshold, side="left"))
-        reached.append(
-            TarAtFar(
-                target=float(target),
-                tar=accepted / len(ordered_genuine),
-                far=false_accepts / len(ordered),
-                threshold=threshold,
-                coarse=allowed < COARSE_BELOW,
-            )
-        )
-    return reached, refused
+    allowed = max((allowed_false_accepts(target, impostors) for target in targets), default=0)
+    return min(impostors, allowed + 1)
 
 
 def allowed_false_accepts(target: float, impostors: int) -> int:

@@ -6,7 +6,7 @@ Shapes: N pairs, D dimensions, K folds.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from arcface_plus.data.pairs.labels import boolean_labels
+from arcface_plus.evaluation.pairs.intervals import student_quantile
 from arcface_plus.evaluation.pairs.roc import (
+    TarAtFar,
     area_under_curve,
     equal_error_rate,
     tar_at_far,
@@ -30,7 +32,7 @@ _ROWS_AT_ONCE = 65_536  # bounds float64 copies to 0.5 GiB each at 1 024 dimensi
 
 
 @dataclass(frozen=True)
-class VerificationResult:
+class VerificationResult(TarAtFar):
     """Hold what ``verify`` measured.
 
     - ``accuracy``, ``accuracy_std``: mean and population standard deviation over folds.
@@ -39,10 +41,7 @@ class VerificationResult:
     - ``confidence_interval``: 95 % for the mean, Student's t with K - 1 degrees of freedom, cut to
       [0, 1]. Folds that share people make it too narrow; ``intervals`` knows a better one.
     - ``auc``, ``eer``: over all pairs.
-    - ``tar_at_far``: FAR target → TAR at the largest threshold whose FAR is at most the target.
-    - ``tar_thresholds``: FAR target → that threshold.
-    - ``coarse_fars``: targets that allow fewer than ten false accepts.
-    - ``refused_fars``: target → impostor pairs needed, for those that allow less than one.
+    - ``tar_thresholds``: squared L2, as ``thresholds``.
     """
 
     accuracy: float
@@ -52,10 +51,6 @@ class VerificationResult:
     confidence_interval: tuple[float, float]
     auc: float
     eer: float
-    tar_at_far: dict[float, float]
-    tar_thresholds: dict[float, float]
-    coarse_fars: tuple[float, ...]
-    refused_fars: dict[float, int]
     genuine_pairs: int
     impostor_pairs: int
 
@@ -75,28 +70,13 @@ class VerificationResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain types that JSON can hold; rates become text keys, infinity becomes None."""
-
-        def finite(value: float) -> float | None:
-            return value if math.isfinite(value) else None
-
-        return {
-            "accuracy": self.accuracy,
-            "accuracy_std": self.accuracy_std,
-            "confidence_interval": list(self.confidence_interval),
+        numbers = super().to_dict()
+        del numbers["far_reached"]
+        return numbers | {
             "folds": self.folds,
-            "fold_accuracies": list(self.fold_accuracies),
-            "thresholds": list(self.thresholds),
             "threshold": self.threshold,
             "cosine_thresholds": list(self.cosine_thresholds),
             "cosine_threshold": 1 - self.threshold / 2,
-            "auc": self.auc,
-            "eer": self.eer,
-            "tar_at_far": {f"{far:g}": tar for far, tar in self.tar_at_far.items()},
-            "tar_thresholds": {f"{far:g}": finite(t) for far, t in self.tar_thresholds.items()},
-            "coarse_fars": list(self.coarse_fars),
-            "refused_fars": {f"{far:g}": needed for far, needed in self.refused_fars.items()},
-            "genuine_pairs": self.genuine_pairs,
-            "impostor_pairs": self.impostor_pairs,
         }
 
 
@@ -171,8 +151,8 @@ def summarize(
 ) -> VerificationResult:
     """Return all measures of (N,) squared distances whose folds were scored already."""
     genuine, impostor = distances[is_same], distances[~is_same]
-    reached, refused = tar_at_far(genuine, impostor, fars)
     return VerificationResult(
+        **vars(tar_at_far(genuine, impostor, fars)),
         accuracy=float(np.mean(result.accuracies)),
         accuracy_std=float(np.std(result.accuracies)),
         fold_accuracies=tuple(result.accuracies.tolist()),
@@ -180,10 +160,6 @@ def summarize(
         confidence_interval=t_interval(result.accuracies),
         auc=area_under_curve(genuine, impostor),
         eer=equal_error_rate(genuine, impostor),
-        tar_at_far={point.target: point.tar for point in reached},
-        tar_thresholds={point.target: point.threshold for point in reached},
-        coarse_fars=tuple(point.target for point in reached if point.coarse),
-        refused_fars={point.target: point.needed for point in refused},
         genuine_pairs=len(genuine),
         impostor_pairs=len(impostor),
     )
@@ -197,27 +173,17 @@ def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     distances = np.empty(len(a), dtype=np.float64)
     for start in range(0, len(a), _ROWS_AT_ONCE):
         rows = slice(start, start + _ROWS_AT_ONCE)
-        difference = _unit(a[rows], "embeddings_a", start) - _unit(b[rows], "embeddings_b", start)
+        difference = unit_rows(a[rows], "embeddings_a[{}]".format, start)
+        difference -= unit_rows(b[rows], "embeddings_b[{}]".format, start)
         distances[rows] = np.sum(np.square(difference), axis=1)
     return distances
 
 
-def unit_rows(embeddings: np.ndarray, name: str) -> np.ndarray:
-    """Return (N, D) rows normalised in float64; raises ValueError as ``squared_distances``."""
-    return _unit(embeddings, name, 0)
+def unit_rows(rows: np.ndarray, describe: Callable[[int], str], start: int = 0) -> np.ndarray:
+    """Return (N, D) rows normalised in float64; ``describe(start + row)`` names one in messages.
 
-
-def t_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
-    """Return Student's interval for the mean of K >= 2 rates, K - 1 degrees of freedom."""
-    from scipy.special import stdtrit  # here, because scipy costs as much to import as the rest
-
-    mean = float(np.mean(values))
-    half = float(stdtrit(len(values) - 1, (1 + level) / 2) * np.std(values, ddof=1))
-    half /= math.sqrt(len(values))
-    return max(0.0, mean - half), min(1.0, mean + half)
-
-
-def _unit(rows: np.ndarray, name: str, start: int) -> np.ndarray:
+    Raises ValueError naming the first row that is not finite or has no direction.
+    """
     wide = np.ascontiguousarray(rows, dtype=np.float64)
     norms = np.sqrt(np.einsum("ij,ij->i", wide, wide))
     bad = np.flatnonzero(~np.isfinite(norms) | (norms < _SMALLEST_NORM))
@@ -225,12 +191,20 @@ def _unit(rows: np.ndarray, name: str, start: int) -> np.ndarray:
         row = wide[bad[0]]
         what = "is zero" if not row.any() else "has NaN or infinite values"
         if np.isfinite(row).all() and row.any():
-            what = f"has a norm float64 cannot hold (largest value {np.abs(row).max():g})"
+            what = f"has a norm that float64 cannot hold (largest value {np.abs(row).max():g})"
         raise ValueError(
-            f"{name}[{start + bad[0]}] {what}, so it has no direction to compare ({bad.size} such "
-            "rows here); check the model that made it."
+            f"{describe(start + int(bad[0]))} {what}, so it has no direction to compare "
+            f"({bad.size} such rows here); check the model that made it."
         )
     return np.asarray(wide / norms[:, None])
+
+
+def t_interval(values: np.ndarray) -> tuple[float, float]:
+    """Return Student's 95 % interval for the mean of K >= 2 rates, K - 1 degrees of freedom."""
+    mean = float(np.mean(values))
+    half = student_quantile(len(values) - 1) * float(np.std(values, ddof=1))
+    half /= math.sqrt(len(values))
+    return max(0.0, mean - half), min(1.0, mean + half)
 
 
 def _matrix(values: ArrayLike, name: str) -> np.ndarray:

@@ -60,8 +60,8 @@ def curve_fars(result: VerificationResult) -> np.ndarray:
 
 def curve_tars(distances: np.ndarray, is_same: np.ndarray, fars: np.ndarray) -> np.ndarray:
     """Return TAR at each of ``fars``, none of which the pairs refuse."""
-    reached, _ = tar_at_far(distances[is_same], distances[~is_same], fars.tolist())
-    return np.array([point.tar for point in reached])
+    found = tar_at_far(distances[is_same], distances[~is_same], fars.tolist())
+    return np.array([found.tar_at_far[far] for far in fars.tolist()])
 
 
 def roc_chart(curve: Curve) -> Chart:
@@ -108,7 +108,7 @@ def roc_chart(curve: Curve) -> Chart:
 
 
 def det_chart(curve: Curve) -> Chart:
-    """Draw both error rates on log axes, where good models can be told apart."""
+    """Draw both error rates on log axes, which show how good models differ."""
     result, intervals = curve.result, curve.intervals
     floor = min(0.1, 1 / result.genuine_pairs)
     draw = Drawing(_far_scale(intervals.fars), Scale(floor, 1, BOTTOM, TOP, log=True))

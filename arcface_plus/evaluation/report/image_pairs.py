@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,51 +21,33 @@ _SIDE = 160  # pixels of the longer side: sharp at the size shown, small in the 
 _QUALITY = 85
 
 
-@dataclass(frozen=True)
-class Photograph:
-    """Hold one side of a pair: ``source`` is a data URI, None where ``problem`` says why."""
-
-    name: str
-    source: str | None
-    problem: str | None
-
-
-@dataclass(frozen=True)
-class HardPair:
-    """Hold a pair that was decided wrongly (``number`` counts pairs from 1)."""
-
-    number: int
-    distance: float
-    threshold: float
-    photographs: tuple[Photograph, Photograph]
-
-
 def hardest_pairs(
     pairs: PairSet, distances: np.ndarray, limits: np.ndarray, *, genuine: bool
-) -> list[HardPair]:
+) -> list[dict[str, Any]]:
     """Return the wrong decisions of one kind that are furthest beyond their threshold, worst first.
 
-    ``limits``: (N,) threshold of each pair's fold, constant within folds. At most ``MOST_SHOWN``.
+    ``limits``: (N,) threshold of each pair's fold, constant within folds. At most ``MOST_SHOWN``,
+    each with its ``number`` (from 1), ``distance``, ``threshold`` and two ``photographs``: a
+    ``name``, and a ``source``, which is a data URI, or the ``problem`` there is.
     """
     accepted = distances < limits
     wrong = np.flatnonzero((pairs.is_same == genuine) & (accepted != genuine))
     beyond = np.abs(distances - limits)[wrong]
     chosen = wrong[np.argsort(-beyond, kind="stable")][:MOST_SHOWN]
     return [
-        HardPair(
-            number=int(row) + 1,
-            distance=float(distances[row]),
-            threshold=float(limits[row]),
-            photographs=(
-                _photograph(pairs, int(pairs.index_a[row])),
-                _photograph(pairs, int(pairs.index_b[row])),
-            ),
-        )
+        {
+            "number": int(row) + 1,
+            "distance": float(distances[row]),
+            "threshold": float(limits[row]),
+            "photographs": [
+                _photograph(pairs, int(side[row])) for side in (pairs.index_a, pairs.index_b)
+            ],
+        }
         for row in chosen
     ]
 
 
-def _photograph(pairs: PairSet, index: int) -> Photograph:
+def _photograph(pairs: PairSet, index: int) -> dict[str, str]:
     person = None if pairs.names is None else pairs.names[index]
     name = file_name(describe_image(pairs.images, index))
     if person is not None and person not in name:
@@ -76,8 +58,8 @@ def _photograph(pairs: PairSet, index: int) -> Photograph:
     except (ValueError, OSError, cv2.error) as error:
         # The measurement is done; a photograph that is gone since should not cost it. The page
         # says so in the photograph's place.
-        return Photograph(name, None, f"not readable: {type(error).__name__}")
-    return Photograph(name, source, None)
+        return {"name": name, "problem": f"not readable: {type(error).__name__}"}
+    return {"name": name, "source": source}
 
 
 def _small_jpeg(rgb: np.ndarray) -> bytes:

@@ -100,15 +100,13 @@ def box(x1: float, y1: float, x2: float, y2: float, style: str) -> str:
 
 def polyline(x: np.ndarray, y: np.ndarray, style: str) -> str:
     """Return a line through points."""
-    points = " ".join(f"{_number(a)},{_number(b)}" for a, b in zip(x, y, strict=True))
-    return element("polyline", {"points": points, "class": style})
+    return element("polyline", {"points": _points(zip(x, y, strict=True)), "class": style})
 
 
 def area(x: np.ndarray, low: np.ndarray, high: np.ndarray, style: str) -> str:
     """Return what lies between two lines."""
     xs, ys = np.concatenate([x, x[::-1]]), np.concatenate([low, high[::-1]])
-    points = " ".join(f"{_number(a)},{_number(b)}" for a, b in zip(xs, ys, strict=True))
-    return element("polygon", {"points": points, "class": style})
+    return element("polygon", {"points": _points(zip(xs, ys, strict=True)), "class": style})
 
 
 def marker(x: float, y: float, shape: int, style: str, title: str = "") -> str:
@@ -122,8 +120,7 @@ def marker(x: float, y: float, shape: int, style: str, title: str = "") -> str:
     content = element("title", {}, html.escape(title)) if title else ""
     if shape == 0:
         return element("circle", {"cx": x, "cy": y, "r": r, "class": style}, content)
-    outline = outlines[(shape - 1) % len(outlines)]
-    points = " ".join(f"{_number(x + dx)},{_number(y + dy)}" for dx, dy in outline)
+    points = _points((x + dx, y + dy) for dx, dy in outlines[(shape - 1) % len(outlines)])
     return element("polygon", {"points": points, "class": style}, content)
 
 
@@ -178,6 +175,10 @@ def line_sample(style: str, shape: int | None = None) -> str:
 def steps(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the corners of a curve that keeps each value until the next x."""
     return np.repeat(x, 2)[1:], np.repeat(y, 2)[:-1]
+
+
+def _points(corners: Iterable[tuple[float, float]]) -> str:
+    return " ".join(f"{_number(x)},{_number(y)}" for x, y in corners)
 
 
 def _attribute(value: str | float) -> str:

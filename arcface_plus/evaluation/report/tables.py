@@ -39,22 +39,8 @@ class MainNumbers:
 Baseline = VerificationResult | MainNumbers
 
 
-@dataclass(frozen=True)
-class KeyFigure:
-    """Hold a number that stands large at the top, its unit, and what qualifies it."""
-
-    label: str
-    value: str
-    unit: str
-    detail: str
-
-
-@dataclass(frozen=True)
-class Row:
-    """Hold a line of a table: what is measured, and a cell a column. Rates are in per cent."""
-
-    label: str
-    cells: Sequence[str]
+Row = tuple[str, Sequence[str]]  # what is measured, and a cell a column, rates in per cent
+KeyFigure = tuple[str, str, str, str]  # label, number, unit, and what qualifies it
 
 
 def lead(results: Mapping[str, tuple[VerificationResult, Intervals]]) -> str:
@@ -72,20 +58,20 @@ def lead(results: Mapping[str, tuple[VerificationResult, Intervals]]) -> str:
 
 def key_figures(result: VerificationResult, intervals: Intervals) -> list[KeyFigure]:
     """Return accuracy, EER, AUC, and TAR at the smallest FAR that is not coarse."""
-    figures = [
-        KeyFigure(
+    figures: list[KeyFigure] = [
+        (
             "Accuracy",
             percent(result.accuracy),
             "%",
             f"95 % interval {span(intervals.accuracy)}",
         ),
-        KeyFigure("Equal error rate", percent(result.eer), "%", "both errors alike"),
-        KeyFigure("Area under ROC", f"{result.auc:.5f}", "", "1 is perfect, 0.5 is chance"),
+        ("Equal error rate", percent(result.eer), "%", "both errors alike"),
+        ("Area under ROC", f"{result.auc:.5f}", "", "1 is perfect, 0.5 is chance"),
     ]
     if sure := [far for far in result.tar_at_far if far not in result.coarse_fars]:
         far = min(sure)
         tar = percent(result.tar_at_far[far])
-        figures.append(KeyFigure(f"TAR at FAR {rate_words(far)}", tar, "%", "genuine accepted"))
+        figures.append((f"TAR at FAR {rate_words(far)}", tar, "%", "genuine accepted"))
     return figures
 
 
@@ -97,18 +83,18 @@ def measures(
     """Return every measure of the baselines, in their order, and of the model, last."""
     every: list[Baseline] = [*baselines.values(), result]
     missing = [NOTHING] * len(baselines)
-    rows = [
-        Row("Accuracy ± std over folds", [_with_spread(each) for each in every]),
-        Row("95 % interval", [*missing, span(intervals.accuracy)]),
-        Row("… as a bootstrap over pairs claims", [*missing, span(intervals.pairs_claim)]),
-        Row("… as t over folds claims", [_interval(each) for each in every]),
-        Row("Area under ROC (AUC)", [f"{each.auc:.5f}" for each in every]),
-        Row("Equal error rate (EER)", [percent(each.eer) for each in every]),
+    rows: list[Row] = [
+        ("Accuracy ± std over folds", [_with_spread(each) for each in every]),
+        ("95 % interval", [*missing, span(intervals.accuracy)]),
+        ("… as a bootstrap over pairs claims", [*missing, span(intervals.pairs_claim)]),
+        ("… as t over folds claims", [_interval(each) for each in every]),
+        ("Area under ROC (AUC)", [f"{each.auc:.5f}" for each in every]),
+        ("Equal error rate (EER)", [percent(each.eer) for each in every]),
     ]
     for far in sorted({*result.tar_at_far, *result.refused_fars}, reverse=True):
         cells = [_tar(each, far) for each in every]
-        rows.append(Row(f"TAR at FAR {rate_words(far)}", cells))
-    rows.append(Row("Threshold, mean of folds (squared L2)", [_threshold(each) for each in every]))
+        rows.append((f"TAR at FAR {rate_words(far)}", cells))
+    rows.append(("Threshold, mean of folds (squared L2)", [_threshold(each) for each in every]))
     return rows
 
 
@@ -145,7 +131,7 @@ def overview(
     """Return header and rows of the table of all pair sets."""
     names = list(dict.fromkeys(name for *_, others in sections.values() for name in others))
     header = ["Accuracy (%)", "95 % interval", "AUC", "EER (%)", *(f"{name} (%)" for name in names)]
-    rows = []
+    rows: list[Row] = []
     for section, (result, intervals, others) in sections.items():
         cells = [
             _with_spread(result),
@@ -154,7 +140,7 @@ def overview(
             percent(result.eer),
             *(percent(others[name].accuracy) if name in others else NOTHING for name in names),
         ]
-        rows.append(Row(section, cells))
+        rows.append((section, cells))
     return header, rows
 
 

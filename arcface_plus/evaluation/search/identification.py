@@ -8,34 +8,23 @@ search, where every candidate is wrong. Ranks and rates are exact (``evaluation.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from arcface_plus.data.ijb_meta import Subjects
-from arcface_plus.evaluation.pairs.roc import (
-    COARSE_BELOW,
-    allowed_false_accepts,
-)
-from arcface_plus.evaluation.search.products import unit_rows
-from arcface_plus.evaluation.search.score_rates import rates_by_text
+from arcface_plus.evaluation.pairs.roc import Record, tar_at_far_of_scores
+from arcface_plus.evaluation.search.products import Describe, unit_rows
 from arcface_plus.evaluation.search.templates import Templates
-from arcface_plus.evaluation.search.top_matches import (
-    Describe,
-    Searches,
-    find_mates,
-    search_gallery,
-)
+from arcface_plus.evaluation.search.top_matches import Searches, search_gallery
 
 RANKS = (1, 5, 10)
 FPIRS = (1e-2, 1e-1)
 
 
 @dataclass(frozen=True)
-class IdentificationResult:
+class IdentificationResult(Record):
     """Hold what ``identify`` measured.
 
     - ``rank_rates``: k → share of mated searches with a mate among the best k, an other person of
@@ -57,21 +46,6 @@ class IdentificationResult:
     non_mated: int
     gallery: int
     distractors: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain types that JSON can hold; numbers become text keys, infinity None."""
-        return {
-            "rank_rates": rates_by_text(self.rank_rates),
-            "tpir": rates_by_text(self.tpir),
-            "fpir_reached": rates_by_text(self.fpir_reached),
-            "tpir_thresholds": rates_by_text(self.tpir_thresholds),
-            "coarse_fpirs": list(self.coarse_fpirs),
-            "refused_fpirs": rates_by_text(self.refused_fpirs),
-            "mated": self.mated,
-            "non_mated": self.non_mated,
-            "gallery": self.gallery,
-            "distractors": self.distractors,
-        }
 
 
 def identify(
@@ -97,27 +71,22 @@ def identify(
     """
     _check_sets(probes, probe_labels, gallery, gallery_labels, distractors)
     _check_targets(ranks, fpirs)
-    mates = find_mates(np.asarray(probe_labels), np.asarray(gallery_labels))
-    if not len(mates.probes):
+    if not np.isin(probe_labels, gallery_labels).any():
         raise ValueError(
             f"None of the {len(probes)} probes shows a person of the gallery ({len(gallery)} "
             "rows); check that both name people alike."
         )
     searches = search_gallery(
         unit_rows(probes, describe_probe),
+        np.asarray(probe_labels),
         gallery,
-        mates,
+        np.asarray(gallery_labels),
         distractors=distractors,
         describe=describe_gallery,
         describe_distractor=describe_distractor,
     )
-    return _result(
-        searches,
-        ranks,
-        fpirs,
-        gallery=len(gallery),
-        distractors=0 if distractors is None else len(distractors),
-    )
+    strangers = 0 if distractors is None else len(distractors)
+    return _result(searches, ranks, fpirs, len(gallery), strangers)
 
 
 def identify_templates(
@@ -140,42 +109,23 @@ def identify_templates(
 
 
 def _result(
-    searches: Searches,
-    ranks: Sequence[int],
-    fpirs: Sequence[float],
-    *,
-    gallery: int,
-    distractors: int,
+    searches: Searches, ranks: Sequence[int], fpirs: Sequence[float], gallery: int, distractors: int
 ) -> IdentificationResult:
     mated = searches.mated
-    rank, mate = searches.rank[mated], searches.mate[mated]
-    others = np.sort(searches.other[~mated])[::-1]
-    first = mate[rank == 1]
-    tpir: dict[float, float] = {}
-    reached: dict[float, float] = {}
-    thresholds: dict[float, float] = {}
-    coarse: list[float] = []
-    refused: dict[float, int] = {}
-    for target in fpirs:
-        allowed = allowed_false_accepts(target, len(others)) if len(others) else 0
-        if allowed == 0:
-            refused[target] = math.ceil(1 / target)
-            continue
-        threshold = float(others[allowed]) if allowed < len(others) else -math.inf
-        tpir[target] = float(np.count_nonzero(first > threshold) / len(rank))
-        reached[target] = float(np.count_nonzero(others > threshold) / len(others))
-        thresholds[target] = threshold
-        if allowed < COARSE_BELOW:
-            coarse.append(target)
+    rank = searches.rank[mated]
+    # A mate behind an other person is never found, however low the threshold.
+    found = tar_at_far_of_scores(
+        np.where(rank == 1, searches.mate[mated], -np.inf), searches.other[~mated], fpirs
+    )
     return IdentificationResult(
-        rank_rates={int(k): float(np.count_nonzero(rank <= k) / len(rank)) for k in ranks},
-        tpir=tpir,
-        fpir_reached=reached,
-        tpir_thresholds=thresholds,
-        coarse_fpirs=tuple(coarse),
-        refused_fpirs=refused,
+        rank_rates={int(k): float(np.mean(rank <= k)) for k in ranks},
+        tpir=found.tar_at_far,
+        fpir_reached=found.far_reached,
+        tpir_thresholds=found.tar_thresholds,
+        coarse_fpirs=found.coarse_fars,
+        refused_fpirs=found.refused_fars,
         mated=len(rank),
-        non_mated=len(others),
+        non_mated=len(mated) - len(rank),
         gallery=gallery,
         distractors=distractors,
     )

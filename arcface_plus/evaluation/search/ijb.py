@@ -5,13 +5,11 @@ Shapes: N images, T templates, D dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 
 from arcface_plus import distributed
 from arcface_plus.data.alignment import AlignedImages
@@ -22,13 +20,13 @@ from arcface_plus.data.ijb_meta import (
     meta_file,
     read_subjects,
 )
-from arcface_plus.evaluation.embedding.embed import embed
+from arcface_plus.evaluation.embedding.embed import EmbeddingOptions, Progress, embed_images
 from arcface_plus.evaluation.embedding.sets import EmbeddingSet
+from arcface_plus.evaluation.pairs.roc import json_ready
 from arcface_plus.evaluation.search.identification import (
     IdentificationResult,
     identify_templates,
 )
-from arcface_plus.evaluation.search.score_rates import rates_by_text
 from arcface_plus.evaluation.search.templates import (
     TemplatePool,
     Templates,
@@ -60,32 +58,40 @@ class IjbIdentification:
         return {
             "galleries": {name: result.to_dict() for name, result in self.galleries.items()},
             "mean": {
-                "rank_rates": rates_by_text(self.mean_rank_rates()),
-                "tpir": rates_by_text(self.mean_tpir()),
+                "rank_rates": json_ready(self.mean_rank_rates()),
+                "tpir": json_ready(self.mean_tpir()),
             },
             "union": self.union.to_dict(),
         }
+
+
+def template_pool(
+    faces: IjbFaces, *, use_norm_score: bool = True, use_detector_score: bool = True
+) -> TemplatePool:
+    """Return the empty pool of ``faces``; the weights are ``TemplatePool``'s."""
+    return TemplatePool(
+        faces.templates,
+        faces.media,
+        detector_scores=faces.detector_scores if use_detector_score else None,
+        use_norm_score=use_norm_score,
+        describe=lambda image: faces.names[image],
+    )
 
 
 def pool_faces(
     model: EmbeddingModel,
     faces: IjbFaces,
     images: str | Path,
+    pool: TemplatePool,
+    options: EmbeddingOptions,
     *,
-    use_flip_test: bool = True,
-    use_norm_score: bool = True,
-    use_detector_score: bool = True,
-    batch_size: int = 64,
-    device: torch.device | str | None = None,
-    precision: str = "fp32",
     group: distributed.Group = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Templates:
     """Align, embed and pool the images of ``faces`` in the folder ``images``.
 
-    ``use_flip_test``: f(x) + f(mirrored x), else f(x); ``use_norm_score`` and
-    ``use_detector_score``: as ``TemplatePool``. Ranks of ``group`` share the embedding; all return
-    the templates. Embeddings are pooled as they come: memory is that of a few thousand.
+    Ranks of ``group`` share the embedding; all return the templates. Embeddings are pooled as they
+    come: memory is that of a few thousand.
 
     Raises FileNotFoundError for missing images, before any is embedded, and as ``embed``.
     """
@@ -97,40 +103,22 @@ def pool_faces(
             f"{', '.join(missing[:_SHOWN])}{', …' if len(missing) > _SHOWN else ''}."
         )
     size = model.preprocessing.size
-    pool = _pool(faces, use_norm_score, use_detector_score)
     step = _IMAGES_AT_ONCE * distributed.world_size(group)
     for start in range(0, len(faces), step):
         part = slice(start, min(start + step, len(faces)))
         aligned = AlignedImages(faces.names[part], faces.landmarks[part], root=root, size=size)
-        pool.add(
-            embed(
-                model,
-                aligned,
-                flip=use_flip_test,
-                batch_size=batch_size,
-                device=device,
-                precision=precision,
-                group=group,
-            )
-        )
+        pool.add(embed_images(model, aligned, options, group=group))
         if progress is not None:
             progress(part.stop, len(faces))
     return pool.finish()
 
 
-def pool_embedded(
-    embedded: EmbeddingSet,
-    faces: IjbFaces,
-    *,
-    use_norm_score: bool = True,
-    use_detector_score: bool = True,
-) -> Templates:
+def pool_embedded(embedded: EmbeddingSet, faces: IjbFaces, pool: TemplatePool) -> Templates:
     """Pool embeddings that exist, matched to ``faces`` by the image's name.
 
     Raises ValueError for images that are missing or there twice, and as ``TemplatePool``.
     """
     rows = embedded.rows_of(faces.names, faces.source)
-    pool = _pool(faces, use_norm_score, use_detector_score)
     for start in range(0, len(rows), _IMAGES_AT_ONCE):
         pool.add(embedded.embeddings[rows[start : start + _IMAGES_AT_ONCE]])
     return pool.finish()
@@ -170,16 +158,6 @@ def identify_ijb(templates: Templates, searches: IjbSearches) -> IjbIdentificati
             for name, gallery in galleries.items()
         },
         union=identify_templates(templates, _union(list(galleries.values())), probes),
-    )
-
-
-def _pool(faces: IjbFaces, use_norm_score: bool, use_detector_score: bool) -> TemplatePool:
-    return TemplatePool(
-        faces.templates,
-        faces.media,
-        detector_scores=faces.detector_scores if use_detector_score else None,
-        use_norm_score=use_norm_score,
-        describe=lambda image: faces.names[image],
     )
 
 

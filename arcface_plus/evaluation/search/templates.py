@@ -5,26 +5,20 @@ Shapes: N images, T templates, P pairs, D dimensions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from arcface_plus.data.ijb_meta import TemplatePairs
-from arcface_plus.evaluation.search.products import (
-    exact_products,
-    pair_products,
-    product_error,
-    unit_rows,
-)
-from arcface_plus.evaluation.search.score_rates import (
-    rates_by_text,
-    scores_needed,
-    select_top,
+from arcface_plus.evaluation.pairs.roc import (
+    TarAtFar,
+    distances_needed,
     tar_at_far_of_scores,
     tar_at_nearest_far,
 )
+from arcface_plus.evaluation.search.products import pair_products, unit_rows
 
 IJB_FARS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 _ROWS_AT_ONCE = 512  # a float64 copy stays in the cache
@@ -32,7 +26,7 @@ _ROWS_AT_ONCE = 512  # a float64 copy stays in the cache
 
 @dataclass(frozen=True)
 class Templates:
-    """Hold T templates: sorted ``ids`` (T,) and ``vectors`` (T, D) float32 of unit length."""
+    """Hold T templates: sorted ``ids`` (T,) and ``vectors`` (T, D), as ``unit_rows`` gives them."""
 
     ids: np.ndarray
     vectors: np.ndarray
@@ -49,42 +43,19 @@ class Templates:
 
 
 @dataclass(frozen=True)
-class TemplateResult:
+class TemplateResult(TarAtFar):
     """Hold what ``verify_templates`` measured.
 
-    - ``tar_at_far``: FAR target → TAR at the largest acceptance whose FAR is at most the target.
-    - ``far_reached``, ``tar_thresholds``: target → that FAR; the cosine above which pairs pass.
-    - ``coarse_fars``: targets that allow fewer than ten false accepts.
-    - ``refused_fars``: target → impostor pairs needed, for those that allow less than one.
+    - ``tar_thresholds``: cosines above which pairs pass.
     - ``nearest_tar``, ``nearest_far``: target → the point of the ROC curve whose FAR is nearest to
       the target, on either side: what insightface's evaluator prints.
     """
 
-    tar_at_far: dict[float, float]
-    far_reached: dict[float, float]
-    tar_thresholds: dict[float, float]
-    coarse_fars: tuple[float, ...]
-    refused_fars: dict[float, int]
     nearest_tar: dict[float, float]
     nearest_far: dict[float, float]
     templates: int
     genuine_pairs: int
     impostor_pairs: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain types that JSON can hold; rates become text keys, infinity becomes None."""
-        return {
-            "tar_at_far": rates_by_text(self.tar_at_far),
-            "far_reached": rates_by_text(self.far_reached),
-            "tar_thresholds": rates_by_text(self.tar_thresholds),
-            "coarse_fars": list(self.coarse_fars),
-            "refused_fars": rates_by_text(self.refused_fars),
-            "nearest_tar": rates_by_text(self.nearest_tar),
-            "nearest_far": rates_by_text(self.nearest_far),
-            "templates": self.templates,
-            "genuine_pairs": self.genuine_pairs,
-            "impostor_pairs": self.impostor_pairs,
-        }
 
 
 class TemplatePool:
@@ -150,12 +121,10 @@ class TemplatePool:
             self._add_block(embeddings[start : start + _ROWS_AT_ONCE])
 
     def _add_block(self, embeddings: np.ndarray) -> None:
-        from scipy.sparse import csr_matrix  # here, because scipy costs as much to import as numpy
-
         assert self._sums is not None
         images = slice(self._next, self._next + len(embeddings))
         wide = embeddings.astype(np.float64)
-        norms = self._norms(embeddings, wide)
+        norms = np.sqrt(np.einsum("ij,ij->i", wide, wide))
         bad = np.flatnonzero(~np.isfinite(norms) | (norms == 0))
         if bad.size:
             what = "is zero" if norms[bad[0]] == 0 else "has NaN, infinite or too large values"
@@ -166,19 +135,9 @@ class TemplatePool:
         weights = self._weight[images] if self._use_norm else self._weight[images] / norms
         order = np.argsort(self._row[images], kind="stable")
         rows, starts = np.unique(self._row[images][order], return_index=True)
-        shape = (len(rows), len(embeddings))
-        sums = csr_matrix((weights[order], order, np.append(starts, len(order))), shape=shape)
-        self._sums[rows] += sums @ wide
+        weighted = wide[order] * weights[order, None]
+        self._sums[rows] += np.add.reduceat(weighted, starts)
         self._next += len(embeddings)
-
-    def _norms(self, embeddings: np.ndarray, wide: np.ndarray) -> np.ndarray:
-        """Return norms; where they only show what has no direction, float32 squares will do."""
-        if self._use_norm and embeddings.dtype == np.float32:
-            with np.errstate(over="ignore", invalid="ignore"):
-                squares = np.einsum("ij,ij->i", embeddings, embeddings)
-            if (np.isfinite(squares) & (squares > 0)).all():
-                return squares
-        return np.asarray(np.sqrt(np.einsum("ij,ij->i", wide, wide)))
 
     def finish(self) -> Templates:
         """Return the templates.
@@ -198,29 +157,12 @@ class TemplatePool:
         return Templates(self.ids, vectors)
 
 
-def pool_templates(
-    embeddings: np.ndarray,
-    templates: np.ndarray,
-    media: np.ndarray,
-    *,
-    detector_scores: np.ndarray | None = None,
-    use_norm_score: bool = True,
-) -> Templates:
-    """Pool (N, D) embeddings at once; arguments and errors as ``TemplatePool``."""
-    pool = TemplatePool(
-        templates, media, detector_scores=detector_scores, use_norm_score=use_norm_score
-    )
-    pool.add(embeddings)
-    return pool.finish()
-
-
 def verify_templates(
     templates: Templates, pairs: TemplatePairs, *, fars: Sequence[float] = IJB_FARS
 ) -> TemplateResult:
     """Compare pairs of templates by cosine and state TAR at each FAR by both rules.
 
-    TAR and threshold by our rule are those of float64 products of the templates, ties included;
-    nearest points are those of the float32 scores.
+    Scores are exact, ties included (``products``).
 
     Raises ValueError for pairs of one kind only, and a FAR outside (0, 1].
     """
@@ -232,30 +174,18 @@ def verify_templates(
         raise ValueError(
             f"All {len(is_same)} pairs of {pairs.source} are {kind} pairs; rates need both kinds."
         )
-    needed = scores_needed(impostors, fars)
-    unit = templates.vectors
-    error = product_error(unit.shape[1])
-    scores = pair_products(unit, pairs.rows_a, pairs.rows_b)
-
-    def exact(of: np.ndarray) -> np.ndarray:
-        return exact_products(unit, pairs.rows_a[of], unit, pairs.rows_b[of])
-
-    reached, refused = tar_at_far_of_scores(
-        exact(np.flatnonzero(is_same)),
-        select_top(scores, ~is_same, needed, error),
-        fars,
-        error=error,
-        exact=exact,
-    )
-    nearest = tar_at_nearest_far(scores, is_same, fars)
+    distances_needed(impostors, fars)  # refuses wrong rates before the work
+    scores = pair_products(templates.vectors, pairs.rows_a, pairs.rows_b)
+    genuine_scores, impostor_scores = scores[is_same], scores[~is_same]
+    # The origin of the curve is as near as twice the target: no point beyond is ever picked.
+    needed = min(impostors, math.floor(2 * max(fars, default=0) * impostors) + 2)
+    lowest = np.partition(impostor_scores, impostors - needed)[impostors - needed]
+    top = impostor_scores[impostor_scores >= lowest]
+    nearest_tar, nearest_far = tar_at_nearest_far(-genuine_scores, -top, fars, impostors=impostors)
     return TemplateResult(
-        tar_at_far={point.target: point.tar for point in reached},
-        far_reached={point.target: point.far for point in reached},
-        tar_thresholds={point.target: point.threshold for point in reached},
-        coarse_fars=tuple(point.target for point in reached if point.coarse),
-        refused_fars={point.target: point.needed for point in refused},
-        nearest_tar={point.target: point.tar for point in nearest},
-        nearest_far={point.target: point.far for point in nearest},
+        **vars(tar_at_far_of_scores(genuine_scores, top, fars, impostors=impostors)),
+        nearest_tar=nearest_tar,
+        nearest_far=nearest_far,
         templates=len(templates.ids),
         genuine_pairs=genuine,
         impostor_pairs=impostors,

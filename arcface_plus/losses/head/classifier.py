@@ -59,10 +59,10 @@ class ClassifierHead(nn.Module):
     ``mma_weight``: λ.
     ``mma_rows``: estimate MMA from that many random rows. ``sample_rate``: share of classes that
     take part in a step besides the positives; ``weight.grad`` is then a sparse tensor of those
-    rows, unless ``dense_gradient`` (arcface_torch's way: rows out of the sample decay and coast on
-    too). ``class_chunk``: make logits that many classes at a time and again in backward, to save
-    memory. ``filter_threshold``: leave out other classes whose cosine exceeds it. ``seed`` fixes
-    initial weights and samples at any world size.
+    rows, unless ``dense_gradient`` (arcface_torch's way: weight decay and momentum move rows out
+    of the sample too). ``class_chunk``: make logits that many classes at a time and again in
+    backward, to save memory. ``filter_threshold``: leave out other classes whose cosine exceeds it.
+    ``seed`` fixes initial weights and samples at any world size.
     """
 
     def __init__(
@@ -122,11 +122,11 @@ class ClassifierHead(nn.Module):
 
     def replicated_parameters(self) -> dict[str, nn.Parameter]:
         """Return the parameters () that every rank holds, by name: what the margin learns."""
-        return self.margin_state.learned()
+        return dict(self.margin_state.named_parameters())
 
     def state_tensors(self) -> dict[str, Tensor]:
         """Return the running averages () of the margin by name; a checkpoint must hold them."""
-        return self.margin_state.running()
+        return dict(self.margin_state.named_buffers())
 
     def plan_step(
         self, labels: Tensor, step: int | None = None, *, sizes: Sequence[int] | None = None
@@ -196,16 +196,15 @@ class ClassifierHead(nn.Module):
     ) -> HeadOutput:
         if embeddings.dtype not in (torch.float32, torch.float64):
             embeddings = embeddings.float()
-        everyone = gather_rows(
-            embeddings, self.group, sizes=sizes, gradient_scale=float(world_size(self.group))
-        )
+        everyone = gather_rows(embeddings, self.group, sizes=sizes)
         target = torch.cat(all_gather_rows(labels, self.group, sizes=sizes)) - self.lo
-        weight = self._active_weight(plan)
-        inside = (target >= 0) & (target < self.hi - self.lo)
-        row = torch.where(inside, target, torch.full_like(target, -1))
+        weight: Tensor = self.weight
+        row = target
         if plan.rows is not None:
-            found = torch.searchsorted(plan.rows, target)
-            row = torch.where(inside, found, row)
+            weight = F.embedding(plan.rows, self.weight, sparse=not self.dense_gradient)
+            row = torch.searchsorted(plan.rows, target)
+        inside = (target >= 0) & (target < self.hi - self.lo)
+        row = torch.where(inside, row, -1)
         places = plan.take(sizes)
         samples = None
         if self.margin is None:
@@ -218,18 +217,13 @@ class ClassifierHead(nn.Module):
         classification = self._losses(scores).sum() / plan.total
         target_cosine = sum_over_ranks(scores.cosine.detach(), self.group)
         output = HeadOutput(classification, classification, None, target_cosine)
-        if samples is not None:
-            output = self._with_norms(output, samples, row >= 0, plan.total)
+        if samples is not None and self.margin is not None and self.margin.uses_norm:
+            output = self._with_norms(output, self.margin, samples.norm, inside, plan.total)
         if not (with_mma and self.mma_weight > 0):
             return output
         active = None if plan.rows is None else (plan.rows, weight)
         mma = self.mma(self.weight, plan.step, active=active)
         return replace(output, loss=output.loss + self.mma_weight * mma, mma=mma)
-
-    def _active_weight(self, plan: StepPlan) -> Tensor:
-        if plan.rows is None:
-            return self.weight
-        return F.embedding(plan.rows, self.weight, sparse=not self.dense_gradient)
 
     def _margin_scores(
         self, x: Tensor, weight: Tensor, row: Tensor, plan: StepPlan, places: np.ndarray
@@ -258,23 +252,19 @@ class ClassifierHead(nn.Module):
         return samples, scores
 
     def _losses(self, scores: Scores) -> Tensor:
-        """Return the loss (B,) of every sample, from what all shards say of it."""
+        """Return the loss (B,) of every sample, from the scores of all shards."""
         over_ranks = logsumexp_over_ranks if scores.sums == "logsumexp" else sum_over_ranks
         target = sum_over_ranks(scores.target, self.group)
         others = over_ranks(scores.others, self.group)
-        if self.margin is None:
-            return cross_entropy_of(target, others)
-        return self.margin.losses(target, others)
+        losses = cross_entropy_of if self.margin is None else self.margin.losses
+        return losses(target, others)
 
     def _with_norms(
-        self, output: HeadOutput, samples: Samples, mine: Tensor, total: int
+        self, output: HeadOutput, margin: MarginLoss, norm: Tensor, mine: Tensor, total: int
     ) -> HeadOutput:
-        """Add what the norms of the embeddings cost and tell, where the margin asks."""
-        margin = self.margin
-        if margin is None or not margin.uses_norm:
-            return output
-        output = replace(output, quality=samples.norm.detach())
-        each = margin.norm_penalty(samples.norm)
+        """Add the norms (B,) of the embeddings, as their quality, and the penalty on them."""
+        output = replace(output, quality=norm.detach())
+        each = margin.norm_penalty(norm)
         if each is None or not margin.norm_penalty_weight:
             return output
         # Every rank has every norm: the one that holds the sample's class counts it.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from arcface_plus.losses.head.plan import StepPlan
 from arcface_plus.losses.margins.base import (
@@ -25,31 +25,29 @@ class MarginState(nn.Module):
         for name, value in margin.initial_learned(num_classes, sample_rate).items():
             self.register_parameter(name, nn.Parameter(torch.tensor(value)))
 
-    def running(self) -> dict[str, Tensor]:
-        """Return the running averages () by name."""
-        return dict(self.named_buffers())
-
-    def learned(self) -> dict[str, nn.Parameter]:
-        """Return the learned numbers () by name."""
-        return dict(self.named_parameters())
-
     def summary(self) -> dict[str, float]:
-        """Return both as plain numbers, to be shown; the host waits for the device."""
-        return {name: value.item() for name, value in (self.running() | self.learned()).items()}
+        """Return all of them as plain numbers, to be shown; the host waits for the device."""
+        return {
+            name: value.item() for name, value in (*self.named_buffers(), *self.named_parameters())
+        }
 
     @torch.no_grad()
     def observe(self, samples: Samples, plan: StepPlan) -> None:
         """Move the running averages by a micro-batch of all ranks; they then serve to score it.
 
-        A step moves them once: from where they stood before it, by mean and deviation of all its
-        samples so far. Where that gives no finite number, they stay. In eval mode they do not move.
+        A step moves them once: from where they stood before it, by mean and unbiased deviation of
+        all its samples so far. Where that gives no finite number (the deviation of one sample),
+        they stay. In eval mode they do not move.
         """
-        running = self.running()
+        running = dict(self.named_buffers())
         if self.margin is None or not running or not self.training:
             return
         if plan.state is None:
             plan.state = {name: value.clone() for name, value in running.items()}
-        mean, deviation = plan.statistics.add(self.margin.observed(samples))
+        plan.observed.append(self.margin.observed(samples))
+        numbers = torch.cat(plan.observed)
+        mean = numbers.mean()
+        deviation = ((numbers - mean).square().sum() / (len(numbers) - 1)).sqrt()
         for name, value in self.margin.moved(plan.state, mean, deviation).items():
             kept = running[name]
             kept.copy_(torch.where(torch.isfinite(value), value, kept))

@@ -6,33 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from torch import Tensor
-
-
-@dataclass
-class StepStatistics:
-    """Mean and deviation of the numbers of a step's micro-batches so far, on the device."""
-
-    count: int = 0
-    mean: Tensor | None = None
-    squares: Tensor | None = None  # Σ (number − mean)²
-
-    def add(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
-        """Take in ``numbers`` (B,) and return mean and unbiased deviation () of all so far.
-
-        The deviation of a single number is NaN, as torch has it.
-        """
-        mean = numbers.mean()
-        squares = (numbers - mean).square().sum()
-        count = len(numbers)
-        if self.mean is not None and self.squares is not None:
-            # Two parts' squares about their common mean (Chan et al.).
-            whole, apart = self.count + count, mean - self.mean
-            squares = self.squares + squares + apart.square() * (self.count * count / whole)
-            mean, count = self.mean + apart * (count / whole), whole
-        self.count, self.mean, self.squares = count, mean, squares
-        return mean, (squares / (count - 1)).sqrt() if count > 1 else mean * torch.nan
 
 
 @dataclass
@@ -41,15 +15,15 @@ class StepPlan:
 
     ``total`` samples over all ranks and micro-batches, ``sizes`` of them on each rank; ``rows`` of
     this shard that take part, or None where all do. ``taken``: how many samples of each rank
-    earlier micro-batches had. ``statistics`` and ``state``: what they showed, and the margin's
-    state before the step.
+    earlier micro-batches had. ``observed``: the numbers of those samples, all ranks', that move the
+    margin's state, and ``state`` as it was before the step.
     """
 
     sizes: tuple[int, ...]
     step: int
     rows: Tensor | None
     taken: list[int] = field(default_factory=list)
-    statistics: StepStatistics = field(default_factory=StepStatistics)
+    observed: list[Tensor] = field(default_factory=list)
     state: dict[str, Tensor] | None = None
 
     @property

@@ -1,4 +1,4 @@
-"""What one shard of classes has to say about the samples of all ranks.
+"""The scores that one shard of classes gives the samples of all ranks.
 
 Shapes: B samples of all ranks, C_r classes of this shard (those that take part), D dimensions.
 """

@@ -1,7 +1,7 @@
 """AdaFace: the margin leans on hard samples of good images and spares those of bad ones.
 
 Kim et al., "AdaFace: Quality Adaptive Margin for Face Recognition", CVPR 2022. The norm of the
-embedding stands for image quality.
+embedding is the measure of image quality.
 """
 
 from __future__ import annotations

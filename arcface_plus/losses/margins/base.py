@@ -37,7 +37,7 @@ class MarginLoss:
 
     ``informed``: every sample's own cosine must be known on all ranks before anything is scored
     (one more pass over the batch, and one more collective). ``draws``: the step must be known.
-    ``uses_norm``: the norm of an embedding tells its quality.
+    ``uses_norm``: the norm of an embedding measures its quality.
     """
 
     informed: ClassVar[bool] = False
@@ -78,7 +78,7 @@ class MarginLoss:
         return None
 
     def losses(self, target: Tensor, others: Tensor) -> Tensor:
-        """Return the loss (B,) of target logits and what stands for all others."""
+        """Return the loss (B,) of target logits (B,) and the sums (B,) over all others."""
         return cross_entropy_of(target, others)
 
     def norm_penalty(self, norm: Tensor) -> Tensor | None:

@@ -124,7 +124,7 @@ def margin_cosine(
 
 
 def other_cosine(cosine: Tensor, margin: Margin) -> Tensor:
-    """Return what stands for cosθ_j of the classes j ≠ y: itself, or max(0, cosθ_j)."""
+    """Return what replaces cosθ_j of the classes j ≠ y: itself, or max(0, cosθ_j)."""
     return cosine.clamp_min(0) if margin.wc_relu else cosine
 
 

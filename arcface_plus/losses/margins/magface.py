@@ -1,4 +1,4 @@
-"""MagFace: the norm of an embedding sets its margin and learns to tell quality.
+"""MagFace: the norm of an embedding sets its margin and learns to measure quality.
 
 Meng et al., "MagFace: A Universal Representation for Face Recognition and Quality Assessment",
 CVPR 2021.

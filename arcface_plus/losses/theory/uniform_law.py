@@ -90,13 +90,6 @@ def log_half_space_moment(scale: float, dim: int) -> float:
     return float(np.logaddexp.reduce(log_values + np.log(weights)))
 
 
-def log_first_order_half_space_moment(scale: float, dim: int) -> float:
-    """Return ln of e^{s²/(2d)} Φ(s/√d), the same for a normal z of standard deviation 1/√d."""
-    from scipy import special
-
-    return scale * scale / (2 * dim) + float(special.log_ndtr(scale / math.sqrt(dim)))
-
-
 def log_mean_weight(
     dim: int, scale: float, *, form: WeightForm = "first_order", wc_relu: bool = False
 ) -> float:
@@ -109,8 +102,14 @@ def log_mean_weight(
     if form not in ("first_order", "exact"):
         raise ValueError(f"form is {form!r}, but must be first_order or exact.")
     if wc_relu:
-        half = log_half_space_moment if form == "exact" else log_first_order_half_space_moment
-        return float(np.logaddexp(math.log(0.5), half(scale, dim)))
+        if form == "exact":
+            half = log_half_space_moment(scale, dim)
+        else:
+            from scipy import special
+
+            # The moment e^{s²/(2d)} of that normal, and its share where z is positive.
+            half = scale * scale / (2 * dim) + float(special.log_ndtr(scale / math.sqrt(dim)))
+        return float(np.logaddexp(math.log(0.5), half))
     return log_exponential_moment(scale, dim) if form == "exact" else scale * scale / (2 * dim)
 
 

@@ -161,8 +161,8 @@ def pole_loss(margin: Margin, classes: int) -> float:
 
 
 def collapse_warning(margin: Margin, classes: int) -> str | None:
-    """Return what to tell whoever trains with this margin, where the polar collapse costs less
-    than log 2 (the own class more likely than all others); None where it costs more.
+    """Return a warning for whoever trains with this margin, where the polar collapse costs less
+    than log 2 (the own class is more likely than all others); None where it costs more.
     """
     loss = pole_loss(margin, classes)
     if loss >= math.log(2):

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from arcface_plus.models.classification.net_parts import (
-    average_positions,
-    check_features,
-    initialize_he,
+from arcface_plus.models.classification.net_parts import average_positions, check_features
+from arcface_plus.models.embedding_model import (
+    EmbeddingModel,
+    check_count,
+    check_preprocessing,
+    layout_of,
 )
-from arcface_plus.models.embedding_model import EmbeddingModel, check_count, check_preprocessing
+from arcface_plus.models.initialization import initialize
 from arcface_plus.models.preprocessing import Preprocessing
 
 # name -> depth 3n + 4 (n layers in each of three blocks), and growth rate k
@@ -75,9 +77,7 @@ class DenseNet(EmbeddingModel):
         width: int | None = None,
         preprocessing: Preprocessing | None = None,
     ) -> None:
-        if name not in LAYOUTS:
-            raise ValueError(f"{name!r} is not a DenseNet; choose one of {', '.join(LAYOUTS)}")
-        depth, growth = LAYOUTS[name]
+        depth, growth = layout_of(name, LAYOUTS, "a DenseNet")
         growth = check_count("width", growth if width is None else width)
         layers = (depth - 4) // 3
         ends = [STEM_CHANNELS + block * layers * growth for block in range(4)]
@@ -100,12 +100,7 @@ class DenseNet(EmbeddingModel):
         self.transition2 = Transition(ends[2])
         self.block3 = _block(ends[2], layers=layers, growth=growth)
         self.bn = nn.BatchNorm2d(ends[3])
-        initialize_he(self, fan="out")
-
-    @property
-    def stem(self) -> nn.Conv2d:
-        """The convolution that reads the image."""
-        return self.conv1
+        initialize(self, scheme="xavier")
 
     def forward(self, x: Tensor) -> Tensor:
         """Map normalised images (N, 3, size, size) to features (N, embedding_dim)."""

@@ -9,12 +9,14 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from arcface_plus.models.classification.net_parts import (
-    average_positions,
-    check_features,
-    initialize_he,
+from arcface_plus.models.classification.net_parts import average_positions, check_features
+from arcface_plus.models.embedding_model import (
+    EmbeddingModel,
+    check_count,
+    check_preprocessing,
+    layout_of,
 )
-from arcface_plus.models.embedding_model import EmbeddingModel, check_count, check_preprocessing
+from arcface_plus.models.initialization import initialize
 from arcface_plus.models.preprocessing import Preprocessing
 
 # name -> blocks of each stage, n of the paper; the depth is 6n + 2.
@@ -71,8 +73,7 @@ class ResNet(EmbeddingModel):
         width: int = 16,
         preprocessing: Preprocessing | None = None,
     ) -> None:
-        if name not in BLOCKS:
-            raise ValueError(f"{name!r} is not a CIFAR ResNet; choose one of {', '.join(BLOCKS)}")
+        blocks = layout_of(name, BLOCKS, "a CIFAR ResNet")
         architecture = {
             "name": name,
             "size": check_count("size", size, multiple_of=DOWNSAMPLING),
@@ -85,18 +86,12 @@ class ResNet(EmbeddingModel):
             preprocessing=check_preprocessing(preprocessing, size),
             architecture=architecture,
         )
-        blocks = BLOCKS[name]
         self.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.layer1 = _stage(width, width, blocks=blocks, stride=1)
         self.layer2 = _stage(width, 2 * width, blocks=blocks, stride=2)
         self.layer3 = _stage(2 * width, 4 * width, blocks=blocks, stride=2)
-        initialize_he(self, fan="in")
-
-    @property
-    def stem(self) -> nn.Conv2d:
-        """The convolution that reads the image."""
-        return self.conv1
+        initialize(self, scheme="he")
 
     def forward(self, x: Tensor) -> Tensor:
         """Map normalised images (N, 3, size, size) to features (N, embedding_dim)."""

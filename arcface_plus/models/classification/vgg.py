@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from arcface_plus.models.classification.net_parts import (
-    average_positions,
-    check_features,
-    initialize_he,
+from arcface_plus.models.classification.net_parts import average_positions, check_features
+from arcface_plus.models.embedding_model import (
+    EmbeddingModel,
+    check_count,
+    check_preprocessing,
+    layout_of,
 )
-from arcface_plus.models.embedding_model import EmbeddingModel, check_count, check_preprocessing
+from arcface_plus.models.initialization import initialize
 from arcface_plus.models.preprocessing import Preprocessing
 
 # name -> convolutions of each of the five stages
@@ -64,8 +66,7 @@ class Vgg(EmbeddingModel):
         width: int = 64,
         preprocessing: Preprocessing | None = None,
     ) -> None:
-        if name not in CONVOLUTIONS:
-            raise ValueError(f"{name!r} is not a VGG; choose one of {', '.join(CONVOLUTIONS)}")
+        convolutions = layout_of(name, CONVOLUTIONS, "a VGG")
         features = CHANNELS[-1] * check_count("width", width)
         architecture = {
             "name": name,
@@ -79,15 +80,8 @@ class Vgg(EmbeddingModel):
             preprocessing=check_preprocessing(preprocessing, size),
             architecture=architecture,
         )
-        self.features = _features(CONVOLUTIONS[name], width)
-        initialize_he(self, fan="out")
-
-    @property
-    def stem(self) -> nn.Conv2d:
-        """The convolution that reads the image; it has a bias."""
-        conv = self.features[0]
-        assert isinstance(conv, nn.Conv2d)
-        return conv
+        self.features = _features(convolutions, width)
+        initialize(self, scheme="xavier")
 
     def forward(self, x: Tensor) -> Tensor:
         """Map normalised images (N, 3, size, size) to features (N, embedding_dim)."""

@@ -9,14 +9,16 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from arcface_plus.models.classification.net_parts import (
-    average_positions,
+from arcface_plus.models.classification.net_parts import average_positions, check_features
+from arcface_plus.models.embedding_model import (
+    EmbeddingModel,
+    check_count,
     check_dropout,
-    check_features,
-    initialize_he,
+    check_preprocessing,
+    layout_of,
 )
-from arcface_plus.models.embedding_model import EmbeddingModel, check_count, check_preprocessing
 from arcface_plus.models.face.iresnet import Shortcut
+from arcface_plus.models.initialization import initialize
 from arcface_plus.models.preprocessing import Preprocessing
 
 # name -> depth 6n + 4, and widening factor k
@@ -77,9 +79,7 @@ class WideResNet(EmbeddingModel):
         width: int = 16,
         preprocessing: Preprocessing | None = None,
     ) -> None:
-        if name not in LAYOUTS:
-            raise ValueError(f"{name!r} is not a Wide ResNet; choose one of {', '.join(LAYOUTS)}")
-        depth, widening = LAYOUTS[name]
+        depth, widening = layout_of(name, LAYOUTS, "a Wide ResNet")
         first = widening * check_count("width", width)
         architecture = {
             "name": name,
@@ -100,12 +100,7 @@ class WideResNet(EmbeddingModel):
         self.layer2 = _stage(first, 2 * first, blocks=blocks, stride=2, dropout=dropout)
         self.layer3 = _stage(2 * first, 4 * first, blocks=blocks, stride=2, dropout=dropout)
         self.bn = nn.BatchNorm2d(4 * first)
-        initialize_he(self, fan="out")
-
-    @property
-    def stem(self) -> nn.Conv2d:
-        """The convolution that reads the image."""
-        return self.conv1
+        initialize(self, scheme="xavier")
 
     def forward(self, x: Tensor) -> Tensor:
         """Map normalised images (N, 3, size, size) to features (N, embedding_dim)."""

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from arcface_plus.models.autocast import autocast_disabled
 from arcface_plus.models.embedding_model import (
     EmbeddingModel,
-    autocast_disabled,
     check_count,
+    check_dropout,
     check_flag,
     check_preprocessing,
+    layout_of,
 )
 from arcface_plus.models.initialization import check_scheme, initialize
 from arcface_plus.models.preprocessing import Preprocessing
@@ -112,14 +114,11 @@ class IResNet(EmbeddingModel):
         fix_last_gain: bool = True,
         checkpoint_gradients: bool = False,
     ) -> None:
-        if name not in DEPTHS:
-            raise ValueError(f"{name!r} is not an IResNet; choose one of {', '.join(DEPTHS)}")
-        if not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be a number in [0, 1), got {dropout!r}")
+        blocks = layout_of(name, DEPTHS, "an IResNet")
         architecture = {
             "name": name,
             "embedding_dim": check_count("embedding_dim", embedding_dim),
-            "dropout": float(dropout),
+            "dropout": check_dropout(dropout),
             "size": check_count("size", size, multiple_of=DOWNSAMPLING),
             "width": check_count("width", width),
             "fix_last_gain": check_flag("fix_last_gain", fix_last_gain),
@@ -132,7 +131,6 @@ class IResNet(EmbeddingModel):
             architecture=architecture,
         )
         self.checkpoint_gradients = check_flag("checkpoint_gradients", checkpoint_gradients)
-        blocks = DEPTHS[name]
         self.conv1 = _conv(3, width, 3)
         self.bn1 = nn.BatchNorm2d(width, eps=EPS)
         self.prelu = nn.PReLU(width)
@@ -146,11 +144,6 @@ class IResNet(EmbeddingModel):
         self.features = nn.BatchNorm1d(embedding_dim, eps=EPS)
         self.features.weight.requires_grad_(not fix_last_gain)
         initialize(self, scheme=init)
-
-    @property
-    def stem(self) -> nn.Conv2d:
-        """The convolution that reads the image."""
-        return self.conv1
 
     def forward(self, x: Tensor) -> Tensor:
         """Map normalised images (N, 3, size, size) to embeddings (N, embedding_dim)."""

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from arcface_plus.models.autocast import autocast_disabled
 from arcface_plus.models.embedding_model import (
     EmbeddingModel,
-    autocast_disabled,
     check_count,
     check_flag,
     check_preprocessing,
+    layout_of,
 )
 from arcface_plus.models.initialization import check_scheme, initialize
 from arcface_plus.models.preprocessing import Preprocessing
@@ -32,7 +33,20 @@ DOWNSAMPLING = 16
 MAX_BLOCKS = 1024
 
 
-class ConvBlock(nn.Module):
+class Layers(nn.Module):
+    """Apply ``layers`` in order, under the name that arcface_torch's state dicts have for them."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to what the layers make of it."""
+        out: Tensor = self.layers(x)
+        return out
+
+
+class ConvBlock(Layers):
     """Apply a convolution and batch norm, and PReLU unless ``linear``."""
 
     def __init__(
@@ -46,66 +60,49 @@ class ConvBlock(nn.Module):
         groups: int = 1,
         linear: bool = False,
     ) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
+        super().__init__(
             nn.Conv2d(
                 inputs, outputs, kernel, stride=stride, padding=padding, groups=groups, bias=False
             ),
             nn.BatchNorm2d(outputs),
+            *([] if linear else [nn.PReLU(outputs)]),
         )
-        if not linear:
-            self.layers.append(nn.PReLU(outputs))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, inputs, H, W) to (N, outputs, H', W')."""
-        out: Tensor = self.layers(x)
-        return out
 
 
-class InvertedResidual(nn.Module):
+class InvertedResidual(Layers):
     """Expand by 1×1, filter depthwise by 3×3, project by 1×1; add the input where ``residual``."""
 
     def __init__(
         self, inputs: int, outputs: int, *, expanded: int, stride: int = 1, residual: bool = False
     ) -> None:
-        super().__init__()
-        self.residual = residual
-        self.layers = nn.Sequential(
+        super().__init__(
             ConvBlock(inputs, expanded),
             ConvBlock(expanded, expanded, kernel=3, stride=stride, padding=1, groups=expanded),
             ConvBlock(expanded, outputs, linear=True),
         )
+        self.residual = residual
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, inputs, H, W) to (N, outputs, H / stride, W / stride)."""
-        out: Tensor = self.layers(x)
+        out = super().forward(x)
         return x + out if self.residual else out
 
 
-class Stage(nn.Module):
-    """Apply ``blocks`` inverted residuals of one shape."""
-
-    def __init__(self, channels: int, *, blocks: int, expanded: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            *(
-                InvertedResidual(channels, channels, expanded=expanded, residual=True)
-                for _ in range(blocks)
-            )
+def _stage(channels: int, *, blocks: int, expanded: int) -> Layers:
+    """Return ``blocks`` inverted residuals of one shape."""
+    return Layers(
+        *(
+            InvertedResidual(channels, channels, expanded=expanded, residual=True)
+            for _ in range(blocks)
         )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, channels, H, W) to the same shape."""
-        out: Tensor = self.layers(x)
-        return out
+    )
 
 
-class GlobalDepthwiseHead(nn.Module):
+class GlobalDepthwiseHead(Layers):
     """Weigh the H × W positions of each channel, then FC without bias and batch norm."""
 
     def __init__(self, channels: int, embedding_dim: int, *, positions: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
+        super().__init__(
             ConvBlock(channels, channels, kernel=positions, groups=channels, linear=True),
             nn.Flatten(),
             nn.Linear(channels, embedding_dim, bias=False),
@@ -125,7 +122,7 @@ class GlobalDepthwiseHead(nn.Module):
 def _first_stage(width: int, *, blocks: int) -> nn.Module:
     if blocks == 1:
         return ConvBlock(width, width, kernel=3, padding=1, groups=64)
-    return Stage(width, blocks=blocks, expanded=128)
+    return _stage(width, blocks=blocks, expanded=128)
 
 
 class MobileFaceNet(EmbeddingModel):
@@ -152,9 +149,7 @@ class MobileFaceNet(EmbeddingModel):
         fix_last_gain: bool = True,
         checkpoint_gradients: bool = False,
     ) -> None:
-        if name not in LAYOUTS:
-            raise ValueError(f"{name!r} is not a MobileFaceNet; choose one of {', '.join(LAYOUTS)}")
-        default_blocks, default_width = LAYOUTS[name]
+        default_blocks, default_width = layout_of(name, LAYOUTS, "a MobileFaceNet")
         blocks = _check_blocks(default_blocks if blocks is None else blocks)
         width = default_width if width is None else width
         architecture = {
@@ -179,11 +174,11 @@ class MobileFaceNet(EmbeddingModel):
                 ConvBlock(3, width, kernel=3, stride=2, padding=1),
                 _first_stage(width, blocks=blocks[0]),
                 InvertedResidual(width, width, expanded=128, stride=2),
-                Stage(width, blocks=blocks[1], expanded=128),
+                _stage(width, blocks=blocks[1], expanded=128),
                 InvertedResidual(width, double, expanded=256, stride=2),
-                Stage(double, blocks=blocks[2], expanded=256),
+                _stage(double, blocks=blocks[2], expanded=256),
                 InvertedResidual(double, double, expanded=512, stride=2),
-                Stage(double, blocks=blocks[3], expanded=256),
+                _stage(double, blocks=blocks[3], expanded=256),
             ]
         )
         self.conv_sep = ConvBlock(double, LAST_CHANNELS)
@@ -192,13 +187,6 @@ class MobileFaceNet(EmbeddingModel):
         )
         self.features.layers[-1].weight.requires_grad_(not fix_last_gain)
         initialize(self, scheme=init)
-
-    @property
-    def stem(self) -> nn.Conv2d:
-        """The convolution that reads the image."""
-        conv = self.get_submodule("layers.0.layers.0")
-        assert isinstance(conv, nn.Conv2d)
-        return conv
 
     def forward(self, x: Tensor) -> Tensor:
         """Map normalised images (N, 3, size, size) to embeddings (N, embedding_dim)."""

@@ -4,8 +4,8 @@ With the nearer chord c = ‖a − σb‖, σ = ±1, the angle is 2 asin(c/2) or
 tangents along which it grows are the projections of ±(a − σb). So nothing is lost where acos loses
 everything: a pair's gradient has norm 1/‖w‖ from coincident to antipodal rows.
 
-At angle exactly 0 that direction is a convention: the rows part along a tangent picked from their
-indices, the lower index along it and the higher against it. At exactly π both turn along it.
+At angle exactly 0 that direction is a convention: the rows move apart along a tangent picked from
+their indices, the lower index along it and the higher against it. At exactly π both turn along it.
 
 Shapes: k pairs of rows with d entries.
 """

@@ -76,17 +76,17 @@ def is_crowded(pairs: Tensor, rows: Tensor) -> bool:
 
 
 def in_float64(
-    terms: Callable[[Tensor], tuple[Tensor, Tensor | None]], unit: Tensor
+    terms: AtUnitRows, unit: Tensor, need_gradient: bool
 ) -> tuple[Tensor, Tensor | None]:
     """Return ``terms`` of the rows ``unit`` (n, d), computed in float64, in their dtype.
 
-    For rows in a tight cone: nearly all distances are small, but float64 products tell those apart
-    that are above ``COINCIDENT_BELOW`` squared.
+    For rows in a tight cone: nearly all distances are small, but float64 products resolve those
+    whose square is above ``COINCIDENT_BELOW``.
     """
     exact = unit.double()
     norms = torch.linalg.vector_norm(exact, dim=1)
     exact = exact / norms[:, None]
-    value, gradient = terms(exact)
+    value, gradient = terms(exact, need_gradient)
     if gradient is not None:  # what is along the rows is most of it: it must go before rounding
         project_rows(gradient, exact, norms, 1.0)
         gradient = gradient.to(unit.dtype)
@@ -131,12 +131,12 @@ def attach_closed_form(
 
 class _Attach(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, weight, value, gradient, touched):  # type: ignore[no-untyped-def]
+    def forward(ctx, weight, value, gradient, touched):
         ctx.save_for_backward(weight, gradient, touched)
         return value.clone()
 
     @staticmethod
-    def backward(ctx, scale):  # type: ignore[no-untyped-def]
+    def backward(ctx, scale):
         weight, gradient, touched = ctx.saved_tensors
         with torch.no_grad():
             scaled = (gradient * scale).to(weight.dtype)
@@ -149,11 +149,11 @@ class _Attach(torch.autograd.Function):
 
 class _NotTwice(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, gradient, weight):  # type: ignore[no-untyped-def]
+    def forward(ctx, gradient, weight):
         return gradient.view_as(gradient)
 
     @staticmethod
-    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+    def backward(ctx, grad):
         raise RuntimeError(
             "The gradient of an angular penalty cannot be differentiated again: it is computed in "
             "closed form, without a graph. Leave MMA and its kin out of the loss whose gradient "

@@ -59,65 +59,36 @@ def bad_row_message(row: int) -> str:
     )
 
 
+def sample_rows(total: int, rows: int, generator: torch.Generator | None) -> Tensor:
+    """Draw ``rows`` of ``total`` without replacement, on the generator's device (r,)."""
+    device = "cpu" if generator is None else generator.device
+    return torch.randperm(total, generator=generator, device=device)[:rows]
+
+
 class UnitRows:
     """Give the unit rows of a matrix (n, d) whole, by block or by index.
 
-    With ``keep=True`` they are made once (n × d memory). With ``keep=False`` every block is made
-    when asked for, with the same bits, so that a search for few rows among millions copies nothing.
+    ``UnitRows(unit)`` holds unit rows. ``UnitRows(rows, norms)`` divides ``rows`` by their
+    ``norms`` (n,) whenever a block is asked for, with the same bits, so that a search for few rows
+    among millions copies nothing.
     """
 
-    def __init__(self, rows: Tensor, norms: Tensor, *, keep: bool = True) -> None:
-        self._unit = rows / norms[:, None] if keep else None
-        self._rows = None if keep else rows
-        self._norms = None if keep else norms
-
-    @classmethod
-    def of_unit(cls, unit: Tensor) -> UnitRows:
-        """Wrap rows that are already of unit norm."""
-        made = cls.__new__(cls)
-        made._unit = unit
-        made._rows = made._norms = None
-        return made
-
-    @property
-    def whole(self) -> Tensor | None:
-        """The unit rows, where they are kept."""
-        return self._unit
-
-    @property
-    def shape(self) -> torch.Size:
-        return self._source.shape
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self._source.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self._source.device
-
-    @property
-    def _source(self) -> Tensor:
-        source = self._unit if self._unit is not None else self._rows
-        assert source is not None
-        return source
+    def __init__(self, rows: Tensor, norms: Tensor | None = None) -> None:
+        self._rows, self._norms = rows, norms
+        self.shape, self.dtype, self.device = rows.shape, rows.dtype, rows.device
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def block(self, low: int, high: int) -> Tensor:
         """Return unit rows ``low`` to ``high``."""
-        if self._unit is not None:
-            return self._unit[low:high]
-        assert self._rows is not None and self._norms is not None
-        return self._rows[low:high] / self._norms[low:high, None]
+        rows = self._rows[low:high]
+        return rows if self._norms is None else rows / self._norms[low:high, None]
 
     def take(self, index: Tensor) -> Tensor:
         """Return a copy of the unit rows of ``index``."""
-        if self._unit is not None:
-            return self._unit.index_select(0, index)
-        assert self._rows is not None and self._norms is not None
-        return self._rows.index_select(0, index).div_(self._norms.index_select(0, index)[:, None])
+        rows = self._rows.index_select(0, index)
+        return rows if self._norms is None else rows.div_(self._norms[index, None])
 
 
 @contextlib.contextmanager

@@ -75,20 +75,16 @@ def _matching(found: FoundLayers, argument: str, patterns: Sequence[str]) -> lis
 
     What is left out anyway may be excluded too.
     """
+    unfit = found.left_out if argument == "exclude" else {}
+    names = [*unfit, *(name for layer in found.layers for name in layer.names)]
     for pattern in patterns:
-        hits_unfit = any(fnmatchcase(name, pattern) for name in found.left_out)
-        if any(_matches(x, pattern) for x in found.layers) or (
-            argument == "exclude" and hits_unfit
-        ):
-            continue
-        raise ValueError(_no_match(found, argument, pattern))
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise ValueError(_no_match(found, argument, pattern))
     return [x for x in found.layers if any(_matches(x, pattern) for pattern in patterns)]
 
 
 def _output_layer(found: FoundLayers, output: str) -> Layer:
-    matching = [layer for layer in found.layers if _matches(layer, output)]
-    if not matching:
-        raise ValueError(_no_match(found, "output", output))
+    matching = _matching(found, "output", [output])
     if len(matching) > 1:
         names = _some(layer.name for layer in matching)
         raise ValueError(f"output={output!r} must name one layer, but matches {names}.")

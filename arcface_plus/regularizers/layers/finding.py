@@ -7,8 +7,7 @@ inputs, so each group is a set of its own.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import torch
@@ -106,8 +105,13 @@ def find_layers(model: nn.Module, named: Collection[str] = ()) -> FoundLayers:
             by_weight[key].names.append(name)
             found.left_out[name] = f"it shares its weight with {by_weight[key].name}"
             continue
-        reason = None if known or name in named else _unknown(module)
-        if reason := reason or _nothing_to_compare(module):
+        reason = _nothing_to_compare(module)
+        if not (known or name in named):
+            reason = (
+                f"a {type(module).__name__} is no layer type known here; give its full name in "
+                "layers to compare the rows of its weight"
+            )
+        if reason is not None:
             found.left_out[name] = reason
             continue
         by_weight[key] = Layer([name], module)
@@ -152,24 +156,18 @@ def current_weight(module: nn.Module) -> Tensor:
     if not parametrize.is_parametrized(module, "weight"):
         return module.weight  # type: ignore[return-value]
     chain = _parametrizations(module)
-    with _evaluating(chain), torch.autocast(next(chain.parameters()).device.type, enabled=False):
-        return module.weight  # type: ignore[return-value]
-
-
-def _parametrizations(module: nn.Module) -> nn.Module:
-    return module.parametrizations["weight"]  # type: ignore[index, operator, return-value]
-
-
-@contextlib.contextmanager
-def _evaluating(chain: nn.Module) -> Iterator[None]:
     training = [m for m in chain.modules() if m.training]
-    for m in training:
-        m.training = False
+    chain.eval()
     try:
-        yield
+        with torch.autocast(next(chain.parameters()).device.type, enabled=False):
+            return module.weight  # type: ignore[return-value]
     finally:
         for m in training:
             m.training = True
+
+
+def _parametrizations(module: nn.Module) -> nn.Module:
+    return module.parametrizations["weight"]  # type: ignore[index, return-value]
 
 
 def _clean(name: str) -> str:
@@ -184,13 +182,6 @@ def _is_matrix(module: nn.Module) -> bool:
     with torch.no_grad():
         weight = current_weight(module)
     return weight.ndim >= 2 and weight.is_floating_point()
-
-
-def _unknown(module: nn.Module) -> str:
-    return (
-        f"a {type(module).__name__} is no layer type known here; give its full name in layers to "
-        "compare the rows of its weight"
-    )
 
 
 def _nothing_to_compare(module: nn.Module) -> str | None:

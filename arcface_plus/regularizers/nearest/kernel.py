@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from arcface_plus.regularizers.geometry.sphere import UnitRows
+from arcface_plus.regularizers.nearest.tables import Search
 
 _COLUMNS_AT_ONCE = 1 << 17
 _TILE, _DEPTH = 64, 32  # larger tiles spill registers
@@ -83,30 +83,23 @@ def nearest_kernel(
             tl.atomic_min(best_b_ptr + columns, key, mask=column_in)
 
 
-def search(
-    rows: UnitRows, columns: UnitRows, *, own: Tensor | bool | None
-) -> tuple[Tensor, Tensor]:
-    """Return the nearest column of each row and, where columns are whole, the reverse.
+def nearest_by_kernel(search: Search, *, both: bool) -> tuple[Tensor, Tensor]:
+    """Return the nearest column of each query and, with ``both``, the reverse; −1 where none is.
 
-    ``own=True``: both are one set, and a row is not its own neighbour. A tensor (n,): the column
-    that each row is itself; the reverse is then not looked for. None: two different sets.
+    Where the queries are the columns, a row is not its own neighbour, and both are one.
     """
-    a = rows.whole
-    assert a is not None and a.dtype == torch.float32
-    a = a.contiguous()
-    of_rows = _no_keys(len(a), a)
-    if own is True:
-        _launch(a, a, None, of_rows, of_rows, 0, symmetric=True)
-        return _indices(of_rows), _indices(of_rows)
+    queries, columns, own = search
+    a = queries.block(0, len(queries)).contiguous()
+    of_queries = _no_keys(len(a), a)
+    if queries is columns:
+        _launch(a, a, None, of_queries, of_queries, 0, symmetric=True)
+        return _indices(of_queries), _indices(of_queries)
     of_columns = _no_keys(len(columns), a)
-    whole = isinstance(own, Tensor) is False and columns.whole is not None
-    at_once = len(columns) if whole else _COLUMNS_AT_ONCE
-    mask = own.contiguous() if isinstance(own, Tensor) else None
+    at_once = len(columns) if both else _COLUMNS_AT_ONCE
     for low in range(0, len(columns), at_once):
-        high = min(len(columns), low + at_once)
-        block = columns.block(low, high).contiguous()
-        _launch(a, block, mask, of_rows, of_columns if whole else None, low, symmetric=False)
-    return _indices(of_rows), _indices(of_columns)
+        block = columns.block(low, low + at_once).contiguous()
+        _launch(a, block, own, of_queries, of_columns if both else None, low, symmetric=False)
+    return _indices(of_queries), _indices(of_columns)
 
 
 def _no_keys(count: int, like: Tensor) -> Tensor:
@@ -134,7 +127,7 @@ def _launch(
     nearest_kernel[grid](
         a,
         b,
-        of_a if own is None else own,
+        of_a if own is None else own.contiguous(),
         of_a,
         of_a if of_b is None else of_b,
         len(a),

@@ -1,236 +1,143 @@
 """From a table of group maxima to the exact nearest row.
 
-For every query: multiply its best group in full precision, then every other group whose bound says
-that it may hold something as near. Columns that full precision cannot tell apart are settled in
-float64 from the difference of the rows, the lowest index winning what is equal even then. So the
-answer does not depend on how the table was made.
+For every query, its best group is multiplied in full precision, then every group that may hold a
+column as near by its bound. Columns that full precision cannot distinguish are compared in float64
+by the difference of the rows; of equal ones the lowest index wins. So the result does not depend on
+how the table was made.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from arcface_plus.regularizers.geometry.sphere import UnitRows
-from arcface_plus.regularizers.nearest.tables import (
-    GroupMaxima,
-    full_slack,
-    hide_own,
-    one_way_maxima,
-)
+from arcface_plus.regularizers.nearest.tables import GroupMaxima, Search, full_slack
 
 _QUERIES_AT_ONCE = 16384
 _ENTRIES_AT_ONCE = 1 << 20
 _ROWS_AT_ONCE = 256
-_MOST_GROUPS = 32  # to look at for one query; beyond, a whole row is cheaper
-_MOST_TIES = 48  # to list for one query on average; beyond, a float64 product is cheaper
+_MOST_GROUPS = 32  # to look at for one query; beyond, a whole row in float64 is cheaper
+_MOST_TIES = 48  # to list for one query; beyond, a whole row in float64 is cheaper
 TIE_UNIT = 2.0**-48  # of the squared chord: rows within 6e-8 rad are at the same distance
 
 
-@dataclass(frozen=True)
-class Search:
-    """Name what is searched: ``own[i]`` (n,) is the column that is query i itself, if any."""
-
-    queries: UnitRows
-    columns: UnitRows
-    own: Tensor | None
-    group: int
-
-    def part(self, picked: Tensor) -> Search:
-        """Return the search of the ``picked`` queries alone."""
-        own = None if self.own is None else self.own[picked]
-        return Search(UnitRows.of_unit(self.queries.take(picked)), self.columns, own, self.group)
-
-    def products(self, rows: Tensor, groups: Tensor) -> Iterator[tuple[slice, Tensor]]:
-        """Yield slices of the (query, group) pairs, sorted by group, with cosines (pairs, group).
-
-        The cosines are overwritten by the next slice.
-        """
-        at_once = max(1, _ENTRIES_AT_ONCE // self.group)
-        like = self.queries
-        out = torch.empty(min(len(rows), at_once), self.group, dtype=like.dtype, device=like.device)
-        gathered = torch.empty(_ROWS_AT_ONCE, like.shape[1], dtype=like.dtype, device=like.device)
-        for low in range(0, len(rows), at_once):
-            part = slice(low, min(len(rows), low + at_once))
-            yield part, self._product(rows[part], groups[part], out[: part.stop - low], gathered)
-
-    def _product(self, rows: Tensor, groups: Tensor, out: Tensor, gathered: Tensor) -> Tensor:
-        whole = self.queries.whole
-        assert whole is not None
-        found, counts = torch.unique_consecutive(groups, return_counts=True)
-        low = 0
-        for group, count in zip(found.tolist(), counts.tolist(), strict=True):
-            first, last = group * self.group, min(len(self.columns), (group + 1) * self.group)
-            block = self.columns.block(first, last).t()
-            for start in range(low, low + count, _ROWS_AT_ONCE):
-                stop = min(low + count, start + _ROWS_AT_ONCE)
-                queries = gathered[: stop - start]
-                torch.index_select(whole, 0, rows[start:stop], out=queries)
-                if last - first == self.group:
-                    torch.mm(queries, block, out=out[start:stop])
-                else:
-                    out[start:stop].fill_(-math.inf)[:, : last - first] = torch.mm(queries, block)
-            low += count
-        if self.own is not None:
-            hide_own(out, self.own[rows] - groups * self.group)
-        return out
-
-
 def nearest_from_table(table: GroupMaxima, search: Search) -> Tensor:
-    """Return each query's nearest column (n,). Overwrites the table."""
-    index = torch.empty(len(search.queries), dtype=torch.int64, device=search.queries.device)
+    """Return each query's nearest column (n,), −1 where there is none but its own."""
+    queries = search.queries
+    index = torch.full((len(queries),), -1, dtype=torch.int64, device=queries.device)
+    within = full_slack(queries.dtype, queries.shape[1])
     for low in range(0, len(index), _QUERIES_AT_ONCE):
         high = min(len(index), low + _QUERIES_AT_ONCE)
-        index[low:high] = _rank(table, search, low, high)
+        values = table.values[:, low:high]
+        top = values.max(0).indices
+        rows = torch.argsort(top, stable=True)
+        best = torch.empty(high - low, dtype=queries.dtype, device=queries.device)
+        for part, cosine in _products(search, rows + low, top[rows], table.group):
+            best[rows[part]] = cosine.amax(1)
+        near = _NearColumns(best, within)
+        open_groups = values >= table.thresholds(near.least, low, high)
+        near.crowded = open_groups.sum(0, dtype=torch.int32) > _MOST_GROUPS
+        groups, rows = open_groups.logical_and_(~near.crowded).nonzero().unbind(1)
+        for part, cosine in _products(search, rows + low, groups, table.group):
+            near.add(rows[part], groups[part] * table.group, cosine)
+        index[low:high] = near.nearest(search, low)
     return index
 
 
-@dataclass
-class _Best:
-    """Collect what the products say of queries ``low``…: winner, and pairs that came close."""
-
-    cosine: Tensor
-    column: Tensor
-    rows: list[Tensor]
-    groups: list[Tensor]
-    first: list[Tensor]
-    second: list[Tensor]
-
-    def add(self, rows: Tensor, groups: Tensor, low: int, search: Search) -> None:
-        """Look at the (query, group) pairs, ``rows`` counted from ``low``."""
-        for part, cosine in search.products(rows + low, groups):
-            first, at = cosine.max(1)
-            column = groups[part] * search.group + at
-            second = cosine.scatter_(1, at[:, None], -math.inf).amax(1)
-            self.cosine.scatter_reduce_(0, rows[part], first, "amax")
-            won = (first == self.cosine[rows[part]]).nonzero().flatten()
-            self.column[rows[part][won]] = column[won]
-            self.first.append(first)
-            self.second.append(second)
-        self.rows.append(rows)
-        self.groups.append(groups)
-
-    def close_pairs(self, within: float) -> tuple[Tensor, Tensor]:
-        """Return the pairs (query, group) of queries with more than one column near their best."""
-        rows, groups = torch.cat(self.rows), torch.cat(self.groups)
-        first, second = torch.cat(self.first), torch.cat(self.second)
-        least = self.cosine[rows] - within
-        close = first >= least
-        count = torch.zeros_like(self.column)
-        count.index_add_(0, rows, close.long() + (second >= least).long())
-        keep = (close & (count[rows] > 1)).nonzero().flatten()
-        return rows[keep], groups[keep]
+def nearest_at_once(search: Search) -> Tensor:
+    """Return what ``nearest_from_table`` does, from one product: for few rows."""
+    queries, columns, _ = search
+    cosine = torch.mm(queries.block(0, len(queries)), columns.block(0, len(columns)).t())
+    search.hide_own(cosine, slice(None))
+    near = _NearColumns(cosine.amax(1), full_slack(queries.dtype, queries.shape[1]))
+    rows = torch.arange(len(cosine), device=cosine.device)
+    near.add(rows, torch.zeros_like(rows), cosine)
+    return near.nearest(search, 0)
 
 
-def _rank(table: GroupMaxima, search: Search, low: int, high: int) -> Tensor:
-    values = table.values[:, low:high]
-    count, within = high - low, full_slack(search.queries.dtype, search.queries.shape[1])
-    device = values.device
-    best = _Best(
-        torch.full((count,), -math.inf, dtype=search.queries.dtype, device=device),
-        torch.full((count,), -1, dtype=torch.int64, device=device),
-        [], [], [], [],
-    )  # fmt: skip
-    top = values.max(0).indices
-    by_group = torch.argsort(top, stable=True)
-    best.add(by_group, top[by_group], low, search)
+def _products(
+    search: Search, rows: Tensor, groups: Tensor, group: int
+) -> Iterator[tuple[slice, Tensor]]:
+    """Yield slices of the (query, group) pairs, sorted by group, with cosines (pairs, group).
 
-    values.scatter_(0, top[None], -1 if table.is_bf16 else -math.inf)
-    open_groups = values >= table.thresholds(best.cosine - within, low, high)
-    crowded = _close_crowded(open_groups)
-    groups, rows = open_groups.nonzero().unbind(1)
-    best.add(rows, groups, low, search)
-
-    rows, groups = best.close_pairs(within)
-    if len(rows):
-        _settle(best, search, rows, groups, low, within)
-    if len(crowded):
-        best.column[crowded] = _rank_crowded(search.part(crowded + low), from_bf16=table.is_bf16)
-    return best.column
-
-
-def _close_crowded(open_groups: Tensor) -> Tensor:
-    """Return the queries with too many open groups (k,), and close those groups in place."""
-    if int(torch.count_nonzero(open_groups)) <= _MOST_GROUPS:
-        return open_groups.new_empty(0, dtype=torch.int64)
-    crowded = (open_groups.sum(0, dtype=torch.int32) > _MOST_GROUPS).nonzero().flatten()
-    open_groups[:, crowded] = False
-    return crowded
-
-
-def _rank_crowded(search: Search, *, from_bf16: bool) -> Tensor:
-    """Rank queries that a table left too open: by a sharper table, or at last in float64."""
-    if not from_bf16:
-        return _rank_in_float64(search)
-    whole = search.queries.whole
-    assert whole is not None
-    table = one_way_maxima(whole, search.columns, search.own, bf16=False)
-    return nearest_from_table(
-        table, Search(search.queries, search.columns, search.own, table.group)
-    )
-
-
-def _settle(
-    best: _Best, search: Search, rows: Tensor, groups: Tensor, low: int, within: float
-) -> None:
-    """Rank in float64 the columns within ``within`` of the best; ``rows`` come sorted by group."""
-    order = torch.argsort(groups, stable=True)
-    rows, groups = rows[order], groups[order]
-    tied, columns, listed = [], [], 0
-    queries = torch.unique(rows)
-    for part, cosine in search.products(rows + low, groups):
-        pair, at = (cosine >= (best.cosine[rows[part]] - within)[:, None]).nonzero().unbind(1)
-        tied.append(rows[part][pair])
-        columns.append(groups[part][pair] * search.group + at)
-        listed += len(pair)
-        if listed > _MOST_TIES * len(queries):
-            best.column[queries] = _rank_in_float64(search.part(queries + low))
-            return
-    best.column[queries] = _nearest_listed(
-        search, torch.cat(tied) + low, torch.cat(columns), queries + low
-    )
-
-
-def _nearest_listed(search: Search, rows: Tensor, columns: Tensor, queries: Tensor) -> Tensor:
-    """Return for each of ``queries`` (q,), ascending, the nearest of the columns listed for it.
-
-    ``rows`` and ``columns`` (k,) are the list; each query is in ``rows``.
+    The cosines are overwritten by the next slice.
     """
-    at = torch.searchsorted(queries, rows)
+    queries, columns, _ = search
+    at_once = max(1, _ENTRIES_AT_ONCE // group)
+    shape = min(len(rows), at_once), group
+    out = torch.empty(shape, dtype=queries.dtype, device=queries.device)
+    for low in range(0, len(rows), at_once):
+        part = slice(low, min(len(rows), low + at_once))
+        found, counts = torch.unique_consecutive(groups[part], return_counts=True)
+        stop = 0
+        for one, count in zip(found.tolist(), counts.tolist(), strict=True):
+            block = columns.block(one * group, (one + 1) * group)
+            start, stop = stop, stop + count
+            for first in range(start, stop, _ROWS_AT_ONCE):
+                last = min(stop, first + _ROWS_AT_ONCE)
+                picked = queries.take(rows[low + first : low + last])
+                out[first:last, : len(block)] = torch.mm(picked, block.t())
+                out[first:last, len(block) :] = -math.inf
+        cosine = out[:stop]
+        search.hide_own(cosine, rows[part], groups[part] * group)
+        yield part, cosine
+
+
+class _NearColumns:
+    """List the columns that full precision cannot distinguish from each query's ``best`` (k,).
+
+    ``crowded`` (k,): the queries with too many to list, which are ranked in float64.
+    """
+
+    def __init__(self, best: Tensor, within: float) -> None:
+        self.least = (best - within).clamp_min_(-2.0)  # −∞ is no column
+        self.count = torch.zeros(len(best), dtype=torch.int64, device=best.device)
+        self.crowded = torch.zeros_like(self.count, dtype=torch.bool)
+        self.rows: list[Tensor] = []
+        self.columns: list[Tensor] = []
+
+    def add(self, rows: Tensor, first: Tensor, cosine: Tensor) -> None:
+        """Take in ``cosine`` (p, c) of the queries ``rows`` (p,) with columns from ``first``."""
+        pair, at = (cosine >= self.least[rows][:, None]).nonzero().unbind(1)
+        found = rows[pair]
+        self.count += torch.bincount(found, minlength=len(self.count))
+        few = self.count[found] <= _MOST_TIES
+        self.rows.append(found[few])
+        self.columns.append(first[pair[few]] + at[few])
+
+    def nearest(self, search: Search, low: int) -> Tensor:
+        """Return the nearest column (k,) of the queries from ``low`` on; −1 where none is."""
+        index = torch.full_like(self.count, -1)
+        crowded = self.crowded | (self.count > _MOST_TIES)
+        if self.rows:
+            rows, columns = torch.cat(self.rows), torch.cat(self.columns)
+            index[rows] = columns
+            tied = ((self.count > 1) & ~crowded)[rows].nonzero().flatten()
+            if len(tied):
+                _settle(index, search, rows[tied], columns[tied], low)
+        at = crowded.nonzero().flatten()
+        if len(at):
+            index[at] = _rank_in_float64(search, at + low)
+        return index
+
+
+def _settle(index: Tensor, search: Search, rows: Tensor, columns: Tensor, low: int) -> None:
+    """Write the nearest by float64 of the ``columns`` listed for ``rows`` (p,) into ``index``.
+
+    ``rows`` and ``index`` count from query ``low`` on.
+    """
     key = torch.cat([
-        squared_chord(search.queries.take(r), search.columns.take(c))
-        for r, c in zip(rows.split(1024), columns.split(1024), strict=True)
+        squared_chord(search.queries.take(i + low), search.columns.take(j))
+        for i, j in zip(rows.split(1024), columns.split(1024), strict=True)
     ]).div_(TIE_UNIT).round_()  # fmt: skip
-    least = key.new_full(queries.shape, math.inf).scatter_reduce_(0, at, key, "amin")
-    won = (key == least[at]).nonzero().flatten()
-    nearest = torch.full_like(queries, len(search.columns))
-    return nearest.scatter_reduce_(0, at[won], columns[won], "amin")
-
-
-def nearest_at_once(unit: UnitRows) -> Tensor:
-    """Return the nearest other row (n,) of few rows, from one n × n product.
-
-    The answer is that of the tables, which pay only where there are many rows.
-    """
-    whole = unit.whole
-    assert whole is not None
-    cosine = torch.mm(whole, whole.t()).fill_diagonal_(-math.inf)
-    best, index = cosine.max(1)
-    within = full_slack(unit.dtype, unit.shape[1])
-    second = cosine.scatter(1, index[:, None], -math.inf).amax(1)
-    tied = (second >= best - within).nonzero().flatten()
-    if len(tied):
-        rows, columns = (cosine[tied] >= (best[tied] - within)[:, None]).nonzero().unbind(1)
-        search = Search(unit, unit, torch.arange(len(unit), device=tied.device), len(unit))
-        if len(rows) > _MOST_TIES * len(tied):
-            index[tied] = _rank_in_float64(search.part(tied))
-        else:
-            index[tied] = _nearest_listed(search, tied[rows], columns, tied)
-    return index
+    least = key.new_full(index.shape, math.inf).scatter_reduce_(0, rows, key, "amin")
+    won = (key == least[rows]).nonzero().flatten()
+    index[rows] = len(search.columns)
+    index.scatter_reduce_(0, rows[won], columns[won], "amin")
 
 
 def squared_chord(a: Tensor, b: Tensor) -> Tensor:
@@ -245,33 +152,19 @@ def squared_chord(a: Tensor, b: Tensor) -> Tensor:
     return difference.sub_((norm_a - norm_b).square_()).clamp_min_(0).div_(norm_a * norm_b)
 
 
-def _rank_in_float64(search: Search) -> Tensor:
-    """Rank all columns of every query by a float64 product: for rows that nearly coincide."""
-    nearest = []
-    whole = search.queries.whole
-    assert whole is not None
-    for low in range(0, len(whole), 256):
-        queries = whole[low : low + 256].double()
-        queries /= torch.linalg.vector_norm(queries, dim=1, keepdim=True)
-        own = None if search.own is None else search.own[low : low + 256]
-        nearest.append(_nearest_in_float64(queries, search.columns, own))
-    return torch.cat(nearest)
-
-
-def _nearest_in_float64(queries: Tensor, columns: UnitRows, own: Tensor | None) -> Tensor:
-    best = torch.full((len(queries),), math.inf, dtype=torch.float64, device=queries.device)
-    index = torch.zeros(len(queries), dtype=torch.int64, device=queries.device)
-    for low in range(0, len(columns), 1024):
-        block = columns.block(low, min(len(columns), low + 1024)).double()
-        block /= torch.linalg.vector_norm(block, dim=1, keepdim=True)
-        cosine = torch.mm(queries, block.t())
-        if own is not None:
-            hide_own(cosine, own - low)
-        key = cosine.neg_().add_(1).mul_(2 / TIE_UNIT).clamp_min_(0).round_()
-        least = key.amin(1)
-        position = torch.arange(key.shape[1], device=key.device)
-        first = torch.where(key == least[:, None], position, key.shape[1]).amin(1)
-        nearer = least < best
-        best = torch.where(nearer, least, best)
-        index = torch.where(nearer, first + low, index)
+def _rank_in_float64(search: Search, picked: Tensor) -> Tensor:
+    """Rank all columns of the ``picked`` queries by a float64 product: for nearly equal rows."""
+    index = torch.full_like(picked, -1)
+    for part in torch.arange(len(picked), device=picked.device).split(_ROWS_AT_ONCE):
+        rows = F.normalize(search.queries.take(picked[part]).double())
+        best = torch.full((len(part),), math.inf, dtype=torch.float64, device=picked.device)
+        for low in range(0, len(search.columns), 1024):
+            block = F.normalize(search.columns.block(low, low + 1024).double())
+            cosine = torch.mm(rows, block.t())
+            search.hide_own(cosine, picked[part], low)
+            key = cosine.neg_().add_(1).mul_(2 / TIE_UNIT).clamp_min_(0).round_()
+            least, first = key.amin(1), key.argmin(1)  # the first of equal ones
+            nearer = least < best
+            best = torch.where(nearer, least, best)
+            index[part] = torch.where(nearer, first + low, index[part])
     return index

@@ -1,9 +1,9 @@
 """Largest cosine of every row with every group of columns, from products of blocks.
 
-The matrix of all cosines never exists. A block of it is multiplied, reduced both ways to one number
-a group of consecutive columns (and, for the other side, of rows), and overwritten. What stays is a
+The matrix of all cosines never exists. A block of it is multiplied, reduced to one number a group
+of consecutive columns (and, for the other direction, of rows), and overwritten. What stays is a
 table n × n/group, small enough to keep and sharp enough that only a few groups a row have to be
-looked at again (``nearest_rank``).
+looked at again (``ranking``).
 
 bf16 products are reduced as 16-bit integers, which order like the floats they are where those are
 not negative; negative maxima count as zero. ``GroupMaxima`` carries a bound on its own error.
@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,8 +25,30 @@ from arcface_plus.regularizers.geometry.sphere import UnitRows
 
 _SMALLEST_GROUP = 64
 _TABLE_BYTES = 16 << 20  # beside a quarter of what the queries themselves take
-_BLOCK_FULL, _BLOCK_BF16, _BLOCK_DIAGONAL = 512, 1024, 128
+_BLOCK_FULL, _BLOCK_BF16 = 512, 1024
 _BF16_ROUNDING = 2.0**-8  # unit round-off: 8 significant bits
+
+
+class Search(NamedTuple):
+    """Name what is searched: the nearest of ``columns`` (m, d) for each of ``queries`` (n, d).
+
+    ``own[i]`` (n,) is the column that is query i itself, no neighbour of it; −1 where there is
+    none. Nothing is hidden where ``own`` is None.
+    """
+
+    queries: UnitRows
+    columns: UnitRows
+    own: Tensor | None
+
+    def hide_own(self, cosine: Tensor, picked: slice | Tensor, first: int | Tensor = 0) -> None:
+        """Write −∞ where the ``picked`` queries meet themselves; ``cosine`` is from ``first`` on.
+
+        ``first`` is a column, or a column for each query.
+        """
+        if self.own is not None:
+            own = self.own[picked] - first
+            inside = ((own >= 0) & (own < cosine.shape[1])).nonzero().flatten()
+            cosine[inside, own[inside]] = -math.inf
 
 
 @dataclass(frozen=True)
@@ -40,14 +63,10 @@ class GroupMaxima:
     group: int
     slack: Tensor
 
-    @property
-    def is_bf16(self) -> bool:
-        return self.values.dtype == torch.int16
-
     def thresholds(self, cosine: Tensor, low: int, high: int) -> Tensor:
-        """Return the least value of queries ``low`` to ``high`` that may stand for ``cosine``."""
+        """Return the least value of queries ``low`` to ``high`` that may hide ``cosine``."""
         slack = self.slack[low:high]
-        if not self.is_bf16:
+        if self.values.dtype != torch.int16:
             return cosine - slack
         least = (cosine / (1 + _BF16_ROUNDING) - slack).clamp_min_(0).float()
         bits = least.view(torch.int32)
@@ -63,7 +82,50 @@ def full_slack(dtype: torch.dtype, width: int) -> float:
     return 16 * torch.finfo(dtype).eps * max(1.0, math.sqrt(width / 512))
 
 
-def group_size(queries: int, columns: int, width: int, itemsize: int) -> int:
+def group_maxima(
+    search: Search, *, bf16: bool, both: bool = False
+) -> tuple[GroupMaxima, GroupMaxima | None]:
+    """Return the maxima of the queries over groups of columns, with ``both`` also the reverse.
+
+    Where the queries are the columns, both tables are one, and each unordered pair of blocks is
+    multiplied once. Columns are made block by block.
+    """
+    rows, columns, _ = search
+    n, d = rows.shape
+    block, same = (_BLOCK_BF16 if bf16 else _BLOCK_FULL), rows is columns
+    whole, lost = _rounded(rows) if bf16 else (rows.block(0, n), None)
+    group = _group_size(n, len(columns), d, whole.itemsize)
+    if both:
+        group = max(group, _group_size(len(columns), n, d, whole.itemsize))
+    part = min(group, block)
+    table = _empty_table(n, len(columns), group, whole)
+    reverse = table if same else _empty_table(len(columns), n, group, whole) if both else None
+    columns_lost = [whole.new_zeros(1, dtype=torch.float32)]
+    scratch = torch.empty(block * block, dtype=whole.dtype, device=whole.device)
+    for j, j_end in _blocks(len(columns), block):
+        these = columns.block(j, j_end)
+        if bf16:
+            these, these_lost = _round_block(these)
+            columns_lost.append(these_lost)
+        for i, i_end in _blocks(j_end if same else n, block):
+            product = _product(whole[i:i_end], these, part, scratch)
+            search.hide_own(product[: i_end - i], slice(i, i_end), j)
+            ordered = product.view(torch.int16) if bf16 else product
+            _fold(table, ordered.unflatten(1, (-1, part)).amax(2)[: i_end - i].t(), j // group, i)
+            if reverse is not None and not (same and i == j):
+                folded = ordered.unflatten(0, (-1, part)).amax(1)[:, : j_end - j]
+                _fold(reverse, folded, i // group, j)
+    if lost is None:
+        slack, slack_reverse = (whole.new_full((len(x),), full_slack(rows.dtype, d))
+                                for x in (rows, columns))  # fmt: skip
+    else:
+        others = torch.cat(columns_lost)
+        slack, slack_reverse = _slack(lost, others.max(), d), _slack(others[1:], lost.max(), d)
+    found = GroupMaxima(table, group, slack)
+    return found, None if reverse is None else GroupMaxima(reverse, group, slack_reverse)
+
+
+def _group_size(queries: int, columns: int, width: int, itemsize: int) -> int:
     """Return the smallest power of two, from 64, whose table stays within its budget of memory."""
     budget = _TABLE_BYTES + queries * width  # a quarter of fp32 queries
     size = _SMALLEST_GROUP
@@ -72,14 +134,13 @@ def group_size(queries: int, columns: int, width: int, itemsize: int) -> int:
     return size
 
 
-def round_to_bf16(unit: UnitRows) -> tuple[Tensor, Tensor]:
+def _rounded(unit: UnitRows) -> tuple[Tensor, Tensor]:
     """Return the rows rounded to bf16 (n, d) and the norm of what rounding took from each (n,)."""
     rounded = torch.empty(unit.shape, dtype=torch.bfloat16, device=unit.device)
-    residual = torch.empty(len(unit), device=unit.device)
-    for low in range(0, len(unit), 512):
-        high = min(len(unit), low + 512)
-        rounded[low:high], residual[low:high] = _round_block(unit.block(low, high))
-    return rounded, residual
+    lost = torch.empty(len(unit), device=unit.device)
+    for low, high in _blocks(len(unit), _BLOCK_FULL):
+        rounded[low:high], lost[low:high] = _round_block(unit.block(low, high))
+    return rounded, lost
 
 
 def _round_block(block: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,49 +148,26 @@ def _round_block(block: Tensor) -> tuple[Tensor, Tensor]:
     return rounded, torch.linalg.vector_norm(rounded.float().sub_(block), dim=1)
 
 
-def _bf16_slack(residual: Tensor, other_largest: Tensor | float, width: int) -> Tensor:
+def _slack(lost: Tensor, other_largest: Tensor, width: int) -> Tensor:
     """|a·b − ã·b̃| ≤ |a − ã||b| + |ã||b − b̃| with measured residuals, plus fp32 accumulation."""
-    return residual + other_largest * (1 + residual) + (width + 8) * 2.0**-23
+    return lost + other_largest * (1 + lost) + (width + 8) * 2.0**-23
 
 
-class _Folder:
-    """Multiply two blocks and fold the product's maxima into tables."""
-
-    def __init__(self, block: int, group: int, dtype: torch.dtype, device: torch.device) -> None:
-        self.block, self.group = block, group
-        self.part = min(group, block)
-        self._scratch = torch.empty(block * block, dtype=dtype, device=device)
-
-    def product(self, a: Tensor, b: Tensor) -> Tensor:
-        """Return a·bᵀ in scratch memory, padded with −∞ to whole groups."""
-        m, k = a.shape[0], b.shape[0]
-        rows, columns = (-(-x // self.part) * self.part for x in (m, k))
-        out = self._scratch[: rows * columns].view(rows, columns)
-        if (rows, columns) == (m, k):
-            return torch.mm(a, b.t(), out=out)
-        out.fill_(-math.inf)[:m, :k] = torch.mm(a, b.t())
-        return out
-
-    def fold_rows(self, table: Tensor, product: Tensor, row: int, column: int, rows: int) -> None:
-        """Take maxima over columns: what rows ``row``… see in the groups from ``column`` on."""
-        folded = _as_ordered(product).unflatten(1, (-1, self.part)).amax(2)[:rows].t()
-        self._store(table, folded, column, row)
-
-    def fold_columns(
-        self, table: Tensor, product: Tensor, row: int, column: int, columns: int
-    ) -> None:
-        """Take maxima over rows: what columns ``column``… see in the groups from ``row`` on."""
-        folded = _as_ordered(product).unflatten(0, (-1, self.part)).amax(1)[:, :columns]
-        self._store(table, folded, row, column)
-
-    def _store(self, table: Tensor, folded: Tensor, first: int, query: int) -> None:
-        at = first // self.group
-        target = table[at : at + folded.shape[0], query : query + folded.shape[1]]
-        torch.maximum(target, folded, out=target)
+def _product(a: Tensor, b: Tensor, part: int, scratch: Tensor) -> Tensor:
+    """Return a·bᵀ in ``scratch``, padded with −∞ to whole groups of ``part``."""
+    m, k = len(a), len(b)
+    rows, columns = (-(-x // part) * part for x in (m, k))
+    out = scratch[: rows * columns].view(rows, columns)
+    if (rows, columns) == (m, k):
+        return torch.mm(a, b.t(), out=out)
+    out.fill_(-math.inf)[:m, :k] = torch.mm(a, b.t())
+    return out
 
 
-def _as_ordered(product: Tensor) -> Tensor:
-    return product.view(torch.int16) if product.dtype == torch.bfloat16 else product
+def _fold(table: Tensor, folded: Tensor, group: int, query: int) -> None:
+    """Take ``folded`` maxima (groups, queries) into ``table`` from (group, query) on."""
+    target = table[group : group + folded.shape[0], query : query + folded.shape[1]]
+    torch.maximum(target, folded, out=target)
 
 
 def _empty_table(queries: int, columns: int, group: int, like: Tensor) -> Tensor:
@@ -139,98 +177,6 @@ def _empty_table(queries: int, columns: int, group: int, like: Tensor) -> Tensor
     return torch.full(shape, -math.inf, dtype=like.dtype, device=like.device)
 
 
-def _blocks(count: int, block: int, start: int = 0) -> Iterator[tuple[int, int]]:
-    for low in range(start, count, block):
+def _blocks(count: int, block: int) -> Iterator[tuple[int, int]]:
+    for low in range(0, count, block):
         yield low, min(count, low + block)
-
-
-def _upper_blocks(count: int, block: int, fine: int) -> Iterator[tuple[int, int, int, int]]:
-    """Yield (i, i_end, j, j_end) covering every pair i ≤ j once, finer at the diagonal."""
-    for i, i_end in _blocks(count, block):
-        for k, k_end in _blocks(i_end, fine, start=i):
-            for j, j_end in _blocks(i_end, fine, start=k):
-                yield k, k_end, j, j_end
-        for j, j_end in _blocks(count, block, start=i_end):
-            yield i, i_end, j, j_end
-
-
-def self_maxima(unit: UnitRows, *, bf16: bool) -> GroupMaxima:
-    """Return each row's maxima over groups of the other rows; block pairs are multiplied once."""
-    whole = unit.whole
-    assert whole is not None
-    n, d = unit.shape
-    rows, slack = (
-        whole,
-        torch.full((n,), full_slack(unit.dtype, d), dtype=unit.dtype, device=unit.device),
-    )
-    if bf16:
-        rows, residual = round_to_bf16(unit)
-        slack = _bf16_slack(residual, residual.max(), d)
-    group = group_size(n, n, d, 2 if bf16 else rows.itemsize)
-    folder = _Folder(_BLOCK_BF16 if bf16 else _BLOCK_FULL, group, rows.dtype, rows.device)
-    table = _empty_table(n, n, group, rows)
-    fine = max(folder.part, _BLOCK_DIAGONAL)
-    for i, i_end, j, j_end in _upper_blocks(n, folder.block, fine):
-        product = folder.product(rows[i:i_end], rows[j:j_end])
-        if i == j:
-            product.fill_diagonal_(-math.inf)
-        else:
-            folder.fold_columns(table, product, i, j, j_end - j)
-        folder.fold_rows(table, product, i, j, i_end - i)
-    return GroupMaxima(table, group, slack)
-
-
-def cross_maxima(a: UnitRows, b: UnitRows, *, bf16: bool) -> tuple[GroupMaxima, GroupMaxima]:
-    """Return the maxima of rows ``a`` over groups of ``b`` and the reverse, from one product."""
-    d = a.shape[1]
-    full = full_slack(a.dtype, d)
-    slacks = [torch.full((len(x),), full, dtype=x.dtype, device=x.device) for x in (a, b)]
-    a_rows, b_rows = a.whole, b.whole
-    assert a_rows is not None and b_rows is not None
-    if bf16:
-        (a_rows, a_lost), (b_rows, b_lost) = round_to_bf16(a), round_to_bf16(b)
-        slacks = [_bf16_slack(a_lost, b_lost.max(), d), _bf16_slack(b_lost, a_lost.max(), d)]
-    group = group_size(max(len(a), len(b)), max(len(a), len(b)), d, 2 if bf16 else a_rows.itemsize)
-    folder = _Folder(_BLOCK_BF16 if bf16 else _BLOCK_FULL, group, a_rows.dtype, a_rows.device)
-    of_a = _empty_table(len(a), len(b), group, a_rows)
-    of_b = _empty_table(len(b), len(a), group, a_rows)
-    for i, i_end in _blocks(len(a), folder.block):
-        for j, j_end in _blocks(len(b), folder.block):
-            product = folder.product(a_rows[i:i_end], b_rows[j:j_end])
-            folder.fold_rows(of_a, product, i, j, i_end - i)
-            folder.fold_columns(of_b, product, i, j, j_end - j)
-    return GroupMaxima(of_a, group, slacks[0]), GroupMaxima(of_b, group, slacks[1])
-
-
-def one_way_maxima(
-    queries: Tensor, columns: UnitRows, own: Tensor | None, *, bf16: bool
-) -> GroupMaxima:
-    """Return the maxima of ``queries`` (n, d) over groups of ``columns``, made block by block.
-
-    ``own[i]`` (n,) is the column that query i must not meet, itself.
-    """
-    n, d = queries.shape
-    full = full_slack(queries.dtype, d)
-    slack = torch.full((n,), full, dtype=queries.dtype, device=queries.device)
-    rows, lost = _round_block(queries) if bf16 else (queries, slack)
-    largest_lost = lost.new_zeros(())
-    group = group_size(n, len(columns), d, 2 if bf16 else rows.itemsize)
-    folder = _Folder(_BLOCK_BF16 if bf16 else _BLOCK_FULL, group, rows.dtype, rows.device)
-    table = _empty_table(n, len(columns), group, rows)
-    for j, j_end in _blocks(len(columns), folder.block):
-        block = columns.block(j, j_end)
-        if bf16:
-            block, block_lost = _round_block(block)
-            largest_lost = torch.maximum(largest_lost, block_lost.max())
-        for i, i_end in _blocks(n, folder.block):
-            product = folder.product(rows[i:i_end], block)
-            if own is not None:
-                hide_own(product, own[i:i_end] - j)
-            folder.fold_rows(table, product, i, j, i_end - i)
-    return GroupMaxima(table, group, _bf16_slack(lost, largest_lost, d) if bf16 else slack)
-
-
-def hide_own(product: Tensor, own: Tensor) -> None:
-    """Write −∞ where row i meets column ``own[i]``, for those inside ``product``."""
-    inside = ((own >= 0) & (own < product.shape[1])).nonzero().flatten()
-    product[inside, own[inside]] = -math.inf

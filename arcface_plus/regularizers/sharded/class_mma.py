@@ -7,9 +7,13 @@ from torch import Tensor
 
 from arcface_plus.distributed import Group, all_gather_rows, rank, shard_bounds, world_size
 from arcface_plus.randomness import mma_row_generator
-from arcface_plus.regularizers.mma import MMATerms, attach_gradient, pick_rows
 from arcface_plus.regularizers.nearest.cache import NeighbourCache
-from arcface_plus.regularizers.sharded.mma import sharded_mma_value_and_gradient
+from arcface_plus.regularizers.sharded.mma import (
+    MMATerms,
+    attach_gradient,
+    pick_rows,
+    sharded_mma_value_and_gradient,
+)
 
 PERCENTILES = (1, 10, 50, 90)
 _CLOSE = torch.pi / 180  # class pairs under one degree are all but one class
@@ -49,20 +53,13 @@ class ClassMMA:
         ``active``: row numbers and the rows of ``weight`` picked by them; the gradient then goes to
         those rows alone, the value is still that of all. A row without direction gives NaN.
         """
-        terms = self.terms(
-            weight,
-            step,
-            need_gradient=torch.is_grad_enabled(),
-            touched_only=active is not None,
-        )
+        terms = self.terms(weight, step, need_gradient=torch.is_grad_enabled())
         if active is None or terms.gradient is None:
             return attach_gradient(weight, terms)
         rows, picked = active
         return attach_gradient(picked, pick_rows(terms, rows))
 
-    def terms(
-        self, weight: Tensor, step: int, *, need_gradient: bool, touched_only: bool = False
-    ) -> MMATerms:
+    def terms(self, weight: Tensor, step: int, *, need_gradient: bool) -> MMATerms:
         """Return value, gradient, angles and neighbours outside autograd."""
         generator = None
         if self.samples:
@@ -75,12 +72,11 @@ class ClassMMA:
             generator=generator,
             neighbours=self.cache if self.rows is None else None,
             need_gradient=need_gradient,
-            touched_only=touched_only,
             on_bad_rows="nan",
         )
 
     def summary(self, weight: Tensor, step: int = 0) -> dict[str, float]:
-        """Return how the class weights stand, for logs; degrees, and norms of the rows.
+        """Return figures of the class weights for logs: angles in degrees, and norms of the rows.
 
         ``nearest_angle`` (mean), its minimum and percentiles over the classes, or over ``rows``
         sampled ones; ``classes_under_1_degree`` from their nearest class; ``norm_min/mean/max``.
@@ -113,19 +109,16 @@ class ClassMMA:
         """
         if self.cache is None:
             return {}
-        index = self.cache.state_dict()["index"]
-        if not index.numel():
-            rows = self.sizes[rank(self.group)]
-            index = torch.full((rows,), -1, dtype=torch.int64, device=device)
-        return {"neighbours": index}
+        none = torch.full((self.sizes[rank(self.group)],), -1, dtype=torch.int64, device=device)
+        return {"neighbours": none if self.cache.index is None else self.cache.index}
 
     def uses(self) -> int:
         """Return how often the neighbours in use have been used; 0 where none are kept."""
-        return 0 if self.cache is None else int(self.cache.state_dict()["uses"])
+        return 0 if self.cache is None else self.cache.uses
 
     def restore(self, tensors: dict[str, Tensor], uses: int) -> None:
         """Take up what ``state_tensors`` and ``uses`` returned, at any world size."""
         if self.cache is not None:
             index = tensors["neighbours"]
             found = bool((index >= 0).all()) and uses > 0
-            self.cache.load_state_dict({"index": index if found else index[:0], "uses": uses})
+            self.cache.index, self.cache.uses = index if found else None, uses

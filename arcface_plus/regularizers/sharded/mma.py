@@ -1,13 +1,16 @@
-"""MMA of a weight whose rows are cut over ranks: the loss of ``mma``, the same on every rank.
+"""MMA of a weight whose rows are cut over ranks: the same loss on every rank, eq. (6) and (8).
 
-Value and gradient are computed in forward, all communication included; backward only scales this
-shard's gradient. With ``rows=r`` nothing travels round the ring: the r rows are given to every
-rank, each answers with its nearest, and the winners' owners show theirs.
+The neighbours are searched without a graph; value and closed-form gradient are then computed
+together for the n chosen pairs, all communication included, so that backward only scales this
+shard's gradient. With ``rows=r`` nothing travels round the ring: every rank gets the r rows and
+finds their nearest in its own shard; the owners of the nearest of all then send those rows round.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,28 +22,17 @@ from arcface_plus.distributed import (
     all_reduce_sum,
     broadcast,
     gather_sizes,
-    world_size,
 )
-from arcface_plus.regularizers.geometry.angles import pair_terms
+from arcface_plus.regularizers.geometry.angles import pair_terms, project_rows
+from arcface_plus.regularizers.geometry.closed_form import attach_closed_form
 from arcface_plus.regularizers.geometry.sphere import (
     UnitRows,
+    bad_row_message,
     first_bad_row,
     full_precision,
     matrix_rows,
     row_norms,
-)
-from arcface_plus.regularizers.mma import (
-    BadRows,
-    MMATerms,
-    attach_gradient,
-    bad_row_message,
-    check_arguments,
-    mean_angle,
-    mma_value_and_gradient,
-    nan_terms,
-    project_all,
     sample_rows,
-    shaped_as,
 )
 from arcface_plus.regularizers.nearest.cache import NeighbourCache
 from arcface_plus.regularizers.nearest.search import (
@@ -55,7 +47,24 @@ from arcface_plus.regularizers.sharded.ring import (
     ring_search,
 )
 
+BadRows = Literal["raise", "nan"]
 _ROWS_AT_ONCE = 512
+
+
+class MMATerms(NamedTuple):
+    """Hold MMA's value and what it was made from.
+
+    ``value`` () float32, or float64 for a float64 weight. ``gradient`` (n, …) of the value, or None
+    where it was not asked for. ``angle`` (k,) in radians and ``index`` (k,) of the nearest row, for
+    the k = n rows or the k = r sampled ones. Where ``touched`` (t,) is not None, ``gradient`` is
+    (t, …): that of those rows, in ascending order, all others being zero.
+    """
+
+    value: Tensor
+    gradient: Tensor | None
+    angle: Tensor
+    index: Tensor  # type: ignore[assignment]  # a tuple's own method gives way
+    touched: Tensor | None = None
 
 
 def sharded_mma_loss(
@@ -84,7 +93,6 @@ def sharded_mma_loss(
         neighbours=neighbours,
         precision=precision,
         need_gradient=torch.is_grad_enabled() and shard.requires_grad,
-        touched_only=True,
     )
     return attach_gradient(shard, terms)
 
@@ -99,7 +107,6 @@ def sharded_mma_value_and_gradient(
     neighbours: NeighbourCache | None = None,
     precision: Precision = "auto",
     need_gradient: bool = True,
-    touched_only: bool = False,
     on_bad_rows: BadRows = "raise",
 ) -> MMATerms:
     """Compute ``sharded_mma_loss`` and this shard's gradient outside autograd.
@@ -108,48 +115,60 @@ def sharded_mma_value_and_gradient(
     rank's rows (n_r,), or of all r sampled rows. A row without direction raises ValueError, or
     gives NaN, on every rank.
     """
-    if world_size(group) == 1:
-        return mma_value_and_gradient(
-            shard,
-            rows=rows,
-            generator=generator,
-            neighbours=neighbours,
-            precision=precision,
-            need_gradient=need_gradient,
-            touched_only=touched_only,
-            on_bad_rows=on_bad_rows,
-        )
     matrix = matrix_rows(shard)
     if sizes is None:
         sizes = gather_sizes(matrix.shape[0], matrix.device, group)
     shards = Shards.of(sizes, group)
-    check_arguments(shards.total, rows, neighbours)
+    _check_arguments(shards.total, rows, neighbours)
     with full_precision(shard.device):
         norms = row_norms(matrix)
-        if not matrix.is_cuda and (bad := _first_bad_row(norms, shards)) >= 0:
-            if on_bad_rows == "raise":
-                raise ValueError(bad_row_message(bad))
-            return nan_terms(shard, matrix, need_gradient=need_gradient)
-        if rows is None or rows >= shards.total:
+        bad = -1 if matrix.is_cuda else _first_bad_row(norms, shards)
+        if bad >= 0 and on_bad_rows == "raise":
+            raise ValueError(bad_row_message(bad))
+        if bad >= 0:
+            nan = torch.full_like(matrix, math.nan)
+            none = torch.full((len(matrix),), -1, device=matrix.device)
+            terms = MMATerms(
+                matrix.new_full((), math.nan), nan, torch.full_like(norms, math.nan), none
+            )
+        elif rows is None or rows >= shards.total:
             terms = _all_rows(matrix, norms, shards, neighbours, precision)
         else:
             terms = _some_rows(matrix, norms, shards, rows, generator, precision)
-    if not need_gradient:
+    gradient = terms.gradient
+    if gradient is None or not need_gradient:
         return terms._replace(gradient=None, touched=None)
-    return shaped_as(shard, terms, touched_only=touched_only)
+    return terms._replace(gradient=gradient.view(gradient.shape[0], *shard.shape[1:]))
 
 
-def sharded_nearest_angles(
-    shard: Tensor,
-    *,
-    group: Group = None,
-    sizes: Sequence[int] | None = None,
-    precision: Precision = "auto",
-) -> MMATerms:
-    """Return the angle of each of this rank's rows to the nearest other row on any rank."""
-    return sharded_mma_value_and_gradient(
-        shard, group=group, sizes=sizes, precision=precision, need_gradient=False
-    )
+def attach_gradient(weight: Tensor, terms: MMATerms) -> Tensor:
+    """Return ``terms.value`` with ``terms.gradient`` as its gradient with respect to ``weight``."""
+    if terms.gradient is None:
+        return terms.value
+    return attach_closed_form(weight, terms.value, terms.gradient, terms.touched)
+
+
+def pick_rows(terms: MMATerms, rows: Tensor) -> MMATerms:
+    """Return ``terms`` with the gradient of ``rows`` (p,) alone, as (p, …), touched or not."""
+    if terms.gradient is None or terms.touched is None:
+        picked = None if terms.gradient is None else terms.gradient[rows]
+        return terms._replace(gradient=picked)
+    at = torch.searchsorted(terms.touched, rows).clamp_max_(max(0, len(terms.touched) - 1))
+    picked = terms.gradient.new_zeros(len(rows), *terms.gradient.shape[1:])
+    if len(terms.touched):
+        hit = (terms.touched[at] == rows).nonzero().flatten()
+        picked[hit] = terms.gradient[at[hit]]
+    return terms._replace(gradient=picked, touched=None)
+
+
+def _check_arguments(total: int, rows: int | None, neighbours: NeighbourCache | None) -> None:
+    """Raise ValueError for what MMA cannot be computed of."""
+    if total < 2:
+        raise ValueError(f"MMA needs at least two rows, but the weight has {total}; leave it out.")
+    if rows is not None and rows < 1:
+        raise ValueError(f"rows is {rows}, but must be at least 1, or None for all rows.")
+    if rows is not None and neighbours is not None:
+        raise ValueError("rows and neighbours exclude each other: sampled rows change every step.")
 
 
 def _first_bad_row(norms: Tensor, shards: Shards) -> int:
@@ -167,7 +186,7 @@ def _all_rows(
     neighbours: NeighbourCache | None,
     precision: Precision,
 ) -> MMATerms:
-    unit = UnitRows(matrix, norms)
+    unit = UnitRows(matrix / norms[:, None])
     del matrix
     if neighbours is None:
         index = ring_search(unit, shards, precision=precision)
@@ -175,7 +194,7 @@ def _all_rows(
         index = neighbours.lookup(len(unit), lambda: ring_search(unit, shards, precision=precision))
     gradient = torch.zeros(unit.shape, dtype=unit.dtype, device=unit.device)
     angle = ring_pairs(unit, shards, index, gradient)
-    project_all(gradient, unit, norms, -1 / shards.total)
+    _project_all(gradient, unit, norms, -1 / shards.total)
     total = all_reduce_sum(angle.sum(dtype=torch.float64), shards.group)
     return MMATerms((-total / shards.total).to(angle.dtype), gradient, angle, index)
 
@@ -188,7 +207,7 @@ def _some_rows(
     generator: torch.Generator | None,
     precision: Precision,
 ) -> MMATerms:
-    unit = UnitRows(matrix, norms, keep=False)
+    unit = UnitRows(matrix, norms)
     drawn = sample_rows(shards.total, rows, generator).to(matrix.device)
     drawn = broadcast(drawn.contiguous(), group=shards.group)
     queries = _show_rows(unit, drawn, shards)
@@ -206,8 +225,10 @@ def _some_rows(
             mine = shards.mine(row)
             at = torch.searchsorted(touched, row[mine] - shards.start)
             gradient.index_add_(0, at, pull[mine])
-    project_all(gradient, unit, norms, -1 / rows, touched)
-    return MMATerms(mean_angle(angle), gradient, angle, index, touched)
+    _project_all(gradient, unit, norms, -1 / rows, touched)
+    return MMATerms(
+        -angle.mean(dtype=torch.float64).to(angle.dtype), gradient, angle, index, touched
+    )
 
 
 def _show_rows(unit: UnitRows, index: Tensor, shards: Shards) -> Tensor:
@@ -221,15 +242,27 @@ def _show_rows(unit: UnitRows, index: Tensor, shards: Shards) -> Tensor:
 def _nearest_of_all_ranks(
     queries: Tensor, drawn: Tensor, unit: UnitRows, shards: Shards, precision: Precision
 ) -> Tensor:
-    """Return the global index (r,) of the nearest other row: each rank's answer, then the best."""
+    """Return the global index (r,) of the nearest other row, from the nearest of each shard."""
     index = torch.full_like(drawn, -1)
     if len(unit):
         own = drawn - shards.start
         found = search_few(queries, unit, own, precision=precision)
         index = torch.where(found == own, -1, found)  # a shard of one row has no other
-    mine = torch.stack(located(UnitRows.of_unit(queries), unit, index, shards.start), dim=1)
+    mine = torch.stack(located(UnitRows(queries), unit, index, shards.start), dim=1)
     answers = all_gather_rows(mine[None], shards.group, sizes=[1] * shards.world)
     best = (answers[0][0, :, 0], answers[0][0, :, 1].long())
     for answer in answers[1:]:
         best = nearer(best, (answer[0, :, 0], answer[0, :, 1].long()))
     return best[1]
+
+
+def _project_all(
+    gradient: Tensor, unit: UnitRows, norms: Tensor, scale: float, touched: Tensor | None = None
+) -> None:
+    """Make ``gradient`` (t, d) that of the rows ``touched`` (t,), or of all rows, in place."""
+    for low in range(0, len(gradient), _ROWS_AT_ONCE):
+        part = slice(low, min(len(gradient), low + _ROWS_AT_ONCE))
+        if touched is None:
+            project_rows(gradient[part], unit.block(low, part.stop), norms[part], scale)
+        else:
+            project_rows(gradient[part], unit.take(touched[part]), norms[touched[part]], scale)

@@ -95,11 +95,11 @@ def located(rows: UnitRows, columns: UnitRows, index: Tensor, start: int) -> tup
 def ring_search(unit: UnitRows, shards: Shards, *, precision: Precision = "auto") -> Tensor:
     """Return the global index (n_r,) of the nearest other row of each of this rank's rows."""
     me, world, group = shards.me, shards.world, shards.group
-    none = torch.full((len(unit),), -1, dtype=torch.int64, device=unit.device)
-    index = search_self(unit, precision=precision) if len(unit) > 1 else none
+    index = search_self(unit, precision=precision)
+    if world == 1:
+        return index
     best = located(unit, unit, index, shards.start)
-    assert unit.whole is not None
-    shard, width = unit.whole, unit.shape[1]
+    shard, width = unit.block(0, len(unit)), unit.shape[1]
     for hop in range(1, world // 2 + 1):
         owner, asker = (me + hop) % world, (me - hop) % world
         travels = [_multiplies(r, hop, world) for r in range(world)]
@@ -111,7 +111,7 @@ def ring_search(unit: UnitRows, shards: Shards, *, precision: Precision = "auto"
             shape=(shards.sizes[owner] if travels[me] else 0, width),
             group=group,
         )
-        theirs = UnitRows.of_unit(shard)
+        theirs = UnitRows(shard)
         of_mine, of_theirs = search_between(unit, theirs, precision=precision)
         best = nearer(best, located(unit, theirs, of_mine, shards.starts[owner]))
         message = torch.stack(located(theirs, unit, of_theirs, shards.start), dim=1)
@@ -136,6 +136,8 @@ def ring_pairs(unit: UnitRows, shards: Shards, index: Tensor, gradient: Tensor) 
 
     ``index`` (n_r,) is the nearest other row of each of this rank's rows.
     """
+    if shards.world == 1:
+        return _pairs_of_one_shard(unit, index, gradient)
     angle = torch.empty(len(unit), dtype=unit.dtype, device=unit.device)
     owners = shards.owners(index)
     requests = [(owners == r).nonzero().flatten() for r in range(shards.world)]
@@ -184,3 +186,15 @@ def _add_own_side(
         angle[at] = pairs.angle
         gradient.index_add_(0, at, pairs.pull_a)
         rows.copy_(pairs.pull_b)
+
+
+def _pairs_of_one_shard(unit: UnitRows, index: Tensor, gradient: Tensor) -> Tensor:
+    """Do ``ring_pairs`` without copies of rows, in another order of summation."""
+    angle = torch.empty(len(unit), dtype=unit.dtype, device=unit.device)
+    for own in torch.arange(len(unit), device=unit.device).split(_PAIRS_AT_ONCE):
+        other = index[own]
+        pairs = pair_terms(unit.take(own), unit.take(other), own, other)
+        angle[own] = pairs.angle
+        gradient.index_add_(0, own, pairs.pull_a)
+        gradient.index_add_(0, other, pairs.pull_b)
+    return angle

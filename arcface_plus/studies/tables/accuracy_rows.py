@@ -6,25 +6,7 @@ paper's, in percent (top-1, top-5), None where it prints none.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-SEEDS = (123, 223, 323, 423, 523)
-
-
-class Row(NamedTuple):
-    """One row: its label, its runs' name, configuration file and overrides, the paper's numbers."""
-
-    label: str
-    config: str
-    overrides: tuple[str, ...] = ()
-    suffix: str = ""
-    paper: tuple[float | None, float | None] = (None, None)
-
-    @property
-    def name(self) -> str:
-        """Name of the runs of this row, before the seed."""
-        return self.config + self.suffix
-
+from arcface_plus.studies.tables.runs import Row
 
 _VGG = "cifar100_vgg19_bn"
 _BASELINE = Row("baseline", _VGG, paper=(72.08, 90.50))
@@ -42,7 +24,7 @@ def _sweep(config: str) -> tuple[Row, ...]:
 
 
 def _faces() -> tuple[Row, ...]:
-    """Return our own experiment on the identities of face crops; it stands for no CIFAR row."""
+    """Return our own experiment on the identities of face crops, which no paper has."""
     base = "celeba299_resnet20"
 
     def row(label: str, suffix: str, kind: str, weight: str, layers: str, *more: str) -> Row:

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import csv
-import math
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any, NamedTuple
 
-from arcface_plus.runs.results import read_measured
-from arcface_plus.studies.tables.accuracy_rows import Row
+from arcface_plus.runs.results import ACCURACY, read_measured
+from arcface_plus.studies.table import (
+    Summary,
+    cell,
+    markdown,
+    summarize,
+    write_csv,
+    write_table,
+)
+from arcface_plus.studies.tables.accuracy_figures import draw_angles, draw_sweep
+from arcface_plus.studies.tables.accuracy_rows import LAMBDAS, TABLES
+from arcface_plus.studies.tables.runs import Row, run_name, runs_of_rows, train_unfinished
 
-ACCURACY = "accuracy.json"
 _NEEDED = {"final", "mean_of_last", "minimum_angles"}
 _SEED = re.compile(r"-seed(\d+)$")
-
-
-class Summary(NamedTuple):
-    """Mean, sample deviation and half the width of the 95 % t-interval of n numbers."""
-
-    mean: float
-    std: float
-    half_width: float
-    n: int
 
 
 class Group(NamedTuple):
@@ -32,23 +30,42 @@ class Group(NamedTuple):
 
     label: str
     results: tuple[dict[str, Any], ...]
-    paper: tuple[float | None, float | None] = (None, None)
+    paper: tuple[float | None, ...] = (None, None)
 
 
-def summarize(values: Sequence[float]) -> Summary:
-    """Return the summary of at least one number; deviation and interval need two, else NaN."""
-    if len(values) < 2:
-        return Summary(values[0], math.nan, math.nan, len(values))
-    from scipy.stats import t
+def make_table(
+    name: str,
+    runs: Path,
+    output: Path,
+    configs: Path,
+    seeds: Sequence[int],
+    overrides: Sequence[str],
+    *,
+    train: bool,
+) -> str:
+    """Train what is missing, if asked, then write the table of ``name``; return its Markdown."""
+    rows, sweep = TABLES[name], name.startswith("fig")
+    train_unfinished(runs_of_rows(rows, configs, seeds), runs, ACCURACY, overrides, train=train)
+    groups = groups_of_rows(rows, runs, seeds)
+    if not any(group.results for group in groups):
+        raise ValueError(
+            f"{runs} holds no finished run of {name} (such as {rows[0].name}-seed{seeds[0]}); "
+            "train them with --train, or name their folder with --runs."
+        )
+    if sweep:
+        title = "VGG19-BN" if name == "fig3" else "ResNet20"
+        draw_sweep(LAMBDAS, table_rows(groups, last=False), output, name, title)
+    return write_tables(groups, output, name, last=not sweep)
 
-    deviation = stdev(values)
-    quantile = float(t.ppf(0.975, len(values) - 1))
-    return Summary(mean(values), deviation, quantile * deviation / len(values) ** 0.5, len(values))
 
-
-def run_name(row: Row, seed: int) -> str:
-    """Return the name of the run of ``row`` with ``seed``."""
-    return f"{row.name}-seed{seed}"
+def write_tables(groups: Sequence[Group], output: Path, name: str, *, last: bool = True) -> str:
+    """Write accuracy and angles as CSV and Markdown, draw the angles; return the accuracy."""
+    rows, angles = table_rows(groups, last=last), angle_rows(groups)
+    text = accuracy_markdown(rows)
+    write_table(rows, text + "\n" + angle_markdown(angles), output, name)
+    write_csv(angles, output / f"{name}_angles.csv")
+    draw_angles(angles, output, f"{name}_angles")
+    return text
 
 
 def read_result(folder: Path) -> dict[str, Any]:
@@ -106,9 +123,7 @@ def table_rows(groups: Iterable[Group], *, last: bool = True) -> list[dict[str, 
 def angle_rows(groups: Iterable[Group]) -> list[dict[str, Any]]:
     """Return a row a layer: the smallest angle in degrees, mean over each group's runs."""
     finished = [group for group in groups if group.results]
-    layers: dict[str, None] = {}
-    for group in finished:
-        layers |= dict.fromkeys(group.results[0]["minimum_angles"])
+    layers = dict.fromkeys(x for group in finished for x in group.results[0]["minimum_angles"])
     rows = []
     for layer in layers:
         row: dict[str, Any] = {"layer": layer}
@@ -120,48 +135,30 @@ def angle_rows(groups: Iterable[Group]) -> list[dict[str, Any]]:
     return rows
 
 
-def markdown(rows: Sequence[dict[str, Any]]) -> str:
+def accuracy_markdown(rows: Sequence[dict[str, Any]]) -> str:
     """Return the accuracy table as Markdown; what was not run says so."""
     lines = [
-        "| | runs | top-1 | top-5 | paper top-1 | paper top-5 |",
-        "|---|---:|---:|---:|---:|---:|",
+        [
+            *(row["row"], str(row["runs"])),
+            *(_measured(row, "top1"), _measured(row, "top5")),
+            *(cell(row["top1_paper"]), cell(row["top5_paper"])),
+        ]
+        for row in rows
     ]
-    for row in rows:
-        cells = [row["row"], str(row["runs"])]
-        for number in ("top1", "top5"):
-            cells.append(_measured(row, number))
-        cells += [_or_dash(row["top1_paper"]), _or_dash(row["top5_paper"])]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    return markdown(["", "runs", "top-1", "top-5", "paper top-1", "paper top-5"], lines)
 
 
 def angle_markdown(rows: Sequence[dict[str, Any]]) -> str:
     """Return the table of angles as Markdown."""
-    names = [name for name in rows[0] if name != "layer"]
-    lines = ["| layer | " + " | ".join(names) + " |", "|---|" + "---:|" * len(names)]
-    for row in rows:
-        cells = ("–" if row[n] is None else f"{row[n]:.1f}°" for n in names)
-        lines.append(f"| {row['layer']} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def write_csv(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Write rows that share their keys as CSV."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    names = list(rows[0])[1:]
+    lines = [
+        [row["layer"], *("–" if row[n] is None else f"{row[n]:.1f}°" for n in names)]
+        for row in rows
+    ]
+    return markdown(["layer", *names], lines)
 
 
 def _measured(row: dict[str, Any], number: str) -> str:
-    if not row["runs"]:
-        return "not run"
     if row[number] is None:
-        return "–"
-    if row["runs"] < 2:
-        return f"{row[number]:.2f}"
-    return f"{row[number]:.2f} ± {row[f'{number}_std']:.2f} (± {row[f'{number}_interval']:.2f})"
-
-
-def _or_dash(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
+        return "–" if row["runs"] else "not run"
+    return str(Summary(row[number], row[f"{number}_std"], row[f"{number}_interval"], row["runs"]))

@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from arcface_plus.runs.results import read_verification
+from arcface_plus.runs.results import VERIFICATION, read_verification
+from arcface_plus.studies.table import cell, markdown, write_table
+from arcface_plus.studies.tables.runs import Run, train_unfinished
 
 CONFIG = "ms1mv2_10k_r18_closeness"
 # Names of the pair sets in the configuration, and the paper's heading of each.
@@ -51,6 +53,18 @@ ROWS = (
 )
 
 
+def make_table(
+    runs: Path, output: Path, configs: Path, overrides: Sequence[str], *, train: bool
+) -> str:
+    """Train what is missing, if asked, then write the table; return its Markdown."""
+    wanted = [Run(row.name, configs / f"{CONFIG}.yaml", row.overrides) for row in ROWS]
+    train_unfinished(wanted, runs, VERIFICATION, overrides, train=train)
+    table = table_rows(runs)
+    text = table_markdown(table)
+    write_table(table, text, output, "table_a1")
+    return text
+
+
 def table_rows(runs: Path) -> list[dict[str, Any]]:
     """Return a row a model: the weights, the accuracies of its run in percent, the paper's.
 
@@ -69,23 +83,15 @@ def table_rows(runs: Path) -> list[dict[str, Any]]:
             known = results.get(name)
             cells[heading] = None if known is None else 100 * known["accuracy"]
             cells[f"{heading} (paper)"] = paper
-        cells |= {
-            f"{heading} (paper)": paper for heading, paper in zip(IJB, row.paper[3:], strict=True)
-        }
+        cells |= {f"{name} (paper)": x for name, x in zip(IJB, row.paper[3:], strict=True)}
         table.append(cells)
     return table
 
 
-def markdown(table: Sequence[dict[str, Any]]) -> str:
+def table_markdown(table: Sequence[dict[str, Any]]) -> str:
     """Return the table as Markdown; what was not run says so."""
-    names = list(table[0])
-    lines = ["| " + " | ".join(names) + " |", "|" + "---:|" * len(names)]
-    for row in table:
-        lines.append("| " + " | ".join(_cell(name, row[name]) for name in names) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def _cell(name: str, value: float | None) -> str:
-    if value is None:
-        return "not run"
-    return f"{value:g}" if name in ("model", "lambda1", "lambda2") else f"{value:.2f}"
+    lines = [
+        [f"{x:g}" if i < 3 else cell(x, missing="not run") for i, x in enumerate(row.values())]
+        for row in table
+    ]
+    return markdown(list(table[0]), lines, words=0)

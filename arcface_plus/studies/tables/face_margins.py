@@ -1,23 +1,20 @@
 """Our own comparison of losses on a small set of faces: what is trained, and the table of it.
 
-It stands for no row of the papers. Every run of a seed begins from the same weights and sees the
-same images in the same order, so that differences are taken seed by seed.
+No paper has it. Every run of a seed begins from the same weights and sees the same images in the
+same order, so that differences are taken seed by seed.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from arcface_plus.runs.results import read_verification
-from arcface_plus.studies.tables.accuracy_rows import Row
-from arcface_plus.studies.tables.accuracy_tables import (
-    Summary,
-    run_name,
-    summarize,
-)
+from arcface_plus.runs.results import VERIFICATION, read_verification
+from arcface_plus.studies.table import Summary, markdown, summarize, write_table
+from arcface_plus.studies.tables.runs import Row, run_name, runs_of_rows, train_unfinished
 
 CONFIG = "celeba299_iresnet18"
 REFERENCE = "ArcFace"
@@ -44,6 +41,35 @@ ROWS = (
 )
 
 
+def make_table(
+    runs: Path,
+    output: Path,
+    configs: Path,
+    seeds: Sequence[int],
+    chosen: Sequence[str],
+    overrides: Sequence[str],
+    *,
+    train: bool,
+) -> str:
+    """Train what is missing of the ``chosen`` rows, if asked, then write the table of all.
+
+    Returns its Markdown. Raises ValueError where no run is finished.
+    """
+    rows = chosen_rows(chosen)
+    if chosen and not train:
+        raise ValueError("--rows chooses what to train, but without --train none runs.")
+    train_unfinished(runs_of_rows(rows, configs, seeds), runs, VERIFICATION, overrides, train=train)
+    table = table_rows(read_results(runs, seeds))
+    if not table:
+        raise ValueError(
+            f"{runs} holds no finished run (such as {ROWS[0].name}-seed{seeds[0]}); train them "
+            "with --train, or name their folder with --runs."
+        )
+    text = "\n".join(table_markdown(table, measure) for measure in MEASURES)
+    write_table(table, text, output, "face_margins")
+    return text
+
+
 def chosen_rows(names: Sequence[str]) -> tuple[Row, ...]:
     """Return the rows whose suffix is in ``names``, all of them where it is empty.
 
@@ -57,13 +83,10 @@ def chosen_rows(names: Sequence[str]) -> tuple[Row, ...]:
 
 def read_results(runs: Path, seeds: Sequence[int]) -> dict[str, dict[int, dict[str, Any]]]:
     """Return row label → seed → pair set → what ``verification.json`` has of finished runs."""
-    found: dict[str, dict[int, dict[str, Any]]] = {}
-    for row in ROWS:
-        found[row.label] = {}
-        for seed in seeds:
-            results = read_verification(runs / run_name(row, seed))
-            if results is not None:
-                found[row.label][seed] = results
+    found: dict[str, dict[int, dict[str, Any]]] = {row.label: {} for row in ROWS}
+    for row, seed in itertools.product(ROWS, seeds):
+        if results := read_verification(runs / run_name(row, seed)):
+            found[row.label][seed] = results
     return found
 
 
@@ -73,70 +96,58 @@ def table_rows(found: dict[str, dict[int, dict[str, Any]]]) -> list[dict[str, An
     mean, std, interval: over seeds. difference and difference_interval: to ``REFERENCE``, of the
     seeds both have; half widths of 95 % t-intervals, NaN with one seed.
     """
+    sets = dict.fromkeys(s for by_seed in found.values() for r in by_seed.values() for s in r)
     table = []
-    for name in _sets(found):
-        for measure in MEASURES:
-            values = {
-                label: {s: 100 * r[name][measure] for s, r in by_seed.items() if name in r}
-                for label, by_seed in found.items()
-            }
-            for label, by_seed in values.items():
-                if not by_seed:
-                    continue
-                reference = values[REFERENCE]
-                pairs = [by_seed[s] - reference[s] for s in by_seed if s in reference]
-                own = summarize(list(by_seed.values()))
-                other = summarize(pairs) if pairs else Summary(math.nan, math.nan, math.nan, 0)
-                table.append(
-                    {
-                        "row": label,
-                        "set": name,
-                        "measure": measure,
-                        "runs": own.n,
-                        "mean": own.mean,
-                        "std": own.std,
-                        "interval": own.half_width,
-                        "difference": other.mean,
-                        "difference_interval": other.half_width,
-                    }
-                )
+    for name, measure in itertools.product(sets, MEASURES):
+        values = {
+            label: {s: 100 * r[name][measure] for s, r in by_seed.items() if name in r}
+            for label, by_seed in found.items()
+        }
+        for label, scores in values.items():
+            if not scores:
+                continue
+            own, reference = summarize(list(scores.values())), values[REFERENCE]
+            pairs = [scores[s] - reference[s] for s in scores if s in reference]
+            other = summarize(pairs or [math.nan])
+            table.append(
+                {
+                    "row": label,
+                    "set": name,
+                    "measure": measure,
+                    "runs": own.n,
+                    "mean": own.mean,
+                    "std": own.std,
+                    "interval": own.half_width,
+                    "difference": other.mean,
+                    "difference_interval": other.half_width,
+                }
+            )
     return table
 
 
-def markdown(table: Sequence[dict[str, Any]], measure: str) -> str:
+def table_markdown(table: Sequence[dict[str, Any]], measure: str) -> str:
     """Return one measure of the table as Markdown: a row a method, two columns a pair set."""
     sets = list(dict.fromkeys(row["set"] for row in table))
     cells = {(row["row"], row["set"]): row for row in table if row["measure"] == measure}
-    shown = MEASURES[measure]
-    heading = ["loss", "runs"]
-    for name in sets:
-        heading += [f"{name} {shown}", f"− {REFERENCE}"]
-    lines = ["| " + " | ".join(heading) + " |", "|---" + "|---:" * (len(heading) - 1) + "|"]
+    lines = []
     for row in ROWS:
-        known = [cells[row.label, name] for name in sets if (row.label, name) in cells]
-        if not known:
-            lines.append("| " + " | ".join([row.label, "not run"] + [""] * (2 * len(sets))) + " |")
-            continue
-        line = [row.label, str(max(cell["runs"] for cell in known))]
-        for name in sets:
-            cell = cells.get((row.label, name))
-            line += ["–", "–"] if cell is None else _measured(row.label, cell)
-        lines.append("| " + " | ".join(line) + " |")
-    return "\n".join(lines) + "\n"
+        known = [cells.get((row.label, name)) for name in sets]
+        runs = max((cell["runs"] for cell in known if cell), default=0)
+        shown = [words for cell in known for words in _measured(row.label, cell)]
+        if not runs:
+            shown = [""] * len(shown)
+        lines.append([row.label, str(runs or "not run"), *shown])
+    heading = [
+        words for name in sets for words in (f"{name} {MEASURES[measure]}", f"− {REFERENCE}")
+    ]
+    return markdown(["loss", "runs", *heading], lines)
 
 
-def _sets(found: dict[str, dict[int, dict[str, Any]]]) -> list[str]:
-    runs = [results for by_seed in found.values() for results in by_seed.values()]
-    return list(dict.fromkeys(name for results in runs for name in results))
-
-
-def _measured(label: str, cell: dict[str, Any]) -> list[str]:
-    own = f"{cell['mean']:.2f}"
-    if cell["runs"] > 1:
-        own += f" ± {cell['std']:.2f} (± {cell['interval']:.2f})"
+def _measured(label: str, cell: dict[str, Any] | None) -> tuple[str, str]:
+    if cell is None:
+        return "–", "–"
+    own = str(Summary(cell["mean"], cell["std"], cell["interval"], cell["runs"]))
     if label == REFERENCE or math.isnan(cell["difference"]):
-        return [own, ""]
-    other = f"{cell['difference']:+.2f}"
-    if not math.isnan(cell["difference_interval"]):
-        other += f" (± {cell['difference_interval']:.2f})"
-    return [own, other]
+        return own, ""
+    interval = f" (± {cell['difference_interval']:.2f})".replace(" (± nan)", "")
+    return own, f"{cell['difference']:+.2f}{interval}"

@@ -7,13 +7,15 @@ compared.
 
 from __future__ import annotations
 
-import csv
 import json
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from arcface_plus.runs.results import read_verification
+from arcface_plus.runs.results import VERIFICATION, read_verification
+from arcface_plus.studies.table import cell, markdown, write_table
+from arcface_plus.studies.tables.runs import Run, train_unfinished
 
 # Series -> (swept setting, whether the paper has WC-ReLU on, {value: MegaFace identification, %}).
 # m1 = 1.35 is from the paper's text, the others from its Table 3. What cos(m1·θ) does past π is not
@@ -93,11 +95,30 @@ def sweep_runs(series: Sequence[str] = tuple(TABLE3), wc_relu: str = "paper") ->
     return runs
 
 
-def read_accuracies(folder: Path) -> dict[str, float] | None:
-    """Return the accuracy by pair set that a finished run wrote, or None for another folder."""
-    results = read_verification(folder)
-    if results is None:
-        return None
+def make_table(
+    config: Path, output: Path, runs: Sequence[SweepRun], overrides: Sequence[str]
+) -> list[Path]:
+    """Train those of ``runs`` that are missing in ``output``, then write the table there."""
+    wanted = [Run(run.name, config, run.overrides()) for run in runs]
+    train_unfinished(wanted, output, VERIFICATION, overrides)
+    return write_sweep(output, runs, {run.name: read_accuracies(output / run.name) for run in runs})
+
+
+def commands(
+    config: Path, output: Path, runs: Iterable[SweepRun], overrides: Sequence[str]
+) -> list[str]:
+    """Return the command that trains each of ``runs`` on a node of eight GPUs."""
+    commands = []
+    for run in runs:
+        settings = [*run.overrides(), "--output", str(output), *overrides]
+        words = ["tools/train.py", str(config), *settings, "--resume", "auto"]
+        commands.append("torchrun --nproc_per_node=8 " + shlex.join(words))
+    return commands
+
+
+def read_accuracies(folder: Path) -> dict[str, float]:
+    """Return the accuracy by pair set that a finished run wrote; none for another folder."""
+    results = read_verification(folder) or {}
     return {name: float(numbers["accuracy"]) for name, numbers in results.items()}
 
 
@@ -106,25 +127,27 @@ def write_sweep(
 ) -> list[Path]:
     """Write what ``results`` (run name → pair set → accuracy) hold as sweep.csv and sweep.md.
 
-    A line a run, accuracies in per cent beside the paper's figure; runs without result are left
+    A line a run, accuracies in percent beside the paper's figure; runs without a result are left
     out. Raises ValueError where there is no result at all.
     """
-    done = [run for run in runs if run.name in results]
+    done = [run for run in runs if results.get(run.name)]
     if not done:
         raise ValueError(f"No run of the sweep has finished in {output}; train some first.")
     sets = list(dict.fromkeys(name for run in done for name in results[run.name]))
-    heading = ["series", "setting", "value", "WC-ReLU", *sets, "paper (MegaFace id)"]
-    lines = []
-    for run in done:
-        found = results[run.name]
-        scores = [f"{100 * found[name]:.2f}" if name in found else "" for name in sets]
-        paper = "" if run.paper is None else f"{run.paper:.2f}"
-        relu = "yes" if run.wc_relu else "no"
-        lines.append([run.series, run.setting, f"{run.value:g}", relu, *scores, paper])
-    output.mkdir(parents=True, exist_ok=True)
-    with open(output / "sweep.csv", "w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([heading, *lines])
-    rule = ["---", "---", *["---:"] * (len(heading) - 2)]
-    table = "".join(f"| {' | '.join(line)} |\n" for line in [heading, rule, *lines])
-    (output / "sweep.md").write_text(table, encoding="utf-8")
+    rows = [
+        {
+            "series": run.series,
+            "setting": run.setting,
+            "value": f"{run.value:g}",
+            "WC-ReLU": "yes" if run.wc_relu else "no",
+            **{
+                x: f"{100 * results[run.name][x]:.2f}" if x in results[run.name] else ""
+                for x in sets
+            },
+            "paper (MegaFace id)": cell(run.paper, missing=""),
+        }
+        for run in done
+    ]
+    text = markdown(list(rows[0]), [list(row.values()) for row in rows], words=2)
+    write_table(rows, text, output, "sweep")
     return [output / "sweep.csv", output / "sweep.md"]

@@ -6,12 +6,11 @@ busy machine is busy for all. Peaks come from a fresh process a method.
 
 from __future__ import annotations
 
-import json
 import math
-import subprocess
-import sys
+import multiprocessing
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal, NamedTuple
@@ -25,15 +24,17 @@ from arcface_plus.models import build_model
 from arcface_plus.regularizers.angular import AngularRegularizer
 from arcface_plus.regularizers.mma import nearest_angles
 from arcface_plus.regularizers.settings import RegularizerConfig
+from arcface_plus.studies.table import cell, markdown
 from arcface_plus.training.optim import build_optimizers
 from arcface_plus.training.regularization import RunRegularizer, head_mma_weight
 from arcface_plus.training.settings import OptimConfig
 
 CLASSES = 100
+Penalty = Callable[[int], Tensor]  # of a step
 
 
 def _config(kind: str, weight: float, **options: float) -> RegularizerConfig:
-    return RegularizerConfig(kind=kind, weight=weight, layers="all", **options)  # type: ignore[arg-type]
+    return RegularizerConfig(kind=kind, weight=weight, layers="all", **options)
 
 
 class Method(NamedTuple):
@@ -64,18 +65,6 @@ METHODS: dict[str, Method] = {
 NAMED_LAYERS = {"L3-3": 6, "L4-3": 10, "L5-3": 14}
 
 
-class Cost(NamedTuple):
-    """Median seconds a step, those of the penalty, peak bytes beyond what was held, final angles.
-
-    MMA of the classifier is part of the head's loss: its time is in the step, not in the penalty's.
-    """
-
-    seconds: float
-    added_seconds: float
-    peak: int | None
-    angles: dict[str, float]
-
-
 class Bench:
     """One method's net, classifier, penalty and optimizer, and a step of them."""
 
@@ -92,9 +81,9 @@ class Bench:
             mma_weight=head_mma_weight(config, 0.0),
             bias=True,
         ).to(device)
-        self.penalty: Callable[[int], Tensor] | None = None
+        self.penalty: Penalty | None = None
         if method.form != "ours":
-            self.penalty = _AutogradEnergy(self.net, self.head, method)
+            self.penalty = _autograd_energy(self.net, self.head, method)
         elif method.config is not None:
             self.penalty = RunRegularizer(config, self.net, self.head, seed=0)
         (self.optimizer,) = build_optimizers(self.net, self.head, OptimConfig(decay="all"))
@@ -125,32 +114,30 @@ class Bench:
         return {**named, "Classify": math.degrees(smallest)}
 
 
-class _AutogradEnergy:
-    """MHE of net and classifier, left to autograd: what users of the published forms run."""
+def _autograd_energy(net: nn.Module, head: ClassifierHead, method: Method) -> Penalty:
+    """Return MHE of net and classifier, left to autograd: what users of the published forms run."""
+    config = method.config
+    assert config is not None
+    weights = [m.weight for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
 
-    def __init__(self, net: nn.Module, head: ClassifierHead, method: Method) -> None:
-        self.weights = [m.weight for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-        self.weights.append(head.weight)
-        assert method.config is not None
-        self.config, self.form = method.config, method.form
-
-    def __call__(self, step: int) -> Tensor:
-        generator = torch.Generator().manual_seed(step)
-        energies = [self._energy(weight, generator) for weight in self.weights]
-        return self.config.weight * torch.stack(energies).sum()
-
-    def _energy(self, weight: Tensor, generator: torch.Generator) -> Tensor:
-        count = max(2, math.ceil(self.config.fraction * len(weight)))
+    def energy(weight: Tensor, generator: torch.Generator) -> Tensor:
+        count = max(2, math.ceil(config.fraction * len(weight)))
         rows = torch.randperm(len(weight), generator=generator)[:count].to(weight.device)
         unit = F.normalize(weight.flatten(1)[rows], dim=1)
         i, j = torch.triu_indices(count, count, offset=1, device=weight.device)
-        if self.form == "differences":
+        if method.form == "differences":
             squared = (unit[i] - unit[j]).square().sum(dim=1)
         else:
             squared = (2 - 2 * (unit @ unit.t()))[i, j]
         squared = squared.clamp_min(1e-8)
-        s = self.config.s
-        return (squared.pow(-s / 2) if s > 0 else -0.5 * squared.log()).mean()
+        return (squared.pow(-config.s / 2) if config.s > 0 else -0.5 * squared.log()).mean()
+
+    def penalty(step: int) -> Tensor:
+        generator = torch.Generator().manual_seed(step)
+        energies = [energy(weight, generator) for weight in (*weights, head.weight)]
+        return config.weight * torch.stack(energies).sum()
+
+    return penalty
 
 
 def batches(batch: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
@@ -170,9 +157,14 @@ def measure(
     batch: int = 128,
     rounds: int = 5,
     device: torch.device,
-    progress: Callable[[int, int], None] | None = None,
-) -> dict[str, Cost]:
-    """Return the cost of each method of ``names``; the first is what the others are added to."""
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[dict[str, Any]]:
+    """Return a row a method of ``names``; the first is what the others are added to.
+
+    Median milliseconds a step and those of the penalty, peak MiB beyond what was held, what it adds
+    to the first, final angles. MMA of the classifier is part of the head's loss: its time is in the
+    step, not in the penalty's.
+    """
     benches = {name: Bench(METHODS[name], model, device, width=width) for name in names}
     source = batches(batch, device)
     seconds: dict[str, list[float]] = {name: [] for name in names}
@@ -185,17 +177,29 @@ def measure(
             if done:
                 seconds[name].append(_now(device) - began)
                 added[name].append(penalty)
-        if progress is not None:
-            progress(done, rounds + 1)
+        progress(done, rounds + 1)
     angles = {name: bench.angles() for name, bench in benches.items()}
     del benches
-    costs = {}
+    peaks: dict[str, float | None] = {}
     for name in names:
         peak = measured_peak(name, model=model, width=width, batch=batch, device=device)
-        costs[name] = Cost(median(seconds[name]), median(added[name]), peak, angles[name])
-    if progress is not None:
-        progress(rounds + 1, rounds + 1)
-    return costs
+        peaks[name] = None if peak is None else peak / 2**20
+    progress(rounds + 1, rounds + 1)
+    return [
+        {
+            "method": name,
+            "ms_per_step": 1e3 * median(seconds[name]),
+            "added_ms": 1e3 * median(added[name]),
+            "peak_mib": peaks[name],
+            "added_mib": _less(peaks[name], peaks[names[0]]),
+            **{f"{layer}_deg": angle for layer, angle in angles[name].items()},
+        }
+        for name in names
+    ]
+
+
+def _less(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one - other
 
 
 def _now(device: torch.device) -> float:
@@ -217,17 +221,8 @@ def measured_peak(
         return torch.cuda.max_memory_allocated(device)
     if not Path("/proc/self/clear_refs").exists():
         return None
-    words = json.dumps([name, model, width, batch])
-    done = subprocess.run(
-        [sys.executable, "-c", f"from {__name__} import _child; _child()"],
-        input=words,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"measuring the memory of {name} failed: {done.stderr[-500:]}")
-    return int(done.stdout)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh:
+        return fresh.submit(_added_memory, name, model, width, batch).result()
 
 
 def _three_steps(
@@ -238,54 +233,27 @@ def _three_steps(
         bench.step(images, labels)
 
 
-def _child() -> None:
-    name, model, width, batch = json.loads(sys.stdin.read())
+def _added_memory(name: str, model: str, width: int | None, batch: int) -> int:
     before = _resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     _three_steps(name, model, width, batch, torch.device("cpu"))
-    sys.stdout.write(str(_resident("VmHWM") - before))
+    return _resident("VmHWM") - before
 
 
 def _resident(kind: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(kind):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"no {kind} in /proc/self/status")
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(kind)) * 1024
 
 
-def rows_of(costs: dict[str, Cost]) -> list[dict[str, Any]]:
-    """Return a row a method, with its penalty's milliseconds and the MiB it adds to the first."""
-    first = next(iter(costs.values()))
-    rows = []
-    for name, cost in costs.items():
-        has_peak = cost.peak is not None and first.peak is not None
-        row: dict[str, Any] = {
-            "method": name,
-            "ms_per_step": 1e3 * cost.seconds,
-            "added_ms": 1e3 * cost.added_seconds,
-            "peak_mib": cost.peak / 2**20 if cost.peak is not None else None,
-            "added_mib": (cost.peak - first.peak) / 2**20 if has_peak else None,  # type: ignore[operator]
-        }
-        rows.append(row | {f"{layer}_deg": angle for layer, angle in cost.angles.items()})
-    return rows
-
-
-def markdown(rows: list[dict[str, Any]]) -> str:
-    """Return ``rows_of`` as a Markdown table."""
+def cost_markdown(rows: list[dict[str, Any]]) -> str:
+    """Return the rows of ``measure`` as a Markdown table."""
     angles = [key for key in rows[0] if key.endswith("_deg")]
-    heads = [
-        "method",
-        "ms a step",
-        "of it the penalty",
-        "peak MiB",
-        "added",
-        *(a[:-4] for a in angles),
+    layers = [key.removesuffix("_deg") for key in angles]
+    lines = [
+        [row["method"], f"{row['ms_per_step']:.0f}", f"{row['added_ms']:.0f}"]
+        + [cell(row["peak_mib"], ".0f"), cell(row["added_mib"], "+.0f")]
+        + [f"{row[angle]:.1f}°" for angle in angles]
+        for row in rows
     ]
-    lines = ["| " + " | ".join(heads) + " |", "|---|" + "---:|" * (len(heads) - 1)]
-    for row in rows:
-        cells = [row["method"], f"{row['ms_per_step']:.0f}", f"{row['added_ms']:.0f}"]
-        for key, form in (("peak_mib", "{:.0f}"), ("added_mib", "{:+.0f}")):
-            cells.append("–" if row[key] is None else form.format(row[key]))
-        cells += [f"{row[angle]:.1f}°" for angle in angles]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    heading = ["method", "ms a step", "of it the penalty", "peak MiB", "added", *layers]
+    return markdown(heading, lines)

@@ -19,7 +19,7 @@ _STEEP = 0.5  # up to this cosine, the arccosine at most doubles what rounding d
 def smallest_angle(rows: np.ndarray) -> float:
     """Return the smallest angle (radians) between two of the ``rows`` (n, d), n ≥ 2.
 
-    From the nearer chord where the arccosine would lose digits, at small angles and near π.
+    From chords where the arccosine would lose digits, at small angles and near π.
     """
     return _smallest(rows, certain=False)
 
@@ -57,18 +57,17 @@ def _smallest(rows: np.ndarray, *, certain: bool) -> float:
 def _from_chords(
     rows: np.ndarray, largest: float, off: np.ndarray, error: float, *, certain: bool
 ) -> float:
-    """Return the smallest angle of the pairs of about the ``largest`` cosine, or its bound."""
+    """Return the smallest angle of the pairs of about the ``largest`` cosine, or its bound.
+
+    Twice the arctangent of their chord over that of one row and the other's negative.
+    """
     angle = math.pi
     relative = error if certain else 0.0
     for i, j in _closest_pairs(rows, largest - _COSINE_SLACK - 4 * float(off.max())):
         slack = (off[i] + off[j]) if certain else 0.0
-        if largest < 0:  # obtuse: from what is missing to π
-            missing = np.sqrt(((rows[i] + rows[j]) ** 2).sum(1)) * (1 + relative) + slack
-            found = math.pi - 2 * np.arcsin(np.minimum(missing / 2, 1))
-        else:
-            chord = np.sqrt(((rows[i] - rows[j]) ** 2).sum(1)) * (1 - relative) - slack
-            found = 2 * np.arcsin(np.clip(chord / 2, 0, 1))
-        angle = min(angle, float(found.min()))
+        apart = np.linalg.norm(rows[i] - rows[j], axis=1) * (1 - relative) - slack
+        across = np.linalg.norm(rows[i] + rows[j], axis=1) * (1 + relative) + slack
+        angle = min(angle, 2 * float(np.arctan2(np.maximum(apart, 0), across).min()))
     return angle
 
 

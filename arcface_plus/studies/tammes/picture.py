@@ -14,9 +14,8 @@ _TOUCHING = 1e-4  # radians above the smallest angle
 
 def touching_pairs(rows: np.ndarray) -> np.ndarray:
     """Return the pairs (m, 2), i < j, of ``rows`` (n, d) whose angle is the smallest, or nearly."""
-    angles = np.arccos(np.clip(rows @ rows.T, -1, 1))
-    close = np.triu(angles <= smallest_angle(rows) + _TOUCHING, k=1)
-    return np.argwhere(close)
+    least_cosine = np.cos(smallest_angle(rows) + _TOUCHING)
+    return np.argwhere(np.triu(rows @ rows.T >= least_cosine, k=1))
 
 
 def draw_points(rows: np.ndarray, path: Path) -> None:

@@ -18,18 +18,19 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from scipy.optimize import linprog
+from scipy.sparse import csr_array
 
-from arcface_plus.studies.tammes.anneal import on_sphere
+from arcface_plus.studies.tammes.anneal import largest_cosine, on_sphere
 
 CONVERGED = 1e-13  # gain in cosine that the linear program still sees
 _SMALLEST_RADIUS = 1e-12
 
 
 class Polished(NamedTuple):
-    """Hold the rows (n, d), the linear programs solved, and whether the last saw no gain left."""
+    """Hold the rows (n, d), and whether the last linear program saw no gain left."""
 
     rows: np.ndarray
-    programs: int
     converged: bool
 
 
@@ -41,16 +42,16 @@ def polish(
     The smallest angle never becomes smaller. ``go_on`` is asked before each program.
     """
     rows = on_sphere(rows.astype(np.float64))
-    largest = _largest_cosine(rows)
+    largest = largest_cosine(rows)
     radius = 0.02 * np.sqrt(2 - 2 * largest)
-    for tried in range(programs):
+    for _ in range(programs):
         if not go_on():
-            return Polished(rows, tried, converged=False)
+            return Polished(rows, converged=False)
         moves, predicted = _linear_step(rows, largest, radius)
         if predicted < CONVERGED:
-            return Polished(rows, tried + 1, converged=True)
+            return Polished(rows, converged=True)
         moved = on_sphere(rows + moves)
-        gained = largest - _largest_cosine(moved)
+        gained = largest - largest_cosine(moved)
         if gained > 0:
             rows, largest = moved, largest - gained
         if gained < 0.25 * predicted:
@@ -58,14 +59,8 @@ def polish(
         elif gained > 0.7 * predicted:
             radius *= 2
         if radius < _SMALLEST_RADIUS:
-            return Polished(rows, tried + 1, converged=True)
-    return Polished(rows, programs, converged=False)
-
-
-def _largest_cosine(rows: np.ndarray) -> float:
-    cosine = rows @ rows.T
-    np.fill_diagonal(cosine, -2)
-    return float(cosine.max())
+            return Polished(rows, converged=True)
+    return Polished(rows, converged=False)
 
 
 def _linear_step(rows: np.ndarray, largest: float, radius: float) -> tuple[np.ndarray, float]:
@@ -73,9 +68,6 @@ def _linear_step(rows: np.ndarray, largest: float, radius: float) -> tuple[np.nd
 
     Where HiGHS gives no solution there are no moves and no gain short of the radius: it shrinks.
     """
-    from scipy.optimize import linprog
-    from scipy.sparse import csr_array
-
     n, dim = rows.shape
     k = dim - 1
     # Both ends of a pair move by at most √k·Δ each; pairs out of that reach cannot become closest.
@@ -92,10 +84,8 @@ def _linear_step(rows: np.ndarray, largest: float, radius: float) -> tuple[np.nd
     columns = np.concatenate([i[:, None] * k + axes, j[:, None] * k + axes, last], axis=1)
     starts = np.arange(len(i) + 1) * (2 * k + 1)
     matrix = csr_array((values.ravel(), columns.ravel(), starts), shape=(len(i), n * k + 1))
-    cost = np.zeros(n * k + 1)
-    cost[-1] = 1
-    bounds = np.tile([-1.0, 1.0], (n * k + 1, 1))
-    bounds[-1] = [-2 * dim, 2 * dim]
+    cost = np.append(np.zeros(n * k), 1)
+    bounds = [*[(-1, 1)] * (n * k), (-2 * dim, 2 * dim)]
     solved = linprog(cost, matrix, slack / radius, bounds=bounds, method="highs-ipm")
     if solved.x is None:
         return np.zeros_like(rows), radius
@@ -104,13 +94,5 @@ def _linear_step(rows: np.ndarray, largest: float, radius: float) -> tuple[np.nd
 
 
 def tangent_bases(rows: np.ndarray) -> np.ndarray:
-    """Return k = d − 1 orthonormal tangents at each of the unit ``rows`` (n, d), as (n, k, d).
-
-    The reflection that takes the first axis to ∓row, without that axis.
-    """
-    dim = rows.shape[1]
-    normal = rows.copy()
-    normal[:, 0] += np.where(rows[:, 0] >= 0, 1.0, -1.0)
-    normal /= np.linalg.norm(normal, axis=1, keepdims=True)
-    reflection = np.eye(dim) - 2 * normal[:, :, None] * normal[:, None, :]
-    return reflection[:, 1:, :]
+    """Return k = d − 1 orthonormal tangents at each of the ``rows`` (n, d), as (n, k, d)."""
+    return np.linalg.svd(rows[:, None, :])[2][:, 1:, :]

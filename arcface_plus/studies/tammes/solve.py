@@ -104,15 +104,8 @@ def solve_with_report(
         seed=seed,
         progress=progress or (lambda done, total: None),
     )
-    rows = found.rows
-    return Solution(
-        rows,
-        smallest_angle(rows),
-        certified_angle(rows),
-        "search",
-        found.restarts,
-        found.converged,
-    )
+    angles = smallest_angle(found.rows), certified_angle(found.rows)
+    return Solution(found.rows, *angles, "search", found.restarts, found.converged)
 
 
 def closed_form(dim: int, points: int) -> tuple[np.ndarray, str] | None:

@@ -8,10 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from arcface_plus.losses.theory.uniform_law import (
-    WeightForm,
-    log_negative_weight,
-)
+from arcface_plus.losses.theory.uniform_law import log_negative_weight
 from arcface_plus.losses.theory.uniform_prediction import (
     TERMINATION_GRADIENT,
     own_gradient,
@@ -29,7 +26,6 @@ def draw_advice(
     proposals: Sequence[Advice],
     *,
     gradient: float = TERMINATION_GRADIENT,
-    form: WeightForm = "exact",
 ) -> list[Path]:
     """Draw ∂L/∂θ_y of every proposal, with nearest-class and target angle, into ``folder``."""
     degrees = np.linspace(0.5, 90, 360)
@@ -38,7 +34,7 @@ def draw_advice(
         for advice in proposals:
             margin = advice.margin
             log_weight = log_negative_weight(
-                prediction.classes, prediction.dim, margin.s, form=form, wc_relu=margin.wc_relu
+                prediction.classes, prediction.dim, margin.s, form="exact", wc_relu=margin.wc_relu
             )
             pull = own_gradient(np.radians(degrees), margin, log_weight)
             label = f"{advice.kind}: {advice.parameter} = {advice.value:.3f}"

@@ -13,6 +13,7 @@ import math
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
+from scipy.optimize import brentq
 
 from arcface_plus.losses.margins.family import (
     Margin,
@@ -68,9 +69,9 @@ def cap_half_angle(inter_angle: float, margin: Margin) -> float:
     if not 0 < inter_angle <= math.pi:
         raise ValueError(f"inter_angle is {inter_angle:.6g}, but must lie in 0 to π radians.")
 
-    def surplus(alpha: np.ndarray) -> np.ndarray:
+    def surplus(alpha: ArrayLike) -> np.ndarray:
         value, _ = target_curve(margin, alpha)
-        rival = np.cos(inter_angle - alpha)
+        rival = np.cos(inter_angle - np.asarray(alpha))
         return value / margin.s - (np.maximum(rival, 0.0) if margin.wc_relu else rival)
 
     grid = np.linspace(0.0, inter_angle, 2001)
@@ -79,25 +80,17 @@ def cap_half_angle(inter_angle: float, margin: Margin) -> float:
         return inter_angle
     if lost[0] == 0:
         return 0.0
-    low, high = grid[lost[0] - 1], grid[lost[0]]
-    for _ in range(50):
-        middle = (low + high) / 2
-        low, high = (middle, high) if surplus(np.array([middle]))[0] >= 0 else (low, middle)
-    return float((low + high) / 2)
+    return float(brentq(surplus, grid[lost[0] - 1], grid[lost[0]], xtol=1e-15))
 
 
-def ring_of_neighbours(
-    angle: float, count: int, generator: np.random.Generator, *, jitter: float = 0.0
-) -> np.ndarray:
+def ring_of_neighbours(angle: float, count: int, generator: np.random.Generator) -> np.ndarray:
     """Return ``count`` unit rows (count, 3) at polar ``angle`` from (0, 0, 1), azimuths uniform.
 
-    ``jitter`` is the standard deviation of their polar angles. The paper says "around the
-    equatorial region" and no more; the sampling is ours, [R].
+    The paper says "around the equatorial region" and no more; the sampling is ours, [R].
     """
-    polar = angle + jitter * generator.standard_normal(count)
     azimuth = generator.uniform(0, 2 * math.pi, count)
-    sine = np.sin(polar)
-    return np.stack([sine * np.cos(azimuth), sine * np.sin(azimuth), np.cos(polar)], axis=1)
+    across = math.sin(angle) * np.stack([np.cos(azimuth), np.sin(azimuth)], axis=1)
+    return np.pad(across, ((0, 0), (0, 1)), constant_values=math.cos(angle))
 
 
 def visible_points(view: ArrayLike, pixels: int) -> tuple[np.ndarray, np.ndarray]:

@@ -4,21 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from arcface_plus.studies.theory.margin_figures import (
-    draw_gradient_magnitudes,
-    draw_loss,
-    draw_other_gradient_by_other,
-    draw_other_gradient_by_own,
-    draw_own_gradient,
-)
+from arcface_plus.studies.theory.margin_figures import draw_gradient_magnitudes, draw_sweeps
 from arcface_plus.studies.theory.region_figures import (
     draw_angular_regions,
-    draw_many_on_sphere,
-    draw_three_on_sphere,
-    draw_two_on_sphere,
+    draw_on_sphere,
 )
 from arcface_plus.studies.theory.uniform_figures import (
     draw_cap_concentration,
@@ -32,14 +25,9 @@ FIGURES: dict[str, Callable[[Path, int], dict[str, Any]]] = {
     "fig8": draw_cap_mass,
     "fig9": draw_cap_concentration,
     "fig10": draw_negative_weight,
-    "fig11": draw_loss,
-    "fig12": draw_own_gradient,
-    "fig13": draw_other_gradient_by_own,
-    "fig14": draw_other_gradient_by_other,
+    **{name: partial(draw_sweeps, name) for name in ("fig11", "fig12", "fig13", "fig14")},
     "fig15": draw_angular_regions,
-    "fig16": draw_two_on_sphere,
-    "fig17": draw_three_on_sphere,
-    "fig18": draw_many_on_sphere,
+    **{name: partial(draw_on_sphere, name) for name in ("fig16", "fig17", "fig18")},
     "figA2": draw_gradient_magnitudes,
 }
 
@@ -63,17 +51,15 @@ def draw_theory(
     names: Sequence[str] = (),
     *,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, dict[str, Any]]:
     """Draw the figures ``names`` (all for none) into ``folder``, each as SVG and PNG.
 
     Returns the numbers behind every figure. ``seed`` is that of all sampling; ``progress`` is
     called with (figures drawn, figures in all).
     """
-    chosen = check_names(names)
-    numbers = {}
+    chosen, numbers = check_names(names), {}
     for i, name in enumerate(chosen):
         numbers[name] = FIGURES[name](folder, seed)
-        if progress is not None:
-            progress(i + 1, len(chosen))
+        progress(i + 1, len(chosen))
     return numbers

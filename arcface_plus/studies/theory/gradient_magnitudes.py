@@ -12,19 +12,25 @@ then pulls hardest at 45° and not at all at 0.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from arcface_plus.losses.theory.uniform_law import check_angles
 
-Measure = Literal["D1", "D2", "D3", "truncated D3"]
-MEASURES: tuple[Measure, ...] = ("D1", "D2", "D3", "truncated D3")
+# Measure: its gradient's norm at θ where x is free.
+_FREE: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "D1": lambda theta: 4 * np.sin(theta / 2),
+    "D2": np.ones_like,
+    "D3": lambda theta: 2 * np.abs(np.cos(theta)),
+    "truncated D3": lambda theta: 2 * np.maximum(0.0, np.cos(theta)),
+}
+MEASURES = tuple(_FREE)
 
 
 def gradient_magnitude(
-    angle: ArrayLike, measure: Measure, *, through_normalisation: bool = False
+    angle: ArrayLike, measure: str, *, through_normalisation: bool = False
 ) -> np.ndarray:
     """Return ‖∂D/∂x‖ at ``angle`` (…) in radians, for unit x and w.
 
@@ -32,20 +38,9 @@ def gradient_magnitude(
     sinθ, |sin 2θ| and max(0, sin 2θ).
     """
     theta = check_angles(angle)
-    if through_normalisation:
-        return _across(theta, measure)
-    if measure == "D1":
-        return 4 * np.sin(theta / 2)
-    if measure == "D2":
-        return np.ones_like(theta)
-    if measure == "D3":
-        return 2 * np.abs(np.cos(theta))
-    if measure == "truncated D3":
-        return 2 * np.maximum(0.0, np.cos(theta))
-    raise ValueError(f"measure is {measure!r}; use one of {', '.join(MEASURES)}.")
-
-
-def _across(theta: np.ndarray, measure: Measure) -> np.ndarray:
-    if measure == "D1":  # 2(w − x) and 2w have the same part across x
-        return 2 * np.sin(theta)
-    return gradient_magnitude(theta, measure) * np.sin(theta)
+    if measure not in _FREE:
+        raise ValueError(f"measure is {measure!r}; use one of {', '.join(MEASURES)}.")
+    if not through_normalisation:
+        return _FREE[measure](theta)
+    # D1: 2(w − x) and 2w have the same part across x.
+    return np.sin(theta) * (2 if measure == "D1" else _FREE[measure](theta))

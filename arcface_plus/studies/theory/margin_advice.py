@@ -11,17 +11,16 @@ Angles are in radians.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any
 
 import numpy as np
+from scipy.optimize import bisect
 
 from arcface_plus.losses.margins.family import Margin
-from arcface_plus.losses.theory.uniform_law import (
-    WeightForm,
-    negative_weight_spread,
-)
+from arcface_plus.losses.theory.uniform_law import negative_weight_spread
 from arcface_plus.losses.theory.uniform_prediction import (
     TERMINATION_GRADIENT,
     collapse_warning,
@@ -30,15 +29,15 @@ from arcface_plus.losses.theory.uniform_prediction import (
     termination_angle,
 )
 
-Kind = Literal["amp", "sphere", "arc", "cos"]
-KINDS: tuple[Kind, ...] = ("amp", "sphere", "arc", "cos")
-# Parameter, value without effect, and the end of its range in the direction of more margin.
-_RANGES: dict[Kind, tuple[str, float, float]] = {
-    "amp": ("m0", 1.0, 0.05),
-    "sphere": ("m1", 1.0, 4.0),
-    "arc": ("m2", 0.0, 1.5),
-    "cos": ("m3", 0.0, 1.5),
+# Parameter, value without effect, the end of its range in the direction of more margin, and the
+# other settings of a run with it.
+_RANGES: dict[str, tuple[str, float, float, dict[str, Any]]] = {
+    "amp": ("m0", 1.0, 0.05, {"m2": 0.0, "wc_relu": True}),
+    "sphere": ("m1", 1.0, 4.0, {"m2": 0.0, "extension": "piecewise"}),
+    "arc": ("m2", 0.0, 1.5, {}),
+    "cos": ("m3", 0.0, 1.5, {"m2": 0.0}),
 }
+KINDS = tuple(_RANGES)
 _STEPS = 40
 
 
@@ -69,7 +68,7 @@ class Advice:
     say what follows, "" for nothing. ``note`` says why the target was not met, "" if it was.
     """
 
-    kind: Kind
+    kind: str
     parameter: str
     value: float
     margin: Margin
@@ -89,13 +88,7 @@ def predict(classes: int, dim: int, scale: float) -> Prediction:
     return Prediction(classes, dim, scale, nearest.mean, nearest.std, half, spread)
 
 
-def advise(
-    kind: Kind,
-    prediction: Prediction,
-    *,
-    gradient: float = TERMINATION_GRADIENT,
-    form: WeightForm = "exact",
-) -> Advice:
+def advise(kind: str, prediction: Prediction, *, gradient: float = TERMINATION_GRADIENT) -> Advice:
     """Return the least margin of ``kind`` whose termination angle is ``prediction.target_angle``.
 
     Where the plain softmax already ends below the target, no margin is proposed; where no margin in
@@ -105,12 +98,12 @@ def advise(
     """
     if kind not in KINDS:
         raise ValueError(f"kind is {kind!r}; use one of {', '.join(KINDS)}.")
-    parameter, weakest, strongest = _RANGES[kind]
+    parameter, weakest, strongest, _ = _RANGES[kind]
     classes, dim = prediction.classes, prediction.dim
 
     def ends_at(value: float) -> float:
         margin = margin_of(kind, value, prediction.scale)
-        return termination_angle(margin, classes, dim, gradient=gradient, form=form)
+        return termination_angle(margin, classes, dim, gradient=gradient)
 
     value, note = _least_margin(ends_at, weakest, strongest, prediction.target_angle)
     margin = margin_of(kind, value, prediction.scale)
@@ -129,15 +122,10 @@ def advise(
     )
 
 
-def margin_of(kind: Kind, value: float, scale: float) -> Margin:
+def margin_of(kind: str, value: float, scale: float) -> Margin:
     """Return the margin of one parameter as a run should have it; see :class:`Advice`."""
-    if kind == "amp":
-        return Margin(m0=value, m2=0.0, s=scale, wc_relu=True)
-    if kind == "sphere":
-        return Margin(m1=value, m2=0.0, s=scale, extension="piecewise")
-    if kind == "arc":
-        return Margin(m2=value, s=scale)
-    return Margin(m2=0.0, m3=value, s=scale)
+    parameter, _, _, others = _RANGES[kind]
+    return Margin(**{**others, "s": scale, parameter: value})
 
 
 def _least_margin(
@@ -147,27 +135,17 @@ def _least_margin(
 
     A scan, then bisection: a tiny m0 takes the pull itself away and ends training late again.
     """
-    values = np.linspace(weakest, strongest, _STEPS + 1)
-    before, end_before = float(values[0]), ends_at(float(values[0]))
-    if end_before <= target:
-        return before, "no margin needed: without one, training ends below the target"
-    nearest, end_nearest = before, end_before
-    for value in values[1:]:
+    before, nearest = None, (math.inf, weakest)
+    for value in np.linspace(weakest, strongest, _STEPS + 1).tolist():
         try:
-            end = ends_at(float(value))
+            end = ends_at(value)
         except ValueError:  # the pull never reaches the threshold from here on
+            if before is None:
+                raise
             break
+        if end <= target and before is None:
+            return value, "no margin needed: without one, training ends below the target"
         if end <= target:
-            return _bisect(ends_at, before, float(value), target), ""
-        before = float(value)
-        if end < end_nearest:
-            nearest, end_nearest = before, end
-    return nearest, "no value ends as low as the target; this one comes nearest"
-
-
-def _bisect(ends_at: Callable[[float], float], high: float, low: float, target: float) -> float:
-    """Return where ``ends_at`` falls to ``target`` between a value above it and one below."""
-    for _ in range(40):
-        middle = (high + low) / 2
-        high, low = (high, middle) if ends_at(middle) <= target else (middle, low)
-    return low
+            return bisect(lambda v: ends_at(v) - target, before, value, xtol=1e-12), ""
+        before, nearest = value, min(nearest, (end, value))
+    return nearest[1], "no value ends as low as the target; this one comes nearest"

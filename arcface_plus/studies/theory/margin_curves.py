@@ -22,7 +22,6 @@ from arcface_plus.losses.theory.uniform_law import (
     log_negative_weight,
 )
 from arcface_plus.losses.theory.uniform_prediction import (
-    others_share,
     own_gradient,
     target_curve,
 )
@@ -49,24 +48,11 @@ class Setting:
 
     def changed(self, name: str, value: float) -> Setting:
         """Return this setting with one of C, d, s, m0, m1, m2, m3 replaced."""
-        if name == "C":
-            return replace(self, classes=int(value))
-        if name == "d":
-            return replace(self, dim=int(value))
-        margin = self.margin
-        if name == "s":
-            margin = replace(margin, s=value)
-        elif name == "m0":
-            margin = replace(margin, m0=value)
-        elif name == "m1":
-            margin = replace(margin, m1=value)
-        elif name == "m2":
-            margin = replace(margin, m2=value)
-        elif name == "m3":
-            margin = replace(margin, m3=value)
-        else:
+        if name in ("C", "d"):
+            return replace(self, **{{"C": "classes", "d": "dim"}[name]: int(value)})  # type: ignore[arg-type]
+        if name not in ("s", "m0", "m1", "m2", "m3"):
             raise ValueError(f"{name!r} is not one of C, d, s, m0, m1, m2, m3.")
-        return replace(self, margin=margin)
+        return replace(self, margin=replace(self.margin, **{name: value}))  # type: ignore[arg-type]
 
     def log_weight(self) -> float:
         """Return ln N of all wrong classes."""
@@ -101,12 +87,4 @@ def other_gradient_at(own: ArrayLike, other: ArrayLike, setting: Setting) -> np.
     exponent = margin.s * cosine
     denominator = np.logaddexp(np.logaddexp(value, rest), exponent)
     gradient = -margin.s * np.sin(theta) * np.exp(exponent - denominator)
-    if margin.wc_relu:
-        gradient = np.where(theta < math.pi / 2, gradient, 0.0)
-    return gradient
-
-
-def own_probability_at(own: ArrayLike, setting: Setting) -> np.ndarray:
-    """Return p_y = e^f/(N + e^f) at own-class angles (…)."""
-    value, _ = target_curve(setting.margin, own)
-    return 1 - others_share(value, setting.log_weight())
+    return np.where(theta < math.pi / 2, gradient, 0.0) if margin.wc_relu else gradient

@@ -43,38 +43,34 @@ _OTHER_ANGLE = r"other class's angle $\theta_j$ (degrees)"
 Curve = Callable[[np.ndarray, Setting], np.ndarray]
 
 
-def draw_loss(folder: Path, seed: int) -> dict[str, Any]:
-    """Draw Fig. 11: the loss against the own-class angle."""
-    return _draw_sweeps(folder, "fig11", loss_at, _OWN_ANGLE, r"loss $L$")
+def _other_by_own(own: np.ndarray, setting: Setting) -> np.ndarray:
+    return other_gradient_at(own, math.radians(FIXED_OTHER), setting)
 
 
-def draw_own_gradient(folder: Path, seed: int) -> dict[str, Any]:
-    """Draw Fig. 12: ∂L/∂θ_y against the own-class angle."""
-    label = r"$\partial L/\partial\theta_y$ (per radian)"
-    return _draw_sweeps(folder, "fig12", own_gradient_at, _OWN_ANGLE, label)
+def _other_by_other(other: np.ndarray, setting: Setting) -> np.ndarray:
+    return other_gradient_at(math.radians(FIXED_OWN), other, setting)
 
 
-def draw_other_gradient_by_own(folder: Path, seed: int) -> dict[str, Any]:
-    """Draw Fig. 13: ∂L/∂θ_j at θ_j = 80° against the own-class angle."""
-
-    def curve(own: np.ndarray, setting: Setting) -> np.ndarray:
-        return other_gradient_at(own, math.radians(FIXED_OTHER), setting)
-
-    label = r"$\partial L/\partial\theta_j$ at $\theta_j$ = 80° (per radian)"
-    return _draw_sweeps(folder, "fig13", curve, _OWN_ANGLE, label)
-
-
-def draw_other_gradient_by_other(folder: Path, seed: int) -> dict[str, Any]:
-    """Draw Fig. 14: ∂L/∂θ_j at θ_y = 40° against the other class's angle."""
-
-    def curve(other: np.ndarray, setting: Setting) -> np.ndarray:
-        return other_gradient_at(math.radians(FIXED_OWN), other, setting)
-
-    label = r"$\partial L/\partial\theta_j$ at $\theta_y$ = 40° (per radian)"
-    return _draw_sweeps(folder, "fig14", curve, _OTHER_ANGLE, label)
+# Figure: the curve, and the labels of its axes.
+_CURVES: dict[str, tuple[Curve, str, str]] = {
+    "fig11": (loss_at, _OWN_ANGLE, r"loss $L$"),
+    "fig12": (own_gradient_at, _OWN_ANGLE, r"$\partial L/\partial\theta_y$ (per radian)"),
+    "fig13": (
+        _other_by_own,
+        _OWN_ANGLE,
+        r"$\partial L/\partial\theta_j$ at $\theta_j$ = 80° (per radian)",
+    ),
+    "fig14": (
+        _other_by_other,
+        _OTHER_ANGLE,
+        r"$\partial L/\partial\theta_j$ at $\theta_y$ = 40° (per radian)",
+    ),
+}
 
 
-def _draw_sweeps(folder: Path, name: str, curve: Curve, x_label: str, y_label: str) -> dict:
+def draw_sweeps(name: str, folder: Path, seed: int) -> dict[str, Any]:
+    """Draw Fig. 11 (L), 12 (∂L/∂θ_y), 13 or 14 (∂L/∂θ_j): a panel a parameter, a line a value."""
+    curve, x_label, y_label = _CURVES[name]
     degrees = np.linspace(0.5, 90, 360)
     angles, base = np.radians(degrees), Setting()
     numbers: dict[str, dict[str, list[float]]] = {}

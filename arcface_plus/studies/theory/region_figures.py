@@ -68,48 +68,31 @@ def draw_angular_regions(folder: Path, seed: int) -> dict[str, Any]:
     return numbers
 
 
-def draw_two_on_sphere(folder: Path, seed: int) -> dict[str, Any]:
-    """Draw Fig. 16: prototypes (0, 0, 1) and (1, 0, 0) on the sphere."""
-    return _draw_sphere_row(folder, "fig16", TWO)
+def draw_on_sphere(name: str, folder: Path, seed: int) -> dict[str, Any]:
+    """Draw Fig. 16, two prototypes on the sphere, 17, three, or 18: what 200 leave to one.
 
-
-def draw_three_on_sphere(folder: Path, seed: int) -> dict[str, Any]:
-    """Draw Fig. 17: with a third prototype, (0, −1, 0)."""
-    return _draw_sphere_row(folder, "fig17", THREE)
-
-
-def draw_many_on_sphere(folder: Path, seed: int) -> dict[str, Any]:
-    """Draw Fig. 18: what 200 prototypes at 78.64° leave to the one at the pole.
-
-    How the paper draws them is not printed: ours have that polar angle and uniform azimuths.
+    How the paper draws the 200 at 78.64° of the one at the pole is not printed: ours have that
+    polar angle and uniform azimuths.
     """
-    generator = np.random.default_rng(seed)
-    ring = ring_of_neighbours(math.radians(INTER_ANGLE), NEIGHBOURS, generator)
-    prototypes = np.concatenate([TWO[:1], ring])
-    numbers = {}
-    with new_figure(11.0, 3.0) as figure:
-        for axes, (name, margin) in zip(figure.subplots(1, 5), PAPER_MARGINS.items(), strict=True):
-            alpha = math.degrees(cap_half_angle(math.radians(INTER_ANGLE), margin))
-            _draw_sphere(axes, prototypes, margin, _VIEW_FROM_ABOVE, others_grey=True)
-            axes.set_title(f"{_title(name)}\ncap of {alpha:.2f}°", fontsize=9)
-            numbers[name] = {"cap_half_angle": alpha}
-        save_figure(figure, folder, "fig18")
-    return {"inter_angle": INTER_ANGLE, **numbers}
+    many, inter_angle = name == "fig18", math.radians(INTER_ANGLE)
+    ring = ring_of_neighbours(inter_angle, NEIGHBOURS, np.random.default_rng(seed))
+    prototypes = {"fig16": TWO, "fig17": THREE, "fig18": np.concatenate([TWO[:1], ring])}[name]
+    numbers: dict[str, Any] = {"inter_angle": INTER_ANGLE} if many else {}
+    with new_figure(11.0, 3.0 if many else 2.9) as figure:
+        for axes, (kind, margin) in zip(figure.subplots(1, 5), PAPER_MARGINS.items(), strict=True):
+            view = _VIEW_FROM_ABOVE if many else _VIEW
+            blank = _draw_sphere(axes, prototypes, margin, view, others_grey=many)
+            numbers[kind], title = {"blank_share_of_view": blank}, _title(kind)
+            if many:
+                alpha = math.degrees(cap_half_angle(inter_angle, margin))
+                numbers[kind], title = {"cap_half_angle": alpha}, f"{title}\ncap of {alpha:.2f}°"
+            axes.set_title(title, fontsize=9)
+        save_figure(figure, folder, name)
+    return numbers
 
 
 def _title(name: str) -> str:
     return "no margin" if name == "none" else f"{name}, {_PARAMETERS[name]}"
-
-
-def _draw_sphere_row(folder: Path, name: str, prototypes: np.ndarray) -> dict[str, Any]:
-    numbers = {}
-    with new_figure(11.0, 2.9) as figure:
-        for axes, (kind, margin) in zip(figure.subplots(1, 5), PAPER_MARGINS.items(), strict=True):
-            blank = _draw_sphere(axes, prototypes, margin, _VIEW)
-            axes.set_title(_title(kind), fontsize=9)
-            numbers[kind] = {"blank_share_of_view": blank}
-        save_figure(figure, folder, name)
-    return numbers
 
 
 def _draw_sphere(
@@ -128,7 +111,8 @@ def _draw_sphere(
     picture[..., 3] = on_disc
     picture[on_disc, :3] = _region_colors(owner, others_grey) * _shade(points[on_disc])[:, None]
     axes.imshow(picture, extent=(-1, 1, -1, 1), origin="lower", interpolation="antialiased")
-    axes.add_patch(_circle())
+    turn = np.linspace(0, 2 * math.pi, 361)
+    axes.plot(np.cos(turn), np.sin(turn), color="0.4", lw=0.8, ls="-")
     towards = np.asarray(view) / np.linalg.norm(view)
     for k, prototype in enumerate(prototypes):
         if prototype @ towards > 0:
@@ -157,9 +141,3 @@ def _shade(points: np.ndarray) -> np.ndarray:
     """Return brightness (points,) as of a lamp above the viewer's left shoulder."""
     lamp = np.array([0.5, -0.6, 1.0])
     return 0.86 + 0.14 * (points @ lamp / np.linalg.norm(lamp))
-
-
-def _circle() -> Any:
-    from matplotlib.patches import Circle
-
-    return Circle((0, 0), 1, fill=False, color="0.4", lw=0.8)

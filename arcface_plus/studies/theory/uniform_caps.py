@@ -10,6 +10,7 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy import special
 
 from arcface_plus.losses.theory.uniform_law import (
     check_angles,
@@ -20,6 +21,7 @@ from arcface_plus.losses.theory.uniform_law import (
 )
 
 _NEGLIGIBLE = 45.0  # e^−45 of the density's maximum
+_LEAST_SHARE = 1e-290  # below it the incomplete beta function loses digits
 
 
 def log10_cap_mass(cap: ArrayLike, dim: int) -> np.ndarray:
@@ -58,13 +60,9 @@ def cap_angle_moments(cap: float, dim: int) -> tuple[float, float]:
     return float(high + mean), math.sqrt(variance)
 
 
-def first_order_cap_mean(cap: ArrayLike, dim: int) -> np.ndarray:
-    """Return θ0 − tanθ0/(d−1), the mean angle for d → ∞, for caps (…) below π/2."""
-    check_dim(dim)
-    theta = check_angles(cap)
-    if (theta >= math.pi / 2).any():
-        raise ValueError("the first-order mean holds for caps below π/2 (90°) alone.")
-    return theta - np.tan(theta) / (dim - 1)
+def cap_angle(share: float, dim: int) -> float:
+    """Return the angle of the cap that holds ``share`` ≤ ½ of the sphere."""
+    return math.asin(math.sqrt(special.betaincinv((dim - 1) / 2, 0.5, 2 * share)))
 
 
 def sample_cap_angles(
@@ -72,9 +70,9 @@ def sample_cap_angles(
 ) -> np.ndarray:
     """Draw ``count`` angles to the axis of uniform points in a ``cap`` of at most π/2, O(count).
 
-    By rejection, from whichever proposal accepts more. Near the rim: q = sinθ0·U^{1/(d−1)}, taken
-    with probability √(1 − sin²θ0)/√(1 − q²), θ = arcsin q. For wide caps: the angles of the
-    half-sphere, taken below θ0. At least four draws in ten are taken.
+    By the inverse of their law. Where the cap's share of the sphere leaves float64, which takes a
+    small cap: by rejection from q = sinθ0·U^{1/(d−1)}, which nearly always accepts, with
+    probability √(1 − sin²θ0)/√(1 − q²), θ = arcsin q.
     """
     _check_cap(cap)
     check_dim(dim)
@@ -83,12 +81,15 @@ def sample_cap_angles(
             f"cap is {cap:.6g}, but the sampler holds up to π/2 (90°); draw from the sphere and "
             "reject for a wider one."
         )
-    from_rim = _rim_acceptance(cap, dim) >= 2 * math.exp(float(log_cap_fraction(cap, dim)))
-    propose = _from_rim if from_rim else _from_half_sphere
+    share = special.betainc((dim - 1) / 2, 0.5, math.sin(cap) ** 2)
+    if share > _LEAST_SHARE:
+        sine2 = special.betaincinv((dim - 1) / 2, 0.5, share * generator.random(count))
+        return np.minimum(np.arcsin(np.sqrt(sine2)), cap)
     drawn = np.empty(0)
     while len(drawn) < count:
-        fresh = propose(cap, dim, 2 * (count - len(drawn)) + 16, generator)
-        drawn = np.concatenate([drawn, fresh])
+        q = math.sin(cap) * generator.random(2 * count + 16) ** (1 / (dim - 1))
+        accepted = generator.random(len(q)) * np.sqrt(1 - q * q) <= math.cos(cap)
+        drawn = np.concatenate([drawn, np.arcsin(q[accepted])])
     return drawn[:count]
 
 
@@ -110,28 +111,6 @@ def sample_cap(
     around -= (around @ mu)[:, None] * mu
     around /= np.linalg.norm(around, axis=1, keepdims=True)
     return np.cos(angle)[:, None] * mu + np.sin(angle)[:, None] * around
-
-
-def _from_rim(cap: float, dim: int, tries: int, generator: np.random.Generator) -> np.ndarray:
-    q = math.sin(cap) * generator.random(tries) ** (1 / (dim - 1))
-    accepted = generator.random(tries) * np.sqrt(1 - q * q) <= math.cos(cap)
-    return np.arcsin(q[accepted])
-
-
-def _from_half_sphere(
-    cap: float, dim: int, tries: int, generator: np.random.Generator
-) -> np.ndarray:
-    along = np.abs(generator.standard_normal(tries))
-    across = np.sqrt(2 * generator.standard_gamma((dim - 1) / 2, tries))
-    angle = np.arctan2(across, along)
-    return angle[angle <= cap]
-
-
-def _rim_acceptance(cap: float, dim: int) -> float:
-    """Return cosθ0 E[(1 − q²)^{−½}] = cosθ0 F(θ0) B(½, (d−1)/2) (d−1)/sin^{d−1}θ0."""
-    at_rim = float(log_angle_density(cap, dim) + math.log(math.sin(cap)))
-    log_share = float(log_cap_fraction(cap, dim))
-    return math.cos(cap) * (dim - 1) * math.exp(log_share - at_rim)
 
 
 def _check_cap(cap: float) -> None:

@@ -42,8 +42,8 @@ _WEIGHT_DRAWS = 40
 def draw_nearest_angles(folder: Path, seed: int) -> dict[str, Any]:
     """Draw Fig. 7: the mean angle to the nearest prototype against the number of prototypes."""
     classes = np.unique(np.round(np.logspace(1.7, 6, 80)).astype(int))
-    exact = [math.degrees(nearest_class_angle(int(c), DIM)) for c in classes]
-    extreme = [math.degrees(extreme_value_angle(int(c), DIM)) for c in classes]
+    exact = np.degrees([nearest_class_angle(int(c), DIM) for c in classes])
+    extreme = np.degrees([extreme_value_angle(int(c), DIM) for c in classes])
     sampled = {
         c: np.degrees(sample_nearest_angles(c, DIM, rows=min(c, SAMPLED_ROWS), seed=seed))
         for c in SAMPLED_CLASSES
@@ -94,16 +94,10 @@ def draw_cap_concentration(folder: Path, seed: int) -> dict[str, Any]:
         axes = figure.subplots()
         axes.plot([0, 90], [0, 90], color="0.5", ls=":", lw=1, label="rim of the cap")
         for dim, color, marker in ((DIM, COLORS[4], "o"), (8, COLORS[0], "s")):
-            axis = np.eye(dim)[0]
-            drawn = [
-                np.degrees(
-                    np.arccos(
-                        np.clip(sample_cap(axis, math.radians(t), 1000, generator)[:, 0], -1, 1)
-                    )
-                )
-                for t in degrees
-            ]
-            mean, std = np.array([[angles.mean(), angles.std()] for angles in drawn]).T
+            axis, caps = np.eye(dim)[0], np.radians(degrees)
+            cosine = np.array([sample_cap(axis, cap, 1000, generator)[:, 0] for cap in caps])
+            drawn = np.degrees(np.arccos(cosine.clip(-1, 1)))
+            mean, std = drawn.mean(1), drawn.std(1)
             exact = np.degrees([cap_angle_moments(math.radians(t), dim) for t in degrees])
             axes.plot(degrees, exact[:, 0], color=color, ls="-", lw=1.2, label=f"d = {dim}, exact")
             axes.errorbar(
@@ -129,7 +123,7 @@ def draw_negative_weight(folder: Path, seed: int) -> dict[str, Any]:
         for i, c in enumerate(SAMPLED_CLASSES)
     }
     first, exact = (
-        np.exp([log_negative_weight(int(c), DIM, SCALE, form=form) for c in grid])  # type: ignore[arg-type]
+        np.exp([log_negative_weight(int(c), DIM, SCALE, form=form) for c in grid])
         for form in ("first_order", "exact")
     )
     with new_figure(8.2, 3.4) as figure:

@@ -46,6 +46,12 @@ def test_images_are_those_of_their_keys_however_they_are_split() -> None:
     assert np.array_equal(np.concatenate([p.images for p in parts]), whole.images)
 
 
+def test_a_rank_may_have_no_image_to_read() -> None:
+    batch = reader().start(6, np.array([], dtype=np.int64))()
+    assert batch.images.shape == (0, 24, 24, 3) and batch.labels.dtype == batch.indices.dtype
+    assert len(batch.indices) == 0
+
+
 def test_unreadable_images_give_way_to_the_next_of_their_class() -> None:
     source = Source(5, 4, size=24)
     source.bad = (4, 5, 19)

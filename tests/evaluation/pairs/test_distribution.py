@@ -39,8 +39,8 @@ def test_numbers_are_those_of_their_definitions() -> None:
 
 def test_tail_is_the_threshold_of_tar_at_far() -> None:
     positive, negative = drawn(300, 5000)
-    reached, _ = tar_at_far(1 - positive, 1 - negative, [1e-3])
-    assert describe_cosines(positive, negative).tail == pytest.approx(1 - reached[0].threshold)
+    threshold = tar_at_far(1 - positive, 1 - negative, [1e-3]).tar_thresholds[1e-3]
+    assert describe_cosines(positive, negative).tail == pytest.approx(1 - threshold)
 
 
 @pytest.mark.parametrize(

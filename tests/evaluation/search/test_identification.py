@@ -64,7 +64,6 @@ def by_loops(p, probe_labels, g, gallery_labels, d, ranks, fpirs):
 def test_equals_loops(monkeypatch, duplicates, tile):
     monkeypatch.setattr(search, "PROBES_AT_ONCE", tile[0])
     monkeypatch.setattr(search, "GALLERY_AT_ONCE", tile[1])
-    monkeypatch.setattr(search, "_MATES_AT_ONCE", 13)
     ranks, fpirs = (1, 2, 5, 10, 500), (0.05, 0.1, 0.5, 1.0)
     for seed in range(3):
         p, pl, g, gl, d = make(seed, duplicates=duplicates)

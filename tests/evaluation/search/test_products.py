@@ -5,9 +5,8 @@ import pytest
 
 from arcface_plus.evaluation.search import products
 from arcface_plus.evaluation.search.products import (
-    exact_products,
     pair_products,
-    product_error,
+    row_products,
     unit_rows,
 )
 
@@ -29,7 +28,7 @@ def pairs_among(left, right, count, seed=0):
 @pytest.mark.parametrize("block", [1, 7, 256])
 @pytest.mark.parametrize("case", ["gallery × probe", "anywhere", "sorted", "one row", "reversed"])
 def test_every_way_gives_the_products(monkeypatch, case, block, cost):
-    """Row by row, by blocks of two sides, by the triangle: each within the rounding error."""
+    """Row by row or by blocks: no rounding, so the same to the last bit."""
     monkeypatch.setattr(products, "_BLOCK_ROWS", block)
     monkeypatch.setattr(products, "_GATHERED_AT_ONCE", 64)
     monkeypatch.setattr(products, "_CELLS_PER_GATHER", cost)
@@ -47,51 +46,45 @@ def test_every_way_gives_the_products(monkeypatch, case, block, cost):
         a, b = b, a
     got = pair_products(rows, a, b)
     wanted = (rows[a].astype(np.float64) * rows[b]).sum(axis=1)
-    assert got.dtype == np.float32
-    assert np.abs(got - wanted).max() <= product_error(32)
-    np.testing.assert_array_equal(got > 0.5, wanted > 0.5)
+    np.testing.assert_array_equal(got, wanted)
 
 
 def test_the_cheaper_way_is_taken(monkeypatch):
     taken = []
-    for name in ("_gathered_products", "_block_products"):
-        plain = getattr(products, name)
-        monkeypatch.setattr(
-            products,
-            name,
-            lambda *a, _name=name, _plain=plain, **k: (taken.append((_name, k)), _plain(*a, **k))[
-                1
-            ],
-        )
+    plain = products.row_products
+    monkeypatch.setattr(
+        products, "row_products", lambda *a: (taken.append(len(a[1])), plain(*a))[1]
+    )
     rows = unit(1000)
     pair_products(rows, *pairs_among(np.arange(1000), np.arange(1000), 500))
     pair_products(rows, *pairs_among(np.arange(40), np.arange(40, 400), 5000))
     pair_products(rows, *pairs_among(np.arange(400), np.arange(400), 50_000))
-    assert [name for name, _ in taken] == ["_gathered_products"] + 2 * ["_block_products"]
+    assert taken == [500]
 
 
-def test_error_bound_holds_and_is_no_wild_guess():
+@pytest.mark.parametrize("dim", [1, 2, 128, 512, 20_000])
+def test_products_have_no_rounding(dim):
+    """Whole numbers of 2⁻⁵² in Python's unbounded integers give the same sums."""
     rng = np.random.default_rng(0)
-    for dim in (2, 128, 512):
-        rows = unit_rows(rng.normal(size=(2000, dim)) + 1, str)
-        got = rows @ rows.T
-        wanted = rows.astype(np.float64) @ rows.T.astype(np.float64)
-        missed = np.abs(got - wanted).max()
-        assert missed <= product_error(dim) < 1e-4
+    rows = unit_rows(np.exp(rng.normal(size=(40, dim)) * 3), str)
+    whole = np.rint(rows.astype(np.float64) * 2.0**26).astype(np.int64)
+    np.testing.assert_array_equal(whole / 2.0**26, rows)
+    wide = rows.astype(np.float64)
+    got = wide @ wide.T
+    for i, j in ((0, 1), (3, 3), (39, 7)):
+        exact = sum(int(x) * int(y) for x, y in zip(whole[i], whole[j], strict=True))
+        assert got[i, j] * 2.0**52 == exact
 
 
-def test_equal_rows_have_equal_exact_products_wherever_they_stand():
+def test_equal_rows_have_equal_products_wherever_they_stand():
     rng = np.random.default_rng(0)
     base = unit(50, 511)
     rows = base[rng.integers(0, 50, 6000)]
     place = rng.permutation(6000)
     for count in (1, 2, 3, 777, 6000):
-        there = exact_products(rows, place[:count], base, np.zeros(count, dtype=int))
-        back = exact_products(base, np.zeros(count, dtype=int), rows, place[:count])
-        np.testing.assert_array_equal(there, back)
-        for vector in base[:5]:
-            same = np.flatnonzero((rows[place[:count]] == vector).all(axis=1))
-            assert len(np.unique(there[same])) <= 1
+        there = row_products(rows, place[:count], base, np.zeros(count, dtype=int))
+        blocks = rows[place[:count]].astype(np.float64) @ base.astype(np.float64).T
+        np.testing.assert_array_equal(there, blocks[:, 0])
 
 
 def test_unit_rows():

@@ -8,10 +8,10 @@ import pytest
 from sklearn.metrics import roc_curve
 
 from arcface_plus.data.ijb_meta import TemplatePairs
+from arcface_plus.evaluation.search.products import unit_rows
 from arcface_plus.evaluation.search.templates import (
     TemplatePool,
     Templates,
-    pool_templates,
     verify_templates,
 )
 
@@ -23,6 +23,12 @@ def make(images=400, people=12, dim=16, seed=0):
     person = rng.normal(size=(people, dim))
     embeddings = person[templates % people] + 1.5 * rng.normal(size=(images, dim))
     return embeddings.astype(np.float32), templates, media, rng.uniform(0.1, 1, images)
+
+
+def pool_templates(embeddings, templates, media, **weights):
+    pool = TemplatePool(templates, media, **weights)
+    pool.add(embeddings)
+    return pool.finish()
 
 
 def pool_by_loops(embeddings, templates, media, scores, use_norm_score, use_detector_score):
@@ -164,8 +170,7 @@ def test_ties_of_equal_templates_are_refused_together():
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(300, 512))
     vectors[1:20] = vectors[0]
-    vectors /= np.linalg.norm(vectors, axis=1)[:, None]
-    templates = Templates(np.arange(300), vectors.astype(np.float32))
+    templates = Templates(np.arange(300), unit_rows(vectors, str))
     a = np.concatenate([np.arange(10), np.arange(20, 100), [200]]).astype(np.int32)
     b = np.concatenate([np.arange(10, 20), np.arange(100, 180), [200]]).astype(np.int32)
     same = np.arange(91) == 90  # a template and itself: the norm of 200 is not that of 0

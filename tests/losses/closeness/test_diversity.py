@@ -1,4 +1,4 @@
-"""Diversity: test vectors, exact gradients, no overflow; shards add up to the whole."""
+"""Diversity: test vectors, exact gradients, no overflow."""
 
 from __future__ import annotations
 
@@ -8,13 +8,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from arcface_plus.losses.closeness.diversity import (
-    diversity_loss,
-    diversity_of_cosines,
-    sharded_diversity_loss,
-    truncated_similarity,
-)
-from arcface_plus.losses.theory.uniformity import uniformity_loss
+from arcface_plus.losses.closeness import diversity
+from arcface_plus.losses.closeness.diversity import truncated_similarity
 
 COSINES = torch.tensor([[0.5, -0.2, 0.1]], dtype=torch.float64)
 CENTRES = torch.tensor(
@@ -22,6 +17,11 @@ CENTRES = torch.tensor(
     dtype=torch.float64,
 )
 E1 = torch.tensor([[1.0, 0.0, 0.0]], dtype=torch.float64)
+
+
+def diversity_loss(x: torch.Tensor, centres: torch.Tensor, scale=64.0, weights=None):
+    """Return the loss where one rank has all centres."""
+    return diversity.diversity_loss(x, centres, len(centres), scale, weights)
 
 
 def naive(x: torch.Tensor, centres: torch.Tensor, scale: float, weights=None) -> torch.Tensor:
@@ -36,7 +36,6 @@ def naive(x: torch.Tensor, centres: torch.Tensor, scale: float, weights=None) ->
     [(COSINES, 4.0, 0.4614447), (COSINES, 64.0, 14.9013880), (COSINES[:, :1], 64.0, 16.0)],
 )
 def test_vectors(cosine: torch.Tensor, scale: float, want: float) -> None:
-    assert diversity_of_cosines(cosine, scale).item() == pytest.approx(want, abs=1e-7)
     centres = CENTRES[: cosine.shape[1]]
     assert diversity_loss(E1, centres, scale).item() == pytest.approx(want, abs=1e-7)
 
@@ -44,7 +43,8 @@ def test_vectors(cosine: torch.Tensor, scale: float, want: float) -> None:
 def test_gradient_of_a_free_direction_and_through_the_normalisation() -> None:
     unit = E1.clone().requires_grad_()
     cosine = unit @ CENTRES.t()
-    (free,) = torch.autograd.grad(diversity_of_cosines(cosine, 4.0), unit)
+    free_loss = truncated_similarity(cosine, 4.0).logsumexp(dim=1).sum()
+    (free,) = torch.autograd.grad(free_loss, unit)
     want = torch.tensor([[1.159849, 1.978613, 0.174083]], dtype=torch.float64)
     torch.testing.assert_close(free, want, rtol=0, atol=1e-6)
     share = truncated_similarity(COSINES, 4.0).softmax(dim=1)
@@ -61,7 +61,7 @@ def test_a_single_pair_has_the_gradient_of_the_supplement(cosine: float) -> None
     """Eq. (1): ∂L/∂x = T·∂D/∂x = T·2cosθ·w, cut off beyond a right angle."""
     w = torch.tensor([[cosine, math.sqrt(1 - cosine**2)]], dtype=torch.float64)
     x = torch.tensor([[1.0, 0.0]], dtype=torch.float64, requires_grad=True)
-    (free,) = torch.autograd.grad(diversity_of_cosines(x @ w.t()), x)
+    (free,) = torch.autograd.grad(truncated_similarity(x @ w.t()).sum(), x)
     torch.testing.assert_close(free, (64.0 if cosine > 0 else 0.0) * 2 * cosine * w)
 
 
@@ -100,8 +100,6 @@ def test_degenerate_input_is_finite() -> None:
 
 
 def test_shapes_are_checked() -> None:
-    with pytest.raises(ValueError, match=r"a sample and a centre at least, got \(1, 0\)"):
-        diversity_loss(E1, CENTRES[:0])
     with pytest.raises(ValueError, match=r"of the same D, got \(1, 3\) and \(3, 2\)"):
         diversity_loss(E1, CENTRES[:, :2])
     with pytest.raises(ValueError, match="at least one"):
@@ -109,35 +107,4 @@ def test_shapes_are_checked() -> None:
     with pytest.raises(ValueError, match=r"weights must be \(1,\)"):
         diversity_loss(E1, CENTRES, weights=torch.ones(2))
     with pytest.raises(ValueError, match="a centre between them"):
-        sharded_diversity_loss(E1, CENTRES[:0], 0)
-
-
-def test_one_shard_is_the_whole() -> None:
-    got = sharded_diversity_loss(E1, CENTRES, 3, 4.0)
-    torch.testing.assert_close(got, diversity_loss(E1, CENTRES, 4.0))
-
-
-def test_uniformity() -> None:
-    points = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.8, 0.6]], dtype=torch.float64)
-    assert uniformity_loss(5 * points).item() == pytest.approx(-0.6909035, abs=1e-7)
-    x = torch.randn(6, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    x.requires_grad_()
-    unit = F.normalize(x, dim=1)
-    pairs = [(unit[i] - unit[j]).square().sum() for i in range(6) for j in range(i)]
-    torch.testing.assert_close(
-        uniformity_loss(x, t=3.0), (torch.stack(pairs) * -3).exp().mean().log()
-    )
-    assert torch.autograd.gradcheck(uniformity_loss, (x,))
-
-
-def test_uniformity_of_coincident_and_opposite_samples() -> None:
-    x = torch.ones(4, 3, requires_grad=True)
-    loss = uniformity_loss(x)
-    loss.backward()
-    assert loss.item() == 0 and torch.isfinite(x.grad).all()
-    opposite = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
-    assert uniformity_loss(opposite, t=1000.0).item() == pytest.approx(-4000, rel=1e-6)
-    with pytest.raises(ValueError, match="at least two samples"):
-        uniformity_loss(x[:1])
-    with pytest.raises(ValueError, match="t is 0"):
-        uniformity_loss(x, t=0)
+        diversity_loss(E1, CENTRES[:0])

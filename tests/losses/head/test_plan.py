@@ -1,26 +1,8 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
-from arcface_plus.losses.head.plan import (
-    StepPlan,
-    StepStatistics,
-)
-
-
-def test_parts_add_up_to_the_whole() -> None:
-    numbers = torch.randn(17, dtype=torch.float64) * 3 + 100
-    statistics = StepStatistics()
-    for part in numbers.split([1, 4, 12]):
-        mean, deviation = statistics.add(part)
-    torch.testing.assert_close(mean, numbers.mean())
-    torch.testing.assert_close(deviation, numbers.std())
-
-
-def test_one_number_has_no_deviation() -> None:
-    mean, deviation = StepStatistics().add(torch.tensor([2.0]))
-    assert mean == 2 and deviation.isnan()
+from arcface_plus.losses.head.plan import StepPlan
 
 
 def test_places_in_the_global_batch() -> None:

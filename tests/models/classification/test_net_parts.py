@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from arcface_plus.models import MODELS, build_model, load_model, model_hash, save_model
-from arcface_plus.models.classification.net_parts import initialize_he
 from arcface_plus.models.embedding_model import EmbeddingModel
+from arcface_plus.models.initialization import initialize
 from arcface_plus.models.onnx_model import OnnxModel
 from arcface_plus.models.preprocessing import Preprocessing
 
@@ -195,9 +195,9 @@ def test_first_weights_are_he_normal(name, fan):
 
 def test_both_fans_of_an_uneven_convolution():
     conv = nn.Conv2d(10, 40, 5)
-    initialize_he(conv, fan="in")
+    initialize(conv, scheme="he")
     assert conv.weight.std().item() == pytest.approx(math.sqrt(2 / 250), rel=0.05)
-    initialize_he(conv, fan="out")
+    initialize(conv, scheme="xavier")
     assert conv.weight.std().item() == pytest.approx(math.sqrt(2 / 1000), rel=0.05)
     assert not conv.bias.any()
 

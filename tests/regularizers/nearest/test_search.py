@@ -19,15 +19,14 @@ from arcface_plus.regularizers.nearest import (
 from arcface_plus.regularizers.nearest import (
     tables as nearest_tables,
 )
-from arcface_plus.regularizers.nearest.ranking import (
-    Search,
-    nearest_from_table,
-)
+from arcface_plus.regularizers.nearest.ranking import nearest_at_once, nearest_from_table
 from arcface_plus.regularizers.nearest.search import (
-    nearest_between,
     nearest_neighbors,
+    search_between,
     search_few,
+    search_self,
 )
+from arcface_plus.regularizers.nearest.tables import Search, group_maxima
 
 TIE = 6e-8  # rows nearer to each other than this may be ranked by index
 
@@ -55,6 +54,12 @@ def make(kind: str, n: int, d: int, seed: int = 0) -> Tensor:
 
 KINDS = ("random", "pairs", "tight", "duplicates", "clusters", "cone", "collapsed", "identical",
          "one_sided", "sparse")  # fmt: skip
+
+
+def among(rows: Tensor) -> Search:
+    """Return the search for every row's nearest other row."""
+    unit = UnitRows(rows)
+    return Search(unit, unit, torch.arange(len(rows)))
 
 
 def chords(a: Tensor, b: Tensor) -> Tensor:
@@ -88,11 +93,10 @@ def test_equals_brute_force(kind: str, n: int, d: int, precision: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_bf16_table_gives_the_neighbours_of_the_fp32_table(kind: str) -> None:
     """Without the probe that would choose fp32, so that crowded queries take their own way out."""
-    unit = UnitRows.of_unit(make(kind, 3000, 64))
-    own, found = torch.arange(3000), []
+    search, found = among(make(kind, 3000, 64)), []
     for bf16 in (False, True):
-        table = nearest_tables.self_maxima(unit, bf16=bf16)
-        found.append(nearest_from_table(table, Search(unit, unit, own, table.group)))
+        table, _ = group_maxima(search, bf16=bf16, both=True)
+        found.append(nearest_from_table(table, search))
     assert torch.equal(*found)
 
 
@@ -112,18 +116,16 @@ def test_one_product_gives_the_neighbours_of_the_tables(
 ) -> None:
     """Few rows take one product; listed and crowded near-ties are settled as the tables do."""
     monkeypatch.setattr(nearest_rank, "_MOST_TIES", most_ties)
-    rows = make(kind, n, d).to(dtype)
-    unit = UnitRows.of_unit(rows)
-    table = nearest_tables.self_maxima(unit, bf16=False)
-    expected = nearest_from_table(table, Search(unit, unit, torch.arange(n), table.group))
-    assert torch.equal(nearest_rank.nearest_at_once(unit), expected)
+    search = among(make(kind, n, d).to(dtype))
+    table, _ = group_maxima(search, bf16=False, both=True)
+    assert torch.equal(nearest_at_once(search), nearest_from_table(table, search))
 
 
 @pytest.mark.parametrize("kind", ["random", "clusters", "cone", "sparse"])
 def test_bf16_error_stays_within_its_bound(kind: str) -> None:
-    unit = UnitRows.of_unit(make(kind, 600, 96))
-    table = nearest_tables.self_maxima(unit, bf16=True)
-    exact = (unit.whole.double() @ unit.whole.double().t()).fill_diagonal_(-1)
+    rows = make(kind, 600, 96)
+    table, _ = group_maxima(among(rows), bf16=True, both=True)
+    exact = (rows.double() @ rows.double().t()).fill_diagonal_(-1)
     padded = F.pad(exact, (0, -600 % table.group), value=-1).unflatten(1, (-1, table.group)).amax(2)
     value = table.values.view(torch.bfloat16).double().t()
     slack = table.slack.double()[:, None]
@@ -138,18 +140,23 @@ def test_bf16_error_stays_within_its_bound(kind: str) -> None:
 def test_between_both_ways(n: int, m: int, precision: str) -> None:
     both = make("clusters", n + m, 24)
     a, b = both[:n], both[n:]
-    of_a, of_b = nearest_between(a, b, precision=precision)
+    of_a, of_b = search_between(UnitRows(a), UnitRows(b), precision=precision)
     distance = chords(a, b)
-    assert_nearest(of_a.index, distance)
-    assert_nearest(of_b.index, distance.t())
-    expected = F.cosine_similarity(b.double(), a[of_b.index].double())
-    torch.testing.assert_close(of_b.cosine.double(), expected, rtol=0, atol=1e-7)
+    assert_nearest(of_a, distance)
+    assert_nearest(of_b, distance.t())
 
 
 def test_between_an_empty_set() -> None:
     a, empty = make("random", 5, 4), torch.empty(0, 4)
-    of_a, of_empty = nearest_between(a, empty)
-    assert of_a.index.tolist() == [-1] * 5 and len(of_empty.index) == 0
+    of_a, of_empty = search_between(UnitRows(a), UnitRows(empty))
+    assert of_a.tolist() == [-1] * 5 and len(of_empty) == 0
+
+
+def test_a_row_alone_has_no_neighbour() -> None:
+    one = make("random", 1, 4)
+    own = torch.tensor([-1, 0])
+    assert search_few(one.repeat(2, 1), UnitRows(one), own).tolist() == [0, -1]
+    assert search_self(UnitRows(one)).tolist() == [-1]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -160,10 +167,11 @@ def test_few_queries_among_rows_made_block_by_block(
     monkeypatch.setattr(nearest_tables, "_TABLE_BYTES", group_bytes)  # 1: groups above a block
     weight = 3 * make("clusters", 2500, 16)
     norms = weight.norm(dim=1)
-    lazy, whole = UnitRows(weight, norms, keep=False), UnitRows(weight, norms)
+    unit = weight / norms[:, None]
+    lazy, whole = UnitRows(weight, norms), UnitRows(unit)
     own = torch.tensor([0, 17, 2499, 1024])
     index = search_few(lazy.take(own), lazy, own, precision=precision)
-    distance = chords(whole.whole[own], whole.whole)
+    distance = chords(unit[own], unit)
     distance[torch.arange(4), own] = math.inf
     assert_nearest(index, distance)
     assert torch.equal(lazy.block(5, 9), whole.block(5, 9))
@@ -173,12 +181,11 @@ def test_few_queries_among_rows_made_block_by_block(
 def test_any_group_and_block_size(bf16: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = make("clusters", 1500, 20)
     expected = nearest_neighbors(rows, precision="fp32").index
-    unit = UnitRows.of_unit(rows)
+    search = among(rows)
     for budget in (1 - 1500 * 20, 40_000 - 1500 * 20, 1 << 30):
         monkeypatch.setattr(nearest_tables, "_TABLE_BYTES", budget + 1500 * 20)
         monkeypatch.setattr(nearest_rank, "_QUERIES_AT_ONCE", 400)
-        table = nearest_tables.self_maxima(unit, bf16=bf16)
-        search = Search(unit, unit, torch.arange(1500), table.group)
+        table, _ = group_maxima(search, bf16=bf16, both=True)
         assert torch.equal(nearest_from_table(table, search), expected)
 
 
@@ -231,8 +238,6 @@ def test_bad_rows_are_named() -> None:
         bad[row] = bad[row] * value if value == 2.0 else value
         with pytest.raises(ValueError, match=f"row {row} of unit_rows has norm"):
             nearest_neighbors(bad)
-    with pytest.raises(ValueError, match="row 1 of b_rows"):
-        nearest_between(rows, torch.zeros(2, 4) + torch.eye(4)[:1] * torch.tensor([[1.0], [0.0]]))
 
 
 def test_bad_arguments_are_refused() -> None:
@@ -246,35 +251,36 @@ def test_bad_arguments_are_refused() -> None:
         nearest_neighbors(torch.ones(4, 1, dtype=torch.int64))
     with pytest.raises(ValueError, match="fp8"):
         nearest_neighbors(torch.eye(3), precision="fp8")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="must agree"):
-        nearest_between(torch.eye(3), torch.eye(4))
 
 
 KERNEL = """
 import torch
-from arcface_plus.regularizers import nearest_triton as kernel, nearest
 from arcface_plus.regularizers.geometry.sphere import UnitRows
-from test_nearest import assert_nearest, chords, make
+from arcface_plus.regularizers.nearest import kernel
+from arcface_plus.regularizers.nearest.tables import Search
+from test_search import among, assert_nearest, chords, make
 kernel._COLUMNS_AT_ONCE = 100
 for kind, n, m, d in (("random", 2, 3, 3), ("clusters", 90, 200, 40), ("tight", 130, 65, 33)):
     both = make(kind, n + m, d)
-    a, b = UnitRows.of_unit(both[:n]), UnitRows.of_unit(both[n:])
+    a, b = both[:n], both[n:]
     def check(index, distance):
         nearest = distance.min(1).values
         assert (distance.gather(1, index[:, None])[:, 0] - nearest).max() < 1e-6, kind
-    check(kernel.search(a, a, own=True)[0], chords(a.whole, a.whole).fill_diagonal_(9))
-    of_a, of_b = kernel.search(a, b, own=None)
-    check(of_a, chords(a.whole, b.whole))
-    check(of_b, chords(b.whole, a.whole))
+    check(kernel.nearest_by_kernel(among(a), both=True)[0], chords(a, a).fill_diagonal_(9))
+    search = Search(UnitRows(a), UnitRows(b), None)
+    of_a, of_b = kernel.nearest_by_kernel(search, both=True)
+    check(of_a, chords(a, b))
+    check(of_b, chords(b, a))
     own = torch.tensor([m - 1, 0])
-    lazy = UnitRows(2 * b.whole, torch.full((m,), 2.0), keep=False)
-    index, _ = kernel.search(UnitRows.of_unit(lazy.take(own)), lazy, own=own)
-    distance = chords(b.whole[own], b.whole)
+    lazy = UnitRows(2 * b, torch.full((m,), 2.0))
+    search = Search(UnitRows(lazy.take(own)), lazy, own)
+    index, _ = kernel.nearest_by_kernel(search, both=False)
+    distance = chords(b[own], b)
     distance[torch.arange(2), own] = 9
     check(index, distance)
-nothing, _ = kernel.search(UnitRows.of_unit(torch.eye(2)[:1]), UnitRows.of_unit(torch.eye(2)[:1]),
-                           own=torch.tensor([0]))
-assert nothing.tolist() == [-1]
+one = UnitRows(torch.eye(2)[:1])
+alone = Search(one, UnitRows(torch.eye(2)[:1]), torch.tensor([0]))
+assert kernel.nearest_by_kernel(alone, both=False)[0].tolist() == [-1]
 print("searched")
 """
 
@@ -283,7 +289,7 @@ print("searched")
 def test_gpu_kernel_under_the_interpreter(repository) -> None:  # type: ignore[no-untyped-def]
     """All of the GPU search but its launch on a GPU; interpreted, as this machine may have none."""
     pytest.importorskip("triton", reason="Triton is not installed")
-    paths = [str(repository), str(repository / "tests" / "regularizers")]
+    paths = [str(repository), str(repository / "tests" / "regularizers" / "nearest")]
     environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(paths)}
     done = subprocess.run(
         [sys.executable, "-c", KERNEL], env=environment, capture_output=True, text=True

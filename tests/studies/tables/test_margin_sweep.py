@@ -1,11 +1,9 @@
-"""The sweep of Table 3: its grid, its table, and tools/margin_sweep.py from start to end."""
+"""The sweep of Table 3: its grid, its table, and ``study margin-sweep`` from start to end."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -26,16 +24,6 @@ model: {name: iresnet18, embedding_dim: 8, width: 8}
 head: {margin: {s: 8}, mma_weight: 0.0}
 train: {steps: 1, global_batch: 8, precision: fp32, device: cpu}
 """
-
-
-@pytest.fixture
-def tool(repository: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(
-        "margin_sweep", repository / "tools" / "margin_sweep.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -96,10 +84,12 @@ def test_table_leaves_out_what_has_not_finished(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_trains_a_series_and_goes_on_where_it_stopped(tool, config, tmp_path, capsys) -> None:
+def test_trains_a_series_and_goes_on_where_it_stopped(cli, config, tmp_path) -> None:
     output = tmp_path / "sweep"
-    words = [str(config), "--output", str(output), "--series", "sphere", "--optim.lr", "0.01"]
-    assert tool.main(words) == 0
+    words = ["study", "margin-sweep", config, "--output", output, "--series", "sphere"]
+    words += ["--optim.lr", "0.01"]
+    done = cli(*words)
+    assert done.exit_code == 0, done.output
     lines = (output / "sweep.csv").read_text().splitlines()
     assert len(lines) == 8 and lines[0].split(",")[4:] == ["noise", "paper (MegaFace id)"]
     saved = load_config(output / "sphere-m1-1.35-relu" / "config.yaml")
@@ -109,15 +99,16 @@ def test_trains_a_series_and_goes_on_where_it_stopped(tool, config, tmp_path, ca
     results = json.loads(kept.read_text())
     results["results"]["noise"]["accuracy"] = 0.125
     kept.write_text(json.dumps(results))
-    assert tool.main(words) == 0
+    assert cli(*words).exit_code == 0
     assert "12.50" in (output / "sweep.md").read_text()
 
 
-def test_list_and_bad_input(tool, config, tmp_path, capsys) -> None:
-    words = [str(config), "--output", str(tmp_path / "s"), "--series", "arc"]
-    assert tool.main([*words, "--list", "--train.steps", "7"]) == 0
-    commands = capsys.readouterr().out.splitlines()
+def test_list_and_bad_input(cli, config, tmp_path) -> None:
+    words = ["study", "margin-sweep", config, "--output", tmp_path / "s", "--series", "arc"]
+    listed = cli(*words, "--list", "--train.steps", "7")
+    assert listed.exit_code == 0
+    commands = listed.stdout.splitlines()
     assert len(commands) == 10 and all("--train.steps 7 --resume auto" in c for c in commands)
-    assert tool.main([*words, "--train.stepss", "7"]) == 2
-    assert "did you mean 'train.steps'" in capsys.readouterr().err
+    refused = cli(*words, "--train.stepss", "7")
+    assert refused.exit_code == 2 and "did you mean 'train.steps'" in refused.stderr
     assert not (tmp_path / "s").exists()

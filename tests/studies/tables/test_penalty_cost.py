@@ -29,16 +29,15 @@ def test_measures_every_method(monkeypatch: pytest.MonkeyPatch) -> None:
     peaks = iter([2 << 20, 3 << 20, 2 << 20, 5 << 20])
     monkeypatch.setattr(penalty_cost, "measured_peak", lambda name, **setting: next(peaks))
     names = ["baseline", "MMA", "MHE s=2, 30 %, differences", "orthogonal"]
-    costs = penalty_cost.measure(
+    rows = penalty_cost.measure(
         names, model="resnet20", width=4, batch=4, rounds=1, device=torch.device("cpu")
     )
-    rows = penalty_cost.rows_of(costs)
     assert [row["method"] for row in rows] == names
     assert all(rows[0]["added_ms"] < row["added_ms"] < row["ms_per_step"] for row in rows[1:])
     assert [row["peak_mib"] for row in rows] == [2, 3, 2, 5]
     assert [row["added_mib"] for row in rows] == [0, 1, 0, 3]
     assert all(0 < row["Classify_deg"] < 180 for row in rows)
-    assert "| orthogonal |" in penalty_cost.markdown(rows)
+    assert "| orthogonal |" in penalty_cost.cost_markdown(rows)
 
 
 def test_steps_lower_the_loss() -> None:

@@ -14,7 +14,7 @@ from arcface_plus.studies.tammes.angles import (
     smallest_angle,
 )
 from arcface_plus.studies.tammes.polish import polish
-from arcface_plus.studies.tammes.search import move_into_holes
+from arcface_plus.studies.tammes.search import move_into_hole
 from arcface_plus.studies.tammes.solve import (
     closed_form,
     solve_with_report,
@@ -147,10 +147,10 @@ def test_polish_never_makes_it_worse_and_reaches_the_icosahedron() -> None:
 
 def test_a_hop_moves_one_point_into_a_hole() -> None:
     rng = np.random.default_rng(0)
-    rows = rng.standard_normal((3, 20, 4)).astype(np.float32)
-    rows /= np.linalg.norm(rows, axis=2, keepdims=True)
-    moved = move_into_holes(rows, rng)
-    assert ((moved != rows).any(axis=2).sum(axis=1) == 1).all()
+    rows = rng.standard_normal((20, 4))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    moved = move_into_hole(rows, rng)
+    assert (moved != rows).any(axis=1).sum() == 1
 
 
 def test_same_seed_same_rows() -> None:

@@ -46,7 +46,7 @@ def test_proposal_ends_at_half_the_predicted_angle(kind, classes, dim, scale) ->
     assert termination_angle(margin_of(kind, less, scale), classes, dim) > half
 
 
-def test_polar_collapse_is_told_and_mended() -> None:
+def test_polar_collapse_is_reported_and_avoided() -> None:
     for kind, collapses in (("amp", True), ("sphere", True), ("arc", False), ("cos", False)):
         advice = advise(kind, MS1M)
         assert bool(advice.plain_warning) == collapses == (advice.plain_pole_loss < math.log(2))

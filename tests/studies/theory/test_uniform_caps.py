@@ -8,9 +8,9 @@ from scipy import stats
 
 from arcface_plus.losses.theory.uniform_law import log_cap_fraction
 from arcface_plus.studies.theory.uniform_caps import (
+    cap_angle,
     cap_angle_density,
     cap_angle_moments,
-    first_order_cap_mean,
     log10_cap_mass,
     sample_cap,
     sample_cap_angles,
@@ -46,16 +46,11 @@ def test_moments_closed_forms() -> None:
     assert (mean, std) == pytest.approx((2e-6 / 3, 1e-6 / math.sqrt(18)), rel=1e-9)
 
 
-def test_first_order_mean() -> None:
-    got = math.degrees(float(first_order_cap_mean(math.radians(40), 512)))
-    assert got == pytest.approx(39.906, abs=5e-4)
-    error = [
-        abs(cap_angle_moments(1.0, dim)[0] - float(first_order_cap_mean(1.0, dim)))
-        for dim in (100, 1000)
-    ]
-    assert error[0] / error[1] == pytest.approx(100, rel=0.15)  # what is left is of order 1/d²
-    with pytest.raises(ValueError, match="below π/2"):
-        first_order_cap_mean(math.pi / 2, 8)
+def test_cap_angle_inverts_the_law() -> None:
+    """Readings of the paper's 78.64° at C = 85 742, d = 512, neither of which gives it."""
+    assert math.degrees(cap_angle(1 / 85_742, 512)) == pytest.approx(79.304, abs=5e-4)
+    assert math.degrees(cap_angle(1 / (2 * 85_742), 512)) == pytest.approx(78.918, abs=5e-4)
+    assert cap_angle(0.5, 8) == pytest.approx(math.pi / 2)
 
 
 @pytest.mark.parametrize(("dim", "cap"), [(3, 0.7), (8, 2.5), (512, 1.2)])

@@ -19,7 +19,7 @@ from arcface_plus.studies.tables.closeness_table import (
     CONFIG,
     ROWS,
     SETS,
-    markdown,
+    table_markdown,
     table_rows,
 )
 
@@ -108,7 +108,7 @@ def test_table_says_what_was_not_run(tmp_path: Path) -> None:
     (folder / "verification.json").write_text(json.dumps(result))
     table = table_rows(tmp_path)
     assert [row["LFW"] for row in table] == [None, None, pytest.approx(98.76)] + [None] * 4
-    text = markdown(table).splitlines()
+    text = table_markdown(table).splitlines()
     assert text[2].startswith("| 1 | 0.5 | 2 | not run | 99.28 | not run | 88.59 |")
     assert "| 98.76 | 99.40 | not run |" in text[4]
     assert "82.55 | 86.02" in text[4]

@@ -17,8 +17,8 @@ from arcface_plus.studies.tables.face_margins import (
     MEASURES,
     ROWS,
     chosen_rows,
-    markdown,
     read_results,
+    table_markdown,
     table_rows,
 )
 
@@ -109,11 +109,11 @@ def test_table_takes_differences_seed_by_seed(tmp_path: Path) -> None:
     assert cos["difference"] == pytest.approx(2)
     # t quantile of one degree of freedom at 97.5 %, deviation √2 of (1, 3), two runs
     assert cos["difference_interval"] == pytest.approx(12.7062 * 1.0, rel=1e-4)
-    text = markdown(table, "accuracy")
+    text = table_markdown(table, "accuracy")
     assert "| softmax | not run |" in text and "+2.00 (± 12.71)" in text
     alone = table_rows(read_results(tmp_path, [3]))
     assert alone[0]["row"] == "CosFace" and math.isnan(alone[0]["difference"])
-    assert "| CosFace | 1 | 90.00 |  |" in markdown(alone, "accuracy")
+    assert "| CosFace | 1 | 90.00 |  |" in table_markdown(alone, "accuracy")
 
 
 def test_unknown_rows_and_missing_runs_are_refused(cli, tmp_path: Path) -> None:

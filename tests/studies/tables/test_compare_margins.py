@@ -1,19 +1,14 @@
-"""tools/compare_margins.py on modules written here with the interface of the published ones."""
+"""``study compare-margins`` on modules written here with the interface of the published ones."""
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
-import sys
 from pathlib import Path
-from types import ModuleType
-
-import pytest
 
 ARCFACE_TORCH = """
 import math
 import torch
-from models import iresnet  # stands for what losses do not need
+from models import iresnet  # losses do not need it
 
 
 class ArcFace(torch.nn.Module):
@@ -45,17 +40,6 @@ def CombinedMarginLoss(s, m1, m2, m3, interclass_filtering_threshold=0):
 """
 
 
-@pytest.fixture
-def tool(repository: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(
-        "compare_margins", repository / "tools" / "compare_margins.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
 def checkout(folder: Path, margin: str) -> Path:
     path = folder / "insightface" / "recognition" / "arcface_torch" / "losses.py"
     path.parent.mkdir(parents=True)
@@ -63,27 +47,29 @@ def checkout(folder: Path, margin: str) -> Path:
     return folder
 
 
-def test_the_same_losses_agree(tool, tmp_path, capsys) -> None:
-    assert tool.main([str(checkout(tmp_path, "margin")), "--batches", "2"]) == 0
-    shown = capsys.readouterr()
-    assert "ArcFace 0.5" in shown.out and "constructed" not in shown.out
-    assert "IrvingMeng/MagFace: not in" in shown.out and not shown.err
+def test_the_same_losses_agree(cli, tmp_path) -> None:
+    answer = cli("study", "compare-margins", checkout(tmp_path, "margin"), "--batches", "2")
+    assert answer.exit_code == 0, answer.output
+    assert "ArcFace 0.5" in answer.stdout and "constructed" not in answer.stdout
+    assert "IrvingMeng/MagFace: not in" in answer.stdout and not answer.stderr
 
 
-def test_another_margin_does_not(tool, tmp_path, capsys) -> None:
-    assert tool.main([str(checkout(tmp_path, "margin + 1e-3")), "--batches", "1"]) == 1
-    assert "ArcFace 0.5" in capsys.readouterr().err
+def test_another_margin_does_not(cli, tmp_path) -> None:
+    folder = checkout(tmp_path, "margin + 1e-3")
+    answer = cli("study", "compare-margins", folder, "--batches", "1")
+    assert answer.exit_code == 1 and "ArcFace 0.5" in answer.stderr
 
 
-def test_nothing_to_compare_is_a_failure(tool, tmp_path) -> None:
-    assert tool.main([str(tmp_path)]) == 1
+def test_nothing_to_compare_is_a_failure(cli, tmp_path) -> None:
+    assert cli("study", "compare-margins", tmp_path).exit_code == 1
 
 
-def test_bare_clone(tool, tmp_path) -> None:
+def test_bare_clone(cli, tmp_path) -> None:
     source = checkout(tmp_path / "work", "margin") / "insightface"
     git = ["git", "-C", str(source), "-c", "user.name=x", "-c", "user.email=x@example.org"]
     for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
         subprocess.run([*git, *words], check=True)
     bare = tmp_path / "mirror" / "deepinsight+insightface" / "repo"
     subprocess.run(["git", "clone", "-q", "--bare", str(source), str(bare)], check=True)
-    assert tool.main([str(tmp_path / "mirror"), "--batches", "1"]) == 0
+    answer = cli("study", "compare-margins", tmp_path / "mirror", "--batches", "1")
+    assert answer.exit_code == 0, answer.output

@@ -1,0 +1,256 @@
+"""Score pair sets: by a model, or from embeddings in files; compare two models, advise thresholds.
+
+Shapes: N pairs, D dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from arcface_plus.data.pairs.sets import PairSet, load_pairs
+from arcface_plus.evaluation.embedding.cache import cached_embeddings, image_digest
+from arcface_plus.evaluation.embedding.embed import (
+    EmbeddingOptions,
+    Progress,
+    both_sides,
+    embed_pairs,
+)
+from arcface_plus.evaluation.embedding.files import read_embedded_pairs
+from arcface_plus.evaluation.pairs.comparison import PairedDifference, accuracy_difference
+from arcface_plus.evaluation.pairs.dependence import Units, find_units
+from arcface_plus.evaluation.pairs.distribution import distance_distribution
+from arcface_plus.evaluation.pairs.intervals import (
+    FarAdvice,
+    Intervals,
+    score_intervals,
+    threshold_at_far,
+)
+from arcface_plus.evaluation.pairs.pca import verify_with_pca
+from arcface_plus.evaluation.pairs.verification import (
+    FAR_TARGETS,
+    VerificationResult,
+    checked_pairs,
+    squared_distances,
+    verify_distances,
+)
+from arcface_plus.models import model_hash
+from arcface_plus.models.embedding_model import EmbeddingModel
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """Hold how pair sets are scored.
+
+    ``root``: image folder of lists. ``folds``: None for those a set states, else 10. ``pca``:
+    components to project to, if any. ``cache``: folder that keeps embeddings, if any.
+    """
+
+    root: Path | None = None
+    folds: int | None = None
+    fars: Sequence[float] = FAR_TARGETS
+    pca: int | None = None
+    cache: Path | None = None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Hold one scored set: what it is, squared distances (N,) and labels of its pairs, the result.
+
+    ``source``: what made the embeddings. ``advice``: where it was asked for. ``other``,
+    ``difference``: the entry of the model it is compared to, and how much better this one is.
+    """
+
+    facts: dict[str, Any]
+    source: Path
+    distances: np.ndarray
+    is_same: np.ndarray
+    result: VerificationResult
+    units: Units
+    intervals: Intervals
+    pairs: PairSet | None = None
+    advice: FarAdvice | None = None
+    other: Entry | None = None
+    difference: PairedDifference | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return every number, and what it is of, as plain types that JSON can hold."""
+        measured = all_numbers(self.result, self.intervals, self.distances, self.is_same)
+        content = {**self.facts, **measured}
+        if self.advice is not None:
+            content["advice"] = self.advice.to_dict()
+        if self.other is not None and self.difference is not None:
+            other = {**self.other.facts, "accuracy": self.other.result.accuracy}
+            content["comparison"] = {"other": other, **self.difference.to_dict()}
+        return content
+
+
+def all_numbers(
+    result: VerificationResult, intervals: Intervals, distances: np.ndarray, is_same: np.ndarray
+) -> dict[str, Any]:
+    """Return result, intervals and distribution view as plain types that JSON can hold."""
+    return {
+        **result.to_dict(),
+        "intervals": intervals.to_dict(),
+        "distribution": distance_distribution(distances, is_same).to_dict(),
+    }
+
+
+def score_files(files: Sequence[Path], lists: Sequence[Path], scoring: Scoring) -> list[Entry]:
+    """Score embeddings in .npz files: each alone, each with its list, or one with all lists."""
+    if len(files) == 1 and len(lists) > 1:
+        files = list(files) * len(lists)
+    if lists and len(lists) != len(files):
+        raise ValueError(
+            f"{len(files)} --embeddings and {len(lists)} lists of pairs do not go together: give "
+            "one list for each file, one file for all lists, or no list."
+        )
+    chosen: list[Path | None] = [*lists] or [None] * len(files)
+    several = len(set(files)) < len(files)
+    return [
+        _score_file(file, listed, scoring, named_by_list=several)
+        for file, listed in zip(files, chosen, strict=True)
+    ]
+
+
+def score_model(
+    path: Path,
+    network: EmbeddingModel,
+    opened: Sequence[tuple[Path, PairSet]],
+    scoring: Scoring,
+    options: EmbeddingOptions,
+    show: Callable[[str], AbstractContextManager[Progress]],
+) -> list[Entry]:
+    """Score pair sets with a model; all ranks together.
+
+    ``path``, and the paths in ``opened``: what model and pair sets were read from. ``show``: a
+    context that shows progress under a name.
+    """
+    entries = []
+    for source, pairs in opened:
+        facts = {
+            "name": pairs.name,
+            "pairs": str(source),
+            "fingerprint": pairs.fingerprint(),
+            "model": str(path),
+            "flip": options.flip,
+            "precision": options.precision,
+        }
+        units = find_units(
+            pairs.is_same, people=pairs.people(), photographs=(pairs.index_a, pairs.index_b)
+        )
+        with show(pairs.name) as progress:
+            sides = both_sides(_embeddings(network, pairs, scoring, options, progress), pairs)
+        entries.append(
+            _entry(facts, path, sides, pairs.is_same, units, pairs.folds, scoring, pairs)
+        )
+    return entries
+
+
+def compare(entries: Sequence[Entry], others: Sequence[Entry]) -> list[Entry]:
+    """Return ``entries`` with their comparison to the other model's, pair by pair."""
+    compared = []
+    for entry, other in zip(entries, others, strict=True):
+        if entry.is_same.tolist() != other.is_same.tolist():
+            raise ValueError(
+                f"{entry.source} and {other.source} do not hold the same pairs: their labels "
+                "differ. Embed the same pair set with both."
+            )
+        difference = accuracy_difference(
+            entry.distances,
+            entry.result.thresholds,
+            other.distances,
+            other.result.thresholds,
+            entry.is_same,
+            entry.units,
+        )
+        compared.append(replace(entry, other=other, difference=difference))
+    return compared
+
+
+def advise(entries: Sequence[Entry], far: float) -> list[Entry]:
+    """Return ``entries`` with the threshold for ``far``."""
+    advised = []
+    for entry in entries:
+        try:
+            found = threshold_at_far(entry.distances, entry.is_same, entry.units, far)
+        except ValueError as error:
+            raise ValueError(f"--advise-far, {entry.facts['name']}: {error}") from error
+        advised.append(replace(entry, advice=found))
+    return advised
+
+
+def _score_file(path: Path, listed: Path | None, scoring: Scoring, *, named_by_list: bool) -> Entry:
+    held = read_embedded_pairs(path, listed)
+    name = listed.stem if named_by_list and listed is not None else held.name
+    facts = {"name": name, "embeddings": str(path)}
+    if listed is not None:
+        facts["pairs"] = str(listed)
+    # With the images at hand, the report can show them.
+    pairs = load_pairs(listed, scoring.root) if listed and scoring.root else None
+    units = find_units(held.is_same, people=held.people, photographs=held.photographs)
+    sides = (held.embeddings_a, held.embeddings_b)
+    return _entry(facts, path, sides, held.is_same, units, held.folds, scoring, pairs)
+
+
+def _entry(
+    facts: dict[str, Any],
+    source: Path,
+    sides: tuple[np.ndarray, np.ndarray],
+    is_same: np.ndarray,
+    units: Units,
+    stated_folds: int | None,
+    scoring: Scoring,
+    pairs: PairSet | None,
+) -> Entry:
+    folds = scoring.folds or stated_folds or 10
+    try:
+        if scoring.pca is None:
+            a, b, is_same = checked_pairs(*sides, is_same)
+            distances = squared_distances(a, b)
+            result = verify_distances(distances, is_same, folds, fars=scoring.fars)
+        else:
+            facts["pca"] = scoring.pca
+            result, distances = verify_with_pca(
+                *sides, is_same, scoring.pca, folds, fars=scoring.fars
+            )
+    except ValueError as error:  # of several sets, say which
+        raise ValueError(f"{facts['name']}: {error}") from error
+    intervals = score_intervals(
+        distances, is_same, result.thresholds, units, fars=list(result.tar_at_far)
+    )
+    return Entry(facts, source, distances, is_same, result, units, intervals, pairs)
+
+
+def _embeddings(
+    network: EmbeddingModel,
+    pairs: PairSet,
+    scoring: Scoring,
+    options: EmbeddingOptions,
+    progress: Progress,
+) -> np.ndarray:
+    """Embed the images that ``pairs`` uses, or find them in the cache."""
+
+    def make() -> np.ndarray:
+        return embed_pairs(network, pairs, options, progress=progress)
+
+    if scoring.cache is None:
+        return make()
+    facts: dict[str, str | bool] = {
+        "model": model_hash(network),
+        "preprocessing": network.preprocessing.to_json(),
+        "pairs": pairs.fingerprint(),
+        "images": image_digest(pairs),
+        "flip": options.flip,
+        "precision": options.precision,
+        "resize": options.resize,
+        "device": torch.device(options.device or "cpu").type,
+    }
+    shape = (len(pairs.used_images()), network.embedding_dim)
+    return cached_embeddings(scoring.cache, facts, shape, make)
