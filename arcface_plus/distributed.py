@@ -168,7 +168,7 @@ def all_gather_rows(
 
 class _GatherRows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, rows, group, sizes):  # type: ignore[no-untyped-def]
+    def forward(ctx, rows, group, sizes):
         me = rank(group)
         ctx.group, ctx.scale = group, float(len(sizes))
         ctx.lo = sum(sizes[:me])
@@ -176,7 +176,7 @@ class _GatherRows(torch.autograd.Function):
         return torch.cat(all_gather_rows(rows, group, sizes=sizes))
 
     @staticmethod
-    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+    def backward(ctx, grad):
         total = all_reduce_sum(grad.contiguous().clone(), ctx.group)
         return total[ctx.lo : ctx.hi] * ctx.scale, None, None
 
