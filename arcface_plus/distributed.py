@@ -18,6 +18,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 Group = dist.ProcessGroup | None
 T = TypeVar("T")
@@ -136,7 +137,7 @@ def gather_sizes(length: int, device: torch.device, group: Group = None) -> list
         return [length]
     mine = torch.tensor([length], dtype=torch.int64, device=device)
     sizes = torch.empty(world_size(group), dtype=torch.int64, device=device)
-    dist.all_gather_single(sizes, mine, group=group)
+    dist.all_gather_into_tensor(sizes, mine, group=group)
     return [int(n) for n in sizes.tolist()]
 
 
@@ -161,7 +162,7 @@ def all_gather_rows(
         padded = padded.new_zeros((longest, *tensor.shape[1:]))
         padded[: tensor.shape[0]] = tensor.detach()
     gathered = padded.new_empty((size * longest, *tensor.shape[1:]))
-    dist.all_gather_single(gathered, padded, group=group)
+    dist.all_gather_into_tensor(gathered, padded, group=group)
     return [gathered[r * longest : r * longest + n] for r, n in enumerate(sizes)]
 
 
@@ -242,7 +243,7 @@ def logsumexp_over_ranks(mine: Tensor, group: Group = None) -> Tensor:
     if size == 1:
         return mine
     parts = mine.new_empty((size * mine.shape[0], *mine.shape[1:]))
-    dist.all_gather_single(parts, mine.detach().contiguous(), group=group)
+    dist.all_gather_into_tensor(parts, mine.detach().contiguous(), group=group)
     stacked = list(parts.view(size, *mine.shape).unbind(0))
     stacked[rank(group)] = mine
     return torch.logsumexp(torch.stack(stacked), dim=0)
@@ -276,6 +277,13 @@ def ring_exchange(
         for work in dist.batch_isend_irecv(operations):
             work.wait()
     return received
+
+
+def keep_own_buffers(ddp: DistributedDataParallel) -> DistributedDataParallel:
+    """Let each rank keep its own buffers of ``ddp`` from here on (they are equal at first)."""
+    # Said by its name since torch 2.13 and by the one before it, which has no meaning later.
+    ddp.forward_sync_buffers = ddp.broadcast_buffers = False
+    return ddp
 
 
 def average_batch_norm_buffers(module: torch.nn.Module, group: Group = None) -> None:

@@ -14,8 +14,7 @@ def resolve_precision(wanted: str, device: torch.device) -> str:
     has_bf16 = (
         torch.cuda.is_bf16_supported(including_emulation=False)
         if device.type == "cuda"
-        else bool(torch.cpu.get_capabilities().get("avx512_bf16"))
-        or bool(torch.cpu.get_capabilities().get("amx_bf16"))
+        else bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     )
     if wanted == "auto":
         return "bf16" if has_bf16 else "fp32"

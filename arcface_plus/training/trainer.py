@@ -19,7 +19,12 @@ from torch.nn.parallel import DistributedDataParallel
 from arcface_plus.checkpoint import Checkpoints
 from arcface_plus.config import RunConfig
 from arcface_plus.data.loader import Batch, TrainLoader
-from arcface_plus.distributed import World, average_batch_norm_buffers, contiguous_part
+from arcface_plus.distributed import (
+    World,
+    average_batch_norm_buffers,
+    contiguous_part,
+    keep_own_buffers,
+)
 from arcface_plus.losses.head import ClassifierHead, HeadOutput
 from arcface_plus.models.embedding_model import EmbeddingModel
 from arcface_plus.training import snapshot
@@ -283,17 +288,17 @@ class Trainer:
 
 
 def _wrap(model: nn.Module, world: World) -> DistributedDataParallel:
-    return DistributedDataParallel(
+    ddp = DistributedDataParallel(
         model,
         device_ids=[world.device.index] if world.device.type == "cuda" else None,
-        # Ranks keep statistics of their own batches; they are averaged before anything is scored.
-        forward_sync_buffers=False,
         gradient_as_bucket_view=True,
         # Not because parameters are unused: it keeps DDP from rebuilding its buckets after a
         # process's first step, which changes the order of sums and so the bits of a resumed run.
         # A sum of two has but one order, so up to two ranks it is not needed.
         find_unused_parameters=world.size > 2,
     )
+    # Ranks keep statistics of their own batches; they are averaged before anything is scored.
+    return keep_own_buffers(ddp)
 
 
 class _Window:

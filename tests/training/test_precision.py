@@ -10,7 +10,8 @@ CPU = torch.device("cpu")
 
 @pytest.mark.parametrize("has_bf16", [True, False])
 def test_auto_follows_the_processor(monkeypatch: pytest.MonkeyPatch, has_bf16: bool) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": has_bf16})
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     assert resolve_precision("auto", CPU) == ("bf16" if has_bf16 else "fp32")
 
 
