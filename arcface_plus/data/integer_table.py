@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -49,8 +50,11 @@ def read_integer_table(path: str | Path, columns: int) -> Iterator[tuple[int, np
 def _parse(block: bytes, columns: int, path: Path, line: int) -> np.ndarray:
     if _is_regular(block, columns):
         try:
-            rows = np.fromstring(block.decode("ascii"), dtype=np.int64, sep=" ")
-        except ValueError:
+            with warnings.catch_warnings():
+                # Where newer NumPy raises, an older one warns and stops in the middle.
+                warnings.simplefilter("error", DeprecationWarning)
+                rows = np.fromstring(block.decode("ascii"), dtype=np.int64, sep=" ")
+        except (ValueError, DeprecationWarning):
             return _parse_slowly(block, columns, path, line)
         # Numbers too large for int64 arrive as its limits.
         if rows.size == columns * block.count(b"\n") and (np.abs(rows) < _LIMIT).all():
