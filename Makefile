@@ -1,5 +1,6 @@
 # make quickstart   venv, install, train on the embedded faces, verify, report
 # make test         venv, install, run all tests
+# make oldest       the same on the oldest packages that setup.cfg admits (Python 3.11)
 # make lint         ruff and mypy
 # make bench        the measurements of docs/, as ratios
 PYTHON ?= python3
@@ -8,7 +9,7 @@ BIN := $(VENV)/bin
 SEED ?= 0
 JOBS ?= 2
 
-.PHONY: quickstart test lint bench mxnet clean
+.PHONY: quickstart test oldest lint bench mxnet clean
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -39,6 +40,16 @@ quickstart: $(VENV)/.run
 test: $(VENV)/.dev mxnet
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
+# Every `name>=version` of setup.cfg installed as `name==version`, so that the minima are true.
+oldest: .venv-oldest/.done
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n $(JOBS) --dist worksteal
+.venv-oldest/.done: setup.cfg pyproject.toml
+	$(PYTHON) -m venv .venv-oldest
+	sed -n 's/^    \(.*\)>=/\1==/p' setup.cfg > .venv-oldest/pins.txt
+	.venv-oldest/bin/pip install --quiet --disable-pip-version-check -c .venv-oldest/pins.txt \
+	  -e ".[quickstart,report,onnx,dev]"
+	touch $@
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -61,4 +72,4 @@ bench: $(VENV)/.dev mxnet
 	$(BIN)/python tools/bench/bench_quickstart.py
 
 clean:
-	rm -rf $(VENV) .venv-mxnet build *.egg-info
+	rm -rf $(VENV) .venv-mxnet .venv-oldest build *.egg-info

@@ -18,6 +18,7 @@ from typing import TypeVar, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 Group = dist.ProcessGroup | None
 ALONE: Group = cast("dist.ProcessGroup", object())  # this process, whatever the world
@@ -137,7 +138,7 @@ def gather_sizes(length: int, device: torch.device, group: Group = None) -> list
         return [length]
     mine = torch.tensor([length], dtype=torch.int64, device=device)
     sizes = torch.empty(world_size(group), dtype=torch.int64, device=device)
-    dist.all_gather_single(sizes, mine, group=group)
+    dist.all_gather_into_tensor(sizes, mine, group=group)
     return [int(n) for n in sizes.tolist()]
 
 
@@ -162,7 +163,7 @@ def all_gather_rows(
         padded = padded.new_zeros((longest, *tensor.shape[1:]))
         padded[: tensor.shape[0]] = tensor.detach()
     gathered = padded.new_empty((size * longest, *tensor.shape[1:]))
-    dist.all_gather_single(gathered, padded, group=group)
+    dist.all_gather_into_tensor(gathered, padded, group=group)
     return [gathered[r * longest : r * longest + n] for r, n in enumerate(sizes)]
 
 
@@ -256,6 +257,13 @@ def ring_exchange(
         for work in dist.batch_isend_irecv(operations):
             work.wait()
     return received
+
+
+def keep_own_buffers(ddp: DistributedDataParallel) -> DistributedDataParallel:
+    """Let each rank keep its own buffers of ``ddp`` from here on (they are equal at first)."""
+    # Said by its name since torch 2.13 and by the one before it, which has no meaning later.
+    ddp.forward_sync_buffers = ddp.broadcast_buffers = False
+    return ddp
 
 
 def barrier(group: Group = None) -> None:

@@ -19,7 +19,7 @@ from arcface_plus.data.batches.loader import (
     Batch,
     TrainLoader,
 )
-from arcface_plus.distributed import World, contiguous_part
+from arcface_plus.distributed import World, contiguous_part, keep_own_buffers
 from arcface_plus.losses.head.classifier import (
     HeadOutput,
 )
@@ -285,14 +285,14 @@ class Trainer:
 
 
 def _wrap(model: nn.Module, world: World) -> DistributedDataParallel:
-    return DistributedDataParallel(
+    ddp = DistributedDataParallel(
         model,
         device_ids=[world.device.index] if world.device.type == "cuda" else None,
-        # Ranks keep statistics of their own batches; they are averaged before anything is scored.
-        forward_sync_buffers=False,
         gradient_as_bucket_view=True,
         # Not because parameters are unused: it keeps DDP from rebuilding its buckets after a
         # process's first step, which changes the order of sums and so the bits of a resumed run.
         # A sum of two has but one order, so up to two ranks it is not needed.
         find_unused_parameters=world.size > 2,
     )
+    # Ranks keep statistics of their own batches; they are averaged before anything is scored.
+    return keep_own_buffers(ddp)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -114,8 +115,11 @@ def read_index(path: Path) -> RecordIndex:
     if not path.read_bytes()[:64].strip():
         raise ValueError(f"{path}: no lines; delete it to have the .rec scanned instead")
     try:
-        table = np.loadtxt(path, dtype=np.int64, delimiter="\t", ndmin=2, comments=None)
-    except ValueError as error:
+        with warnings.catch_warnings():
+            # Where newer NumPy raises, an older one warns and cuts 1.5 to 1.
+            warnings.simplefilter("error", DeprecationWarning)
+            table = np.loadtxt(path, dtype=np.int64, delimiter="\t", ndmin=2, comments=None)
+    except (ValueError, DeprecationWarning) as error:
         raise ValueError(
             f"{path}: {error}; every line must be 'key TAB byte offset', two whole numbers"
         ) from error
