@@ -1,5 +1,23 @@
 """Train, verify and export face embeddings with ArcFace+: ArcFace and the MMA penalty.
 
+Data flows one way, and imports point backwards only:
+
+settings           sections of settings, YAML files, ``base:`` and overrides
+randomness         every keyed stream of random numbers, with its version
+files              files written beside and renamed; hashes
+distributed        process groups and collectives; the identity at world size 1
+checkpoint         atomic snapshots that any number of ranks can load
+data/              images, record files, pair sets, sources, batches
+models/            embedding nets, classification nets, weights, ONNX
+regularizers/      MMA, its rivals, exact nearest rows, sharded MMA
+losses/            softmax, margins, the class-sharded head, closeness and diversity, theory
+training/          the loop, the state of a run, optimizers, guard, monitor
+evaluation/        embedding, 10-fold verification, search, the HTML report
+export/            embeddings of a whole data set
+runs/              a run put together: configuration, build, ``train``, folder, results
+studies/           tables and figures of the papers
+cli/               words to calls; __main__ is ``python -m arcface_plus``
+
 Names are imported when first used, so that ``import arcface_plus`` costs nothing.
 """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -75,8 +76,7 @@ def pack_folder(
                 raise
             return error
 
-    kept, labels = 0, dict[str, int]()
-    listing, rejected = list[str](), list[str]()
+    packed = _Packed()
     with (
         RecordWriter(output, image_size=(size, size), overwrite=overwrite) as writer,
         ThreadPoolExecutor(threads) as pool,
@@ -85,21 +85,37 @@ def pack_folder(
         blocks = (files[i : i + _IMAGES_AT_ONCE] for i in range(0, len(files), _IMAGES_AT_ONCE))
         encoded = chain.from_iterable(pool.map(encode, block) for block in blocks)
         for done, (file, result) in enumerate(zip(files, encoded, strict=True), start=1):
-            if isinstance(result, ValueError):
-                rejected.append(str(result))
-            else:
-                label = labels.setdefault(file.partition("/")[0], len(labels))
-                key = writer.write(result[0], label)
-                kept += result[1]
-                listing.append(f"{key}\t{label}\t{file}\n")
+            packed.add(writer, file, result)
             if on_progress is not None:
                 on_progress(done, len(files))
-        if not listing:
+        if not packed.listing:
             raise ValueError(
-                f"{source}: none of the {len(files)} images could be packed: {rejected[0]}"
+                f"{source}: none of the {len(files)} images could be packed: {packed.rejected[0]}"
             )
-    listing_path.write_text("".join(listing), encoding="utf-8")
-    return PackSummary(output, len(labels), len(listing), kept, rejected)
+    listing_path.write_text("".join(packed.listing), encoding="utf-8")
+    return PackSummary(
+        output, len(packed.labels), len(packed.listing), packed.kept, packed.rejected
+    )
+
+
+@dataclass
+class _Packed:
+    """What is in a record file that is being written."""
+
+    labels: dict[str, int] = field(default_factory=dict)
+    listing: list[str] = field(default_factory=list)
+    rejected: list[str] = field(default_factory=list)
+    kept: int = 0
+
+    def add(self, writer: RecordWriter, file: str, result: Encoded) -> None:
+        """Write an encoded image under its person's label, or note why it is left out."""
+        if isinstance(result, ValueError):
+            self.rejected.append(str(result))
+            return
+        label = self.labels.setdefault(file.partition("/")[0], len(self.labels))
+        key = writer.write(result[0], label)
+        self.kept += result[1]
+        self.listing.append(f"{key}\t{label}\t{file}\n")
 
 
 def list_faces(source: Path) -> list[str]:
