@@ -249,7 +249,7 @@ def _embeddings(
         "images": image_digest(pairs),
         "flip": options.flip,
         "precision": options.precision,
-        "resize": options.resize,
+        "resize": "cubic or area" if options.resize else "none",
         "device": torch.device(options.device or "cpu").type,
     }
     shape = (len(pairs.used_images()), network.embedding_dim)
