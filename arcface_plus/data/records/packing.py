@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -66,25 +67,13 @@ def pack_folder(
         raise ValueError(f"{listing_path} exists; choose another place, or overwrite")
     files = list_faces(source)
 
-    def encode(file: str) -> Encoded:
-        try:
-            return encode_face(
-                source / file, size=size, quality=quality, resize=resize, reencode=reencode
-            )
-        except ValueError as error:
-            if on_error == "stop":
-                raise
-            return error
-
+    encode = partial(encode_face, size=size, quality=quality, resize=resize, reencode=reencode)
     packed = _Packed()
     with (
         RecordWriter(output, image_size=(size, size), overwrite=overwrite) as writer,
         ThreadPoolExecutor(threads) as pool,
     ):
-        # In blocks: a bounded number of results is in memory at once.
-        blocks = (files[i : i + _IMAGES_AT_ONCE] for i in range(0, len(files), _IMAGES_AT_ONCE))
-        encoded = chain.from_iterable(pool.map(encode, block) for block in blocks)
-        for done, (file, result) in enumerate(zip(files, encoded, strict=True), start=1):
+        for done, file, result in _encoded(pool, encode, source, files, stop=on_error == "stop"):
             packed.add(writer, file, result)
             if on_progress is not None:
                 on_progress(done, len(files))
@@ -96,6 +85,31 @@ def pack_folder(
     return PackSummary(
         output, len(packed.labels), len(packed.listing), packed.kept, packed.rejected
     )
+
+
+def _encoded(
+    pool: ThreadPoolExecutor,
+    encode: Callable[[Path], tuple[bytes, bool]],
+    source: Path,
+    files: list[str],
+    *,
+    stop: bool,
+) -> Iterator[tuple[int, str, Encoded]]:
+    """Yield how many files are done, the file, and its bytes or why there are none, in order."""
+
+    def attempt(file: str) -> Encoded:
+        try:
+            return encode(source / file)
+        except ValueError as error:
+            if stop:
+                raise
+            return error
+
+    # In blocks: a bounded number of results is in memory at once.
+    blocks = (files[i : i + _IMAGES_AT_ONCE] for i in range(0, len(files), _IMAGES_AT_ONCE))
+    results = chain.from_iterable(pool.map(attempt, block) for block in blocks)
+    for done, (file, result) in enumerate(zip(files, results, strict=True), start=1):
+        yield done, file, result
 
 
 @dataclass
