@@ -21,7 +21,6 @@ COMMANDS = {
     "cli/identify.py:identify_command",
     "cli/ijb.py:ijb_command",
     "cli/study/distribution.py:distribution_command",
-    "cli/study/faces.py:face_margins_command",
     "cli/tammes.py:tammes_command",
     "cli/verify.py:verify_command",
 }
