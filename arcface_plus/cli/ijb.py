@@ -22,14 +22,8 @@ from arcface_plus.cli.progress import counted
 if TYPE_CHECKING:
     from arcface_plus.data.ijb_meta import IjbFaces, TemplatePairs
     from arcface_plus.evaluation.search.identification import IdentificationResult
-    from arcface_plus.evaluation.search.ijb import (
-        IjbIdentification,
-        IjbSearches,
-    )
-    from arcface_plus.evaluation.search.templates import (
-        TemplateResult,
-        Templates,
-    )
+    from arcface_plus.evaluation.search.ijb import IjbIdentification, IjbSearches
+    from arcface_plus.evaluation.search.templates import TemplateResult, Templates
 
 PROTOCOLS = ("1:1", "1:N", "both")
 

@@ -45,11 +45,7 @@ def advise_command(
     appendix, with a threshold of ours: a place to start a search from, not its result.
     See docs/uniform_prototypes.md.
     """
-    from arcface_plus.studies.theory.margin_advice import (
-        KINDS,
-        advise,
-        predict,
-    )
+    from arcface_plus.studies.theory.margin_advice import KINDS, advise, predict
 
     if kind not in (*KINDS, "all"):
         raise ValueError(f"--kind is {kind!r}; use one of {', '.join(KINDS)}, or all.")

@@ -12,10 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from arcface_plus.data.sources.image_source import (
-    ImageSource,
-    fit_square,
-)
+from arcface_plus.data.sources.image_source import ImageSource, fit_square
 from arcface_plus.distributed import (
     all_gather_rows,
     all_reduce_sum,

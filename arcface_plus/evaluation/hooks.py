@@ -10,29 +10,16 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from arcface_plus.data.pairs.sets import (
-    PairSet,
-    load_pairs,
-)
+from arcface_plus.data.pairs.sets import PairSet, load_pairs
 from arcface_plus.data.sources.orl import orl_pairs
 from arcface_plus.distributed import Group
 from arcface_plus.evaluation.classification import logged_scorings
 from arcface_plus.evaluation.embedding.baselines import raw_pixel_embeddings
 from arcface_plus.evaluation.embedding.embed import EmbeddingOptions, pair_distances
 from arcface_plus.evaluation.pairs.intervals import Intervals
-from arcface_plus.evaluation.pairs.verification import (
-    VerificationResult,
-    verify,
-    verify_distances,
-)
-from arcface_plus.evaluation.report.page import (
-    ReportSection,
-    section_intervals,
-)
-from arcface_plus.evaluation.report.tables import (
-    Baseline,
-    MainNumbers,
-)
+from arcface_plus.evaluation.pairs.verification import VerificationResult, verify, verify_distances
+from arcface_plus.evaluation.report.page import ReportSection, section_intervals
+from arcface_plus.evaluation.report.tables import Baseline, MainNumbers
 from arcface_plus.evaluation.scoring import all_numbers
 from arcface_plus.evaluation.settings import EvaluationConfig
 

@@ -7,10 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from arcface_plus.models.face import (
-    iresnet,
-    mobilefacenet,
-)
+from arcface_plus.models.face import iresnet, mobilefacenet
 from arcface_plus.models.weight_files import State
 
 

@@ -15,10 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from arcface_plus.regularizers.geometry.angles import (
-    pair_angles,
-    pair_terms,
-)
+from arcface_plus.regularizers.geometry.angles import pair_angles, pair_terms
 from arcface_plus.regularizers.geometry.closed_form import (
     CANCELLED_BELOW,
     COINCIDENT_BELOW,

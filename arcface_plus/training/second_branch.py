@@ -35,10 +35,7 @@ from arcface_plus.distributed import (
 )
 from arcface_plus.losses.closeness.closeness import closeness_loss
 from arcface_plus.losses.closeness.diversity import diversity_loss
-from arcface_plus.losses.closeness.similar_classes import (
-    most_similar_classes,
-    shard_rows_of,
-)
+from arcface_plus.losses.closeness.similar_classes import most_similar_classes, shard_rows_of
 from arcface_plus.losses.head.classifier import ClassifierHead
 from arcface_plus.losses.head.output import HeadOutput
 from arcface_plus.randomness import branch_generator

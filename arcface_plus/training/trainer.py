@@ -15,14 +15,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from arcface_plus.checkpoint import Checkpoints
-from arcface_plus.data.batches.loader import (
-    Batch,
-    TrainLoader,
-)
+from arcface_plus.data.batches.loader import Batch, TrainLoader
 from arcface_plus.distributed import World, contiguous_part, keep_own_buffers
-from arcface_plus.losses.head.classifier import (
-    HeadOutput,
-)
+from arcface_plus.losses.head.classifier import HeadOutput
 from arcface_plus.models.batch_statistics import average_batch_norm_buffers
 from arcface_plus.models.embedding_model import EmbeddingModel
 from arcface_plus.training.guard import BatchNormRestorer

@@ -14,10 +14,7 @@ from arcface_plus.data.alignment import ARCFACE_TEMPLATE, AlignedImages
 from arcface_plus.data.ijb_meta import read_faces, read_template_pairs
 from arcface_plus.data.images import encode_jpeg
 from arcface_plus.evaluation.embedding.embed import embed
-from arcface_plus.evaluation.search.templates import (
-    TemplatePool,
-    verify_templates,
-)
+from arcface_plus.evaluation.search.templates import TemplatePool, verify_templates
 from arcface_plus.models import Preprocessing, build_model, save_model
 
 PEOPLE, TEMPLATES, IMAGES = 6, 36, 90

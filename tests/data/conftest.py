@@ -9,10 +9,7 @@ import pytest
 
 from arcface_plus.data.images import encode_jpeg
 from arcface_plus.data.records.check import find_record_problems
-from arcface_plus.data.records.reader import (
-    RecordReader,
-    RecordWriter,
-)
+from arcface_plus.data.records.reader import RecordReader, RecordWriter
 from arcface_plus.data.records.recordio import frame_record
 
 

@@ -17,16 +17,8 @@ import numpy as np
 import pytest
 
 from arcface_plus.data.records.headers import pack_header
-from arcface_plus.data.records.reader import (
-    RecordReader,
-    RecordWriter,
-)
-from arcface_plus.data.records.recordio import (
-    MAGIC,
-    MAGIC_BYTES,
-    read_record,
-    scan_offsets,
-)
+from arcface_plus.data.records.reader import RecordReader, RecordWriter
+from arcface_plus.data.records.recordio import MAGIC, MAGIC_BYTES, read_record, scan_offsets
 
 PEER = Path(__file__).with_name("mxnet_peer.py")
 MAGIC_AS_FLOAT = struct.unpack("<f", MAGIC_BYTES)[0]

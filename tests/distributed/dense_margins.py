@@ -16,10 +16,7 @@ from torch.nn import functional as F
 from arcface_plus.losses.margins.adaface import AdaFace
 from arcface_plus.losses.margins.curricularface import CurricularFace
 from arcface_plus.losses.margins.elasticface import ElasticFace
-from arcface_plus.losses.margins.family import (
-    Margin,
-    margin_logits,
-)
+from arcface_plus.losses.margins.family import Margin, margin_logits
 from arcface_plus.losses.margins.magface import MagFace
 from arcface_plus.losses.margins.mv_softmax import MVSoftmax
 from arcface_plus.losses.margins.uniface import UniFace

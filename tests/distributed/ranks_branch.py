@@ -12,19 +12,11 @@ from torch.nn import functional as F
 
 from arcface_plus.checkpoint import Checkpoints
 from arcface_plus.data.batches.augmentation import augment, augmentation_draws, chosen_draws
-from arcface_plus.data.batches.loader import (
-    Batch,
-    TrainLoader,
-)
-from arcface_plus.data.batches.order import (
-    OrderedSteps,
-)
+from arcface_plus.data.batches.loader import Batch, TrainLoader
+from arcface_plus.data.batches.order import OrderedSteps
 from arcface_plus.data.sources.synthetic import SyntheticFaces
 from arcface_plus.distributed import World, rank, world_size
-from arcface_plus.losses.margins.family import (
-    Margin,
-    margin_logits,
-)
+from arcface_plus.losses.margins.family import Margin, margin_logits
 from arcface_plus.runs.build import build
 from arcface_plus.runs.configuration import RunConfig
 from arcface_plus.training.monitor import Monitor

@@ -7,10 +7,7 @@ import torch.distributed as dist
 
 from arcface_plus.distributed import shard_bounds
 from arcface_plus.regularizers.nearest.cache import NeighbourCache
-from arcface_plus.regularizers.sharded.mma import (
-    sharded_mma_loss,
-    sharded_mma_value_and_gradient,
-)
+from arcface_plus.regularizers.sharded.mma import sharded_mma_loss, sharded_mma_value_and_gradient
 
 
 def my_shard(weight: torch.Tensor, rank: int) -> torch.Tensor:

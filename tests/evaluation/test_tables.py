@@ -3,10 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from arcface_plus.evaluation.pairs.verification import (
-    VerificationResult,
-    verify_distances,
-)
+from arcface_plus.evaluation.pairs.verification import VerificationResult, verify_distances
 from arcface_plus.evaluation.tables import result_rows
 
 

@@ -12,11 +12,7 @@ from arcface_plus.data.settings import DataConfig
 from arcface_plus.distributed import World
 from arcface_plus.runs import folder as run_folder
 from arcface_plus.runs.configuration import RunConfig, load_config
-from arcface_plus.runs.folder import (
-    choose_start,
-    environment,
-    prepare,
-)
+from arcface_plus.runs.folder import choose_start, environment, prepare
 
 WORLD = World(rank=0, size=2, device=torch.device("cpu"))
 

@@ -24,20 +24,14 @@ import numpy as np
 
 from arcface_plus.data.sources.orl import orl_pairs
 from arcface_plus.evaluation.pairs.comparison import accuracy_difference
-from arcface_plus.evaluation.pairs.dependence import (
-    Units,
-    find_units,
-)
+from arcface_plus.evaluation.pairs.dependence import Units, find_units
 from arcface_plus.evaluation.pairs.intervals import (
     right_decisions,
     score_intervals,
     threshold_at_far,
 )
 from arcface_plus.evaluation.pairs.roc import tar_at_far
-from arcface_plus.evaluation.pairs.tenfold import (
-    FoldResult,
-    evaluate_folds,
-)
+from arcface_plus.evaluation.pairs.tenfold import FoldResult, evaluate_folds
 from arcface_plus.evaluation.pairs.verification import t_interval
 
 LOW, HIGH = 0.91, 0.99

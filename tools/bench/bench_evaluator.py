@@ -23,11 +23,7 @@ import numpy as np
 
 from arcface_plus.evaluation.pairs.dependence import find_units
 from arcface_plus.evaluation.pairs.intervals import score_intervals
-from arcface_plus.evaluation.pairs.verification import (
-    squared_distances,
-    verify,
-    verify_distances,
-)
+from arcface_plus.evaluation.pairs.verification import squared_distances, verify, verify_distances
 
 BAR = 20.0
 FOLDS = 10

@@ -29,11 +29,7 @@ from pathlib import Path
 import numpy as np
 
 from arcface_plus.data.ijb_meta import TemplatePairs
-from arcface_plus.evaluation.search.templates import (
-    TemplatePool,
-    Templates,
-    verify_templates,
-)
+from arcface_plus.evaluation.search.templates import TemplatePool, Templates, verify_templates
 
 FARS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 GIB = 1 << 30

@@ -8,10 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from arcface_plus.cli.data.pairs import (
-    overlap_command,
-    pairs_command,
-)
+from arcface_plus.cli.data.pairs import overlap_command, pairs_command
 from arcface_plus.cli.progress import counted
 
 if TYPE_CHECKING:

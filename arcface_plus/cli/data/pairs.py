@@ -46,19 +46,9 @@ def pairs_command(
     (insightface's form), which verify and other evaluators read.
     """
     from arcface_plus.cli.progress import counted
-    from arcface_plus.data.pairs.building import (
-        build_pairs,
-        folder_images,
-        listed_images,
-    )
-    from arcface_plus.data.pairs.people import (
-        people_of,
-        shared_people,
-    )
-    from arcface_plus.data.pairs.writing import (
-        write_pair_bin,
-        write_pair_list,
-    )
+    from arcface_plus.data.pairs.building import build_pairs, folder_images, listed_images
+    from arcface_plus.data.pairs.people import people_of, shared_people
+    from arcface_plus.data.pairs.writing import write_pair_bin, write_pair_list
 
     listing, packed = output / f"{name}.txt", output / f"{name}.bin"
     wanted = [listing] if list_only else [listing, packed]
@@ -100,10 +90,7 @@ def overlap_command(
     pairs: Annotated[Path, typer.Argument(help="A list of pairs that names people.")],
 ) -> None:
     """Name the people of a pair list that a training set has too; exit 1 where there are any."""
-    from arcface_plus.data.pairs.people import (
-        people_of,
-        shared_people,
-    )
+    from arcface_plus.data.pairs.people import people_of, shared_people
 
     trained, tested = people_of(training), people_of(pairs)
     shared = shared_people(trained, tested)

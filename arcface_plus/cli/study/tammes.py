@@ -22,11 +22,7 @@ def table1_command(
 ) -> None:
     """Table 1 of the MMA paper: smallest angles of points spread by its protocol, and by ours."""
     from arcface_plus.studies.tammes.losses import LOSSES
-    from arcface_plus.studies.tammes.table import (
-        choose_rows,
-        measure_row,
-        save,
-    )
+    from arcface_plus.studies.tammes.table import choose_rows, measure_row, save
 
     chosen = choose_rows(rows)
     names = [] if losses == "none" else words_of(losses)

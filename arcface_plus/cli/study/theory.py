@@ -27,10 +27,7 @@ def theory_command(
     """
     from arcface_plus.cli.json_files import write_json
     from arcface_plus.cli.progress import counted
-    from arcface_plus.studies.theory.figures import (
-        check_names,
-        draw_theory,
-    )
+    from arcface_plus.studies.theory.figures import check_names, draw_theory
 
     if more_figures and not only:
         raise ValueError(f"figures are named by --only: --only {' '.join(more_figures)}")

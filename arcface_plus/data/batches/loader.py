@@ -16,16 +16,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from arcface_plus.data.batches.augmentation import augment, augmentation_draws
-from arcface_plus.data.batches.order import (
-    SPARES,
-    BatchPlan,
-    OrderedSteps,
-)
+from arcface_plus.data.batches.order import SPARES, BatchPlan, OrderedSteps
 from arcface_plus.data.settings import DataConfig
-from arcface_plus.data.sources.image_source import (
-    ImageSource,
-    fit_square,
-)
+from arcface_plus.data.sources.image_source import ImageSource, fit_square
 
 
 @dataclass

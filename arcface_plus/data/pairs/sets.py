@@ -17,10 +17,7 @@ import numpy as np
 from arcface_plus.data.images import encode_jpeg
 from arcface_plus.data.lazy_images import EncodedImages, ImageFiles, ImageSequence, identify_image
 from arcface_plus.data.pairs.labels import boolean_labels
-from arcface_plus.data.pairs.lists import (
-    locate_images,
-    read_pair_list,
-)
+from arcface_plus.data.pairs.lists import locate_images, read_pair_list
 from arcface_plus.data.pickles.reader import load_plain_pickle
 from arcface_plus.files import written_beside
 

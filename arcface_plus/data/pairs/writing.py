@@ -6,14 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from arcface_plus.data.lazy_images import EncodedImages
-from arcface_plus.data.pairs.building import (
-    BuiltPairs,
-    Image,
-)
-from arcface_plus.data.pairs.lists import (
-    locate_images,
-    read_pair_list,
-)
+from arcface_plus.data.pairs.building import BuiltPairs, Image
+from arcface_plus.data.pairs.lists import locate_images, read_pair_list
 from arcface_plus.data.pairs.sets import save_pairs_bin
 from arcface_plus.data.records.packing import encode_face
 from arcface_plus.files import written_beside

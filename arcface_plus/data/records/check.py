@@ -19,11 +19,7 @@ from arcface_plus.data.records.headers import (
 )
 from arcface_plus.data.records.identities import partition_keys
 from arcface_plus.data.records.reader import RecordReader
-from arcface_plus.data.records.recordio import (
-    FIRST,
-    WHOLE,
-    read_record,
-)
+from arcface_plus.data.records.recordio import FIRST, WHOLE, read_record
 
 COPY_AGAIN = "copy the file again from its source, or pack it anew"
 REINDEX = "delete the .idx to have the .rec scanned, or pack it anew"

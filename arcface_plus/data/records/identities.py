@@ -16,10 +16,7 @@ from arcface_plus.data.records.headers import (
     read_labelled,
 )
 from arcface_plus.data.records.index import RecordIndex
-from arcface_plus.data.records.recordio import (
-    Buffer,
-    record_error,
-)
+from arcface_plus.data.records.recordio import Buffer, record_error
 
 # Whole numbers from here on are rounded when stored as float32.
 FLOAT32_EXACT = 1 << 24

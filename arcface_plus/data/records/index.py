@@ -8,10 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from arcface_plus.data.records.recordio import (
-    Buffer,
-    scan_offsets,
-)
+from arcface_plus.data.records.recordio import Buffer, scan_offsets
 
 
 class Property(NamedTuple):

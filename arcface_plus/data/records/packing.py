@@ -14,10 +14,7 @@ import numpy as np
 
 from arcface_plus.data.folder import IMAGE_SUFFIXES, folders_in, images_in
 from arcface_plus.data.images import decode_image, encode_jpeg, image_format, image_size, resized
-from arcface_plus.data.records.reader import (
-    RecordReader,
-    RecordWriter,
-)
+from arcface_plus.data.records.reader import RecordReader, RecordWriter
 
 EXTENSIONS = {"jpeg": ".jpg", "png": ".png", "bmp": ".bmp", "pnm": ".pgm"}
 _IMAGES_AT_ONCE = 256

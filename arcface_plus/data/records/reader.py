@@ -26,18 +26,8 @@ from arcface_plus.data.records.identities import (
     ranges_of_labels,
     read_identity_ranges,
 )
-from arcface_plus.data.records.index import (
-    Property,
-    read_index,
-    read_property,
-    scan_index,
-)
-from arcface_plus.data.records.recordio import (
-    LENGTH_MASK,
-    MAGIC,
-    read_record,
-    record_error,
-)
+from arcface_plus.data.records.index import Property, read_index, read_property, scan_index
+from arcface_plus.data.records.recordio import LENGTH_MASK, MAGIC, read_record, record_error
 from arcface_plus.data.records.writer import RecordWriter
 
 __all__ = ["Property", "Record", "RecordReader", "RecordWriter"]

@@ -9,10 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from arcface_plus.data.pairs.lists import (
-    PairList,
-    read_pair_list,
-)
+from arcface_plus.data.pairs.lists import PairList, read_pair_list
 
 _SHOWN = 5
 _EXPECTED = (

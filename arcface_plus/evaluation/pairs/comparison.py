@@ -8,10 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from arcface_plus.evaluation.pairs.dependence import (
-    Units,
-    jackknife_variance,
-)
+from arcface_plus.evaluation.pairs.dependence import Units, jackknife_variance
 from arcface_plus.evaluation.pairs.intervals import (
     influences,
     pair_shares,

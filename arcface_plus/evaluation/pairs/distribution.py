@@ -24,11 +24,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from arcface_plus.evaluation.pairs.roc import (
-    Record,
-    equal_error_rate,
-    tar_at_far,
-)
+from arcface_plus.evaluation.pairs.roc import Record, equal_error_rate, tar_at_far
 from arcface_plus.evaluation.pairs.verification import unit_rows
 
 BOUNDARY_SHARE = 0.01  # of the positives, below the boundary

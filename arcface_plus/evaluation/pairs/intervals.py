@@ -20,15 +20,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from arcface_plus.evaluation.pairs.dependence import (
-    Units,
-    jackknife_variance,
-)
-from arcface_plus.evaluation.pairs.roc import (
-    COARSE_BELOW,
-    Record,
-    allowed_false_accepts,
-)
+from arcface_plus.evaluation.pairs.dependence import Units, jackknife_variance
+from arcface_plus.evaluation.pairs.roc import COARSE_BELOW, Record, allowed_false_accepts
 from arcface_plus.evaluation.pairs.tenfold import fold_bounds
 
 LEVEL = 0.95

@@ -21,10 +21,7 @@ from arcface_plus.evaluation.pairs.roc import (
     equal_error_rate,
     tar_at_far,
 )
-from arcface_plus.evaluation.pairs.tenfold import (
-    FoldResult,
-    evaluate_folds,
-)
+from arcface_plus.evaluation.pairs.tenfold import FoldResult, evaluate_folds
 
 FAR_TARGETS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 _SMALLEST_NORM = 1e-150  # squares below lose digits, then vanish

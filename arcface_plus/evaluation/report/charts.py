@@ -17,15 +17,7 @@ from arcface_plus.evaluation.pairs.distribution import (
 )
 from arcface_plus.evaluation.pairs.verification import VerificationResult
 from arcface_plus.evaluation.report import svg as svg
-from arcface_plus.evaluation.report.svg import (
-    BOTTOM,
-    LEFT,
-    RIGHT,
-    TOP,
-    Chart,
-    Drawing,
-    Scale,
-)
+from arcface_plus.evaluation.report.svg import BOTTOM, LEFT, RIGHT, TOP, Chart, Drawing, Scale
 from arcface_plus.evaluation.report.words import whole
 
 _QUANTILES = (0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1)

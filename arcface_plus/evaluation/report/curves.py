@@ -7,32 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from arcface_plus.evaluation.pairs.dependence import (
-    PAIRS,
-    PHOTOGRAPHS,
-)
+from arcface_plus.evaluation.pairs.dependence import PAIRS, PHOTOGRAPHS
 from arcface_plus.evaluation.pairs.intervals import Intervals
-from arcface_plus.evaluation.pairs.roc import (
-    COARSE_BELOW,
-    tar_at_far,
-)
+from arcface_plus.evaluation.pairs.roc import COARSE_BELOW, tar_at_far
 from arcface_plus.evaluation.pairs.verification import VerificationResult
 from arcface_plus.evaluation.report import svg as svg
-from arcface_plus.evaluation.report.svg import (
-    BOTTOM,
-    LEFT,
-    RIGHT,
-    TOP,
-    Chart,
-    Drawing,
-    Scale,
-)
-from arcface_plus.evaluation.report.words import (
-    percent,
-    rate_words,
-    span,
-    whole,
-)
+from arcface_plus.evaluation.report.svg import BOTTOM, LEFT, RIGHT, TOP, Chart, Drawing, Scale
+from arcface_plus.evaluation.report.words import percent, rate_words, span, whole
 
 _POINTS = 160
 MODEL = "this model"

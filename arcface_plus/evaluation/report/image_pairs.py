@@ -11,10 +11,7 @@ import numpy as np
 from arcface_plus.data.images import encode_jpeg
 from arcface_plus.data.lazy_images import describe_image
 from arcface_plus.data.pairs.sets import PairSet
-from arcface_plus.evaluation.report.words import (
-    file_name,
-    shortened,
-)
+from arcface_plus.evaluation.report.words import file_name, shortened
 
 MOST_SHOWN = 8
 _SIDE = 160  # pixels of the longer side: sharp at the size shown, small in the file

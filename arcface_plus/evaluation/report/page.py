@@ -15,21 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from arcface_plus.data.pairs.sets import PairSet
-from arcface_plus.evaluation.pairs.dependence import (
-    Units,
-    find_units,
-)
-from arcface_plus.evaluation.pairs.intervals import (
-    Intervals,
-    score_intervals,
-)
+from arcface_plus.evaluation.pairs.dependence import Units, find_units
+from arcface_plus.evaluation.pairs.intervals import Intervals, score_intervals
 from arcface_plus.evaluation.pairs.tenfold import fold_bounds
 from arcface_plus.evaluation.pairs.verification import VerificationResult
-from arcface_plus.evaluation.report.charts import (
-    distance_chart,
-    fold_chart,
-    history_chart,
-)
+from arcface_plus.evaluation.report.charts import distance_chart, fold_chart, history_chart
 from arcface_plus.evaluation.report.curves import (
     MODEL,
     Curve,
@@ -48,10 +38,7 @@ from arcface_plus.evaluation.report.tables import (
     notes,
     overview,
 )
-from arcface_plus.evaluation.report.words import (
-    plain,
-    whole,
-)
+from arcface_plus.evaluation.report.words import plain, whole
 from arcface_plus.files import written_beside
 
 if TYPE_CHECKING:

@@ -6,19 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from arcface_plus.evaluation.pairs.dependence import (
-    PAIRS,
-    PHOTOGRAPHS,
-)
+from arcface_plus.evaluation.pairs.dependence import PAIRS, PHOTOGRAPHS
 from arcface_plus.evaluation.pairs.intervals import Intervals
 from arcface_plus.evaluation.pairs.verification import VerificationResult
 from arcface_plus.evaluation.report.curves import basis_words
-from arcface_plus.evaluation.report.words import (
-    percent,
-    rate_words,
-    span,
-    whole,
-)
+from arcface_plus.evaluation.report.words import percent, rate_words, span, whole
 
 NOTHING = "–"
 _COARSE = "†"

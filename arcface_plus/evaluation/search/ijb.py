@@ -13,24 +13,12 @@ import numpy as np
 
 from arcface_plus import distributed
 from arcface_plus.data.alignment import AlignedImages
-from arcface_plus.data.ijb_meta import (
-    GALLERIES,
-    IjbFaces,
-    Subjects,
-    meta_file,
-    read_subjects,
-)
+from arcface_plus.data.ijb_meta import GALLERIES, IjbFaces, Subjects, meta_file, read_subjects
 from arcface_plus.evaluation.embedding.embed import EmbeddingOptions, Progress, embed_images
 from arcface_plus.evaluation.embedding.sets import EmbeddingSet
 from arcface_plus.evaluation.pairs.roc import json_ready
-from arcface_plus.evaluation.search.identification import (
-    IdentificationResult,
-    identify_templates,
-)
-from arcface_plus.evaluation.search.templates import (
-    TemplatePool,
-    Templates,
-)
+from arcface_plus.evaluation.search.identification import IdentificationResult, identify_templates
+from arcface_plus.evaluation.search.templates import TemplatePool, Templates
 from arcface_plus.models.embedding_model import EmbeddingModel
 
 _IMAGES_AT_ONCE = 4096  # a rank's part of what is pooled before the next is embedded

@@ -32,16 +32,8 @@ from arcface_plus.losses.head.margin_state import MarginState
 from arcface_plus.losses.head.output import HeadOutput
 from arcface_plus.losses.head.plan import StepPlan
 from arcface_plus.losses.head.sampling import sampled_rows
-from arcface_plus.losses.head.scoring import (
-    Scores,
-    linear_scores,
-    margin_scores,
-    own_cosines,
-)
-from arcface_plus.losses.margins.base import (
-    MarginLoss,
-    Samples,
-)
+from arcface_plus.losses.head.scoring import Scores, linear_scores, margin_scores, own_cosines
+from arcface_plus.losses.margins.base import MarginLoss, Samples
 from arcface_plus.losses.margins.elasticface import normal_draws
 from arcface_plus.losses.softmax import cross_entropy_of
 from arcface_plus.regularizers.sharded.class_mma import ClassMMA

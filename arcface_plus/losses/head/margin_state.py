@@ -6,10 +6,7 @@ import torch
 from torch import nn
 
 from arcface_plus.losses.head.plan import StepPlan
-from arcface_plus.losses.margins.base import (
-    MarginLoss,
-    Samples,
-)
+from arcface_plus.losses.margins.base import MarginLoss, Samples
 
 
 class MarginState(nn.Module):

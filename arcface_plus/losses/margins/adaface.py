@@ -15,10 +15,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from arcface_plus.losses.margins.base import (
-    MarginLoss,
-    Samples,
-)
+from arcface_plus.losses.margins.base import MarginLoss, Samples
 from arcface_plus.losses.margins.family import angle_of
 from arcface_plus.settings import STRICT, Angle, Number, PositiveNumber, Share
 

@@ -13,14 +13,8 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from arcface_plus.losses.margins.base import (
-    MarginLoss,
-    Samples,
-)
-from arcface_plus.losses.margins.family import (
-    Extension,
-    margin_cosine,
-)
+from arcface_plus.losses.margins.base import MarginLoss, Samples
+from arcface_plus.losses.margins.family import Extension, margin_cosine
 from arcface_plus.losses.softmax import HardNegatives, OtherLogits
 from arcface_plus.settings import STRICT, Angle, PositiveNumber, Share
 

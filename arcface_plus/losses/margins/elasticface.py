@@ -13,10 +13,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from arcface_plus.losses.margins.base import (
-    MarginLoss,
-    Samples,
-)
+from arcface_plus.losses.margins.base import MarginLoss, Samples
 from arcface_plus.losses.margins.family import (
     Extension,
     check_angle,

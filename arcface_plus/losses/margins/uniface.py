@@ -14,10 +14,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from arcface_plus.losses.margins.base import (
-    MarginLoss,
-    Samples,
-)
+from arcface_plus.losses.margins.base import MarginLoss, Samples
 from arcface_plus.losses.softmax import OtherLogits
 from arcface_plus.settings import STRICT, NotNegative, Number, PositiveNumber
 

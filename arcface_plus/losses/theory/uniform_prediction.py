@@ -18,10 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from arcface_plus.losses.margins.family import (
-    Margin,
-    target_logit,
-)
+from arcface_plus.losses.margins.family import Margin, target_logit
 from arcface_plus.losses.theory.uniform_law import (
     WeightForm,
     check_angles,

@@ -12,10 +12,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from arcface_plus.regularizers.geometry.angles import (
-    index_axes,
-    project_rows,
-)
+from arcface_plus.regularizers.geometry.angles import index_axes, project_rows
 from arcface_plus.regularizers.geometry.sphere import (
     bad_row_message,
     first_bad_row,

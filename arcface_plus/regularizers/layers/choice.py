@@ -8,11 +8,7 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
-from arcface_plus.regularizers.layers.finding import (
-    FoundLayers,
-    Layer,
-    find_layers,
-)
+from arcface_plus.regularizers.layers.finding import FoundLayers, Layer, find_layers
 
 _WORDS = ("all", "hidden", "output")
 

@@ -23,11 +23,7 @@ import torch
 from torch import Tensor
 
 from arcface_plus.models.autocast import has_native_bf16
-from arcface_plus.regularizers.geometry.sphere import (
-    UnitRows,
-    full_precision,
-    matrix_rows,
-)
+from arcface_plus.regularizers.geometry.sphere import UnitRows, full_precision, matrix_rows
 from arcface_plus.regularizers.nearest.ranking import (
     nearest_at_once,
     nearest_from_table,

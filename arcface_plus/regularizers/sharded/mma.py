@@ -35,17 +35,8 @@ from arcface_plus.regularizers.geometry.sphere import (
     sample_rows,
 )
 from arcface_plus.regularizers.nearest.cache import NeighbourCache
-from arcface_plus.regularizers.nearest.search import (
-    Precision,
-    search_few,
-)
-from arcface_plus.regularizers.sharded.ring import (
-    Shards,
-    located,
-    nearer,
-    ring_pairs,
-    ring_search,
-)
+from arcface_plus.regularizers.nearest.search import Precision, search_few
+from arcface_plus.regularizers.sharded.ring import Shards, located, nearer, ring_pairs, ring_search
 
 BadRows = Literal["raise", "nan"]
 _ROWS_AT_ONCE = 512

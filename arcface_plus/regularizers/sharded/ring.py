@@ -24,15 +24,8 @@ from torch import Tensor
 from arcface_plus.distributed import Group, all_gather_rows, rank, ring_exchange, world_size
 from arcface_plus.regularizers.geometry.angles import pair_terms
 from arcface_plus.regularizers.geometry.sphere import UnitRows
-from arcface_plus.regularizers.nearest.ranking import (
-    TIE_UNIT,
-    squared_chord,
-)
-from arcface_plus.regularizers.nearest.search import (
-    Precision,
-    search_between,
-    search_self,
-)
+from arcface_plus.regularizers.nearest.ranking import TIE_UNIT, squared_chord
+from arcface_plus.regularizers.nearest.search import Precision, search_between, search_self
 
 _PAIRS_AT_ONCE = 512
 

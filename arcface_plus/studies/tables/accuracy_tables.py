@@ -9,14 +9,7 @@ from statistics import mean
 from typing import Any, NamedTuple
 
 from arcface_plus.runs.results import ACCURACY, read_measured
-from arcface_plus.studies.table import (
-    Summary,
-    cell,
-    markdown,
-    summarize,
-    write_csv,
-    write_table,
-)
+from arcface_plus.studies.table import Summary, cell, markdown, summarize, write_csv, write_table
 from arcface_plus.studies.tables.accuracy_figures import draw_angles, draw_sweep
 from arcface_plus.studies.tables.accuracy_rows import LAMBDAS, TABLES
 from arcface_plus.studies.tables.runs import Row, run_name, runs_of_rows, train_unfinished

@@ -12,16 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from arcface_plus.regularizers.simplex import simplex
-from arcface_plus.studies.tammes.angles import (
-    certified_angle,
-    smallest_angle,
-)
-from arcface_plus.studies.tammes.search import (
-    MOST_POINTS,
-    Progress,
-    default_restarts,
-    search,
-)
+from arcface_plus.studies.tammes.angles import certified_angle, smallest_angle
+from arcface_plus.studies.tammes.search import MOST_POINTS, Progress, default_restarts, search
 
 MOST_DIMENSIONS = 4096
 MOST_CERTIFIED = 20_000  # points of a closed form: its certificate multiplies all by all

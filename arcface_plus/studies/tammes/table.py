@@ -13,10 +13,7 @@ import numpy as np
 
 from arcface_plus.studies.table import markdown, write_table
 from arcface_plus.studies.tammes.losses import LOSSES
-from arcface_plus.studies.tammes.paper import (
-    ITERATIONS,
-    run_protocol,
-)
+from arcface_plus.studies.tammes.paper import ITERATIONS, run_protocol
 from arcface_plus.studies.tammes.solve import solve_with_report
 
 

@@ -9,15 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from arcface_plus.losses.theory.uniform_law import log_negative_weight
-from arcface_plus.losses.theory.uniform_prediction import (
-    TERMINATION_GRADIENT,
-    own_gradient,
-)
+from arcface_plus.losses.theory.uniform_prediction import TERMINATION_GRADIENT, own_gradient
 from arcface_plus.studies.figure import new_figure, save_figure
-from arcface_plus.studies.theory.margin_advice import (
-    Advice,
-    Prediction,
-)
+from arcface_plus.studies.theory.margin_advice import Advice, Prediction
 
 
 def draw_advice(

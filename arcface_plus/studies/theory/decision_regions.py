@@ -15,11 +15,7 @@ import torch
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 
-from arcface_plus.losses.margins.family import (
-    Margin,
-    other_cosine,
-    target_logit,
-)
+from arcface_plus.losses.margins.family import Margin, other_cosine, target_logit
 from arcface_plus.losses.theory.uniform_prediction import target_curve
 
 NOBODY = -1

@@ -9,10 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from arcface_plus.studies.theory.margin_figures import draw_gradient_magnitudes, draw_sweeps
-from arcface_plus.studies.theory.region_figures import (
-    draw_angular_regions,
-    draw_on_sphere,
-)
+from arcface_plus.studies.theory.region_figures import draw_angular_regions, draw_on_sphere
 from arcface_plus.studies.theory.uniform_figures import (
     draw_cap_concentration,
     draw_cap_mass,

@@ -21,10 +21,7 @@ from arcface_plus.losses.theory.uniform_law import (
     log_mean_weight,
     log_negative_weight,
 )
-from arcface_plus.losses.theory.uniform_prediction import (
-    own_gradient,
-    target_curve,
-)
+from arcface_plus.losses.theory.uniform_prediction import own_gradient, target_curve
 
 NO_MARGIN = Margin(m2=0.0, extension="raw")
 

@@ -15,10 +15,7 @@ from typing import Any
 import numpy as np
 
 from arcface_plus.studies.figure import COLORS, new_figure, save_figure
-from arcface_plus.studies.theory.gradient_magnitudes import (
-    MEASURES,
-    gradient_magnitude,
-)
+from arcface_plus.studies.theory.gradient_magnitudes import MEASURES, gradient_magnitude
 from arcface_plus.studies.theory.margin_curves import (
     Setting,
     loss_at,

@@ -21,15 +21,8 @@ from arcface_plus.losses.theory.uniform_law import (
     log_cap_fraction,
 )
 from arcface_plus.regularizers.geometry.angles import pair_angles
-from arcface_plus.regularizers.geometry.sphere import (
-    UnitRows,
-    full_precision,
-    row_norms,
-)
-from arcface_plus.regularizers.nearest.search import (
-    nearest_neighbors,
-    search_few,
-)
+from arcface_plus.regularizers.geometry.sphere import UnitRows, full_precision, row_norms
+from arcface_plus.regularizers.nearest.search import nearest_neighbors, search_few
 from arcface_plus.studies.theory.uniform_caps import cap_angle
 
 _BLOCK = 8192  # prototypes made at once: a multiple of the blocks they are drawn in

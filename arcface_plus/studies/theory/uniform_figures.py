@@ -12,21 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from arcface_plus.losses.theory.uniform_law import (
-    log_negative_weight,
-    negative_weight_spread,
-)
+from arcface_plus.losses.theory.uniform_law import log_negative_weight, negative_weight_spread
 from arcface_plus.losses.theory.uniform_prediction import nearest_class_angle
 from arcface_plus.studies.figure import COLORS, new_figure, save_figure
-from arcface_plus.studies.theory.prototypes import (
-    extreme_value_angle,
-    sample_nearest_angles,
-)
-from arcface_plus.studies.theory.uniform_caps import (
-    cap_angle_moments,
-    log10_cap_mass,
-    sample_cap,
-)
+from arcface_plus.studies.theory.prototypes import extreme_value_angle, sample_nearest_angles
+from arcface_plus.studies.theory.uniform_caps import cap_angle_moments, log10_cap_mass, sample_cap
 from arcface_plus.studies.theory.uniform_negatives import sample_log_negative_weights
 
 if TYPE_CHECKING:

@@ -8,11 +8,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import special
 
-from arcface_plus.losses.theory.uniform_law import (
-    check_classes,
-    check_dim,
-    check_scale,
-)
+from arcface_plus.losses.theory.uniform_law import check_classes, check_dim, check_scale
 
 
 def sample_cosines(dim: int, count: int, generator: np.random.Generator) -> np.ndarray:

@@ -13,10 +13,7 @@ import torch
 from arcface_plus.data.images import encode_jpeg
 from arcface_plus.data.pairs.sets import save_pairs_bin
 from arcface_plus.evaluation.embedding.embed import pair_distances
-from arcface_plus.evaluation.pairs.distribution import (
-    describe_cosines,
-    people_cosines,
-)
+from arcface_plus.evaluation.pairs.distribution import describe_cosines, people_cosines
 from arcface_plus.models import build_model, load_model, save_model
 from arcface_plus.models.preprocessing import Preprocessing
 

@@ -9,10 +9,7 @@ import torch
 from torchvision.transforms import AutoAugment, AutoAugmentPolicy
 from torchvision.transforms.functional import to_pil_image
 
-from arcface_plus.data.batches.auto_augment import (
-    DRAWS,
-    auto_augment,
-)
+from arcface_plus.data.batches.auto_augment import DRAWS, auto_augment
 
 POLICIES = {"cifar10": AutoAugmentPolicy.CIFAR10, "imagenet": AutoAugmentPolicy.IMAGENET}
 

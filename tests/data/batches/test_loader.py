@@ -9,14 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from arcface_plus.data.batches.loader import (
-    Batch,
-    TrainLoader,
-)
-from arcface_plus.data.batches.order import (
-    SPARES,
-    OrderedSteps,
-)
+from arcface_plus.data.batches.loader import Batch, TrainLoader
+from arcface_plus.data.batches.order import SPARES, OrderedSteps
 from arcface_plus.data.settings import AugmentConfig, DataConfig
 from arcface_plus.data.sources.synthetic import SyntheticFaces
 from arcface_plus.training.quarantine import Quarantine

@@ -7,11 +7,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from arcface_plus.data.batches.order import (
-    SPARES,
-    OrderedSteps,
-    epoch_order,
-)
+from arcface_plus.data.batches.order import SPARES, OrderedSteps, epoch_order
 from arcface_plus.randomness import augmentation_generator, epoch_generator
 
 

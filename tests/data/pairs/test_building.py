@@ -11,21 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arcface_plus.data.images import encode_jpeg
-from arcface_plus.data.pairs.building import (
-    BuiltPairs,
-    build_pairs,
-    folder_images,
-    listed_images,
-)
-from arcface_plus.data.pairs.people import (
-    people_of,
-    shared_people,
-)
+from arcface_plus.data.pairs.building import BuiltPairs, build_pairs, folder_images, listed_images
+from arcface_plus.data.pairs.people import people_of, shared_people
 from arcface_plus.data.pairs.sets import load_pairs
-from arcface_plus.data.pairs.writing import (
-    write_pair_bin,
-    write_pair_list,
-)
+from arcface_plus.data.pairs.writing import write_pair_bin, write_pair_list
 
 
 def people_with(counts: list[int]) -> dict[str, list[str]]:

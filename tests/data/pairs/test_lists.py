@@ -2,11 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from arcface_plus.data.pairs.lists import (
-    ListedImage,
-    locate_images,
-    read_pair_list,
-)
+from arcface_plus.data.pairs.lists import ListedImage, locate_images, read_pair_list
 
 
 def listed(tmp_path, text: str):

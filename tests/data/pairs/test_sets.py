@@ -7,11 +7,7 @@ import numpy as np
 import pytest
 
 from arcface_plus.data.images import encode_jpeg
-from arcface_plus.data.pairs.sets import (
-    PairSet,
-    load_pairs,
-    save_pairs_bin,
-)
+from arcface_plus.data.pairs.sets import PairSet, load_pairs, save_pairs_bin
 
 
 def picture(seed: int, size: int = 16) -> np.ndarray:

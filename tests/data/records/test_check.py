@@ -9,22 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arcface_plus.data.records.check import (
-    check_records,
-    find_record_problems,
-)
-from arcface_plus.data.records.headers import (
-    HEADER,
-    pack_header,
-)
-from arcface_plus.data.records.reader import (
-    RecordReader,
-    RecordWriter,
-)
-from arcface_plus.data.records.recordio import (
-    MAGIC_BYTES,
-    frame_record,
-)
+from arcface_plus.data.records.check import check_records, find_record_problems
+from arcface_plus.data.records.headers import HEADER, pack_header
+from arcface_plus.data.records.reader import RecordReader, RecordWriter
+from arcface_plus.data.records.recordio import MAGIC_BYTES, frame_record
 
 # -- hostile files -------------------------------------------------------------------------------
 

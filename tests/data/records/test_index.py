@@ -6,10 +6,7 @@ import numpy as np
 import pytest
 
 from arcface_plus.data.records.headers import pack_header
-from arcface_plus.data.records.reader import (
-    RecordReader,
-    RecordWriter,
-)
+from arcface_plus.data.records.reader import RecordReader, RecordWriter
 
 
 def test_idx_in_any_order(files, tmp_path):

@@ -13,25 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arcface_plus.data.records import (
-    identities as record_identities,
-)
-from arcface_plus.data.records import (
-    reader as records,
-)
+from arcface_plus.data.records import identities as record_identities
+from arcface_plus.data.records import reader as records
 from arcface_plus.data.records.check import check_records
-from arcface_plus.data.records.headers import (
-    HEADER,
-    pack_header,
-)
-from arcface_plus.data.records.reader import (
-    RecordReader,
-    RecordWriter,
-)
-from arcface_plus.data.records.recordio import (
-    MAGIC_BYTES,
-    frame_record,
-)
+from arcface_plus.data.records.headers import HEADER, pack_header
+from arcface_plus.data.records.reader import RecordReader, RecordWriter
+from arcface_plus.data.records.recordio import MAGIC_BYTES, frame_record
 
 MAGIC_AS_FLOAT = struct.unpack("<f", MAGIC_BYTES)[0]
 

@@ -9,14 +9,8 @@ import numpy as np
 import pytest
 
 from arcface_plus.data.records.check import check_records
-from arcface_plus.data.records.reader import (
-    RecordReader,
-    RecordWriter,
-)
-from arcface_plus.data.records.subset import (
-    choose_identities,
-    cut_subset,
-)
+from arcface_plus.data.records.reader import RecordReader, RecordWriter
+from arcface_plus.data.records.subset import choose_identities, cut_subset
 
 COUNTS = (3, 1, 4, 2, 5, 2)
 

@@ -5,10 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from arcface_plus.data.records.reader import (
-    RecordReader,
-    RecordWriter,
-)
+from arcface_plus.data.records.reader import RecordReader, RecordWriter
 
 
 def test_nothing_appears_before_close_or_after_an_error(files, tmp_path):

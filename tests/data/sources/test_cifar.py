@@ -16,14 +16,8 @@ import torchvision
 
 from arcface_plus.data.settings import DataConfig
 from arcface_plus.data.sources import cifar
-from arcface_plus.data.sources.cifar import (
-    LAYOUTS,
-    CifarImages,
-)
-from arcface_plus.data.sources.image_source import (
-    open_source,
-    open_test_source,
-)
+from arcface_plus.data.sources.cifar import LAYOUTS, CifarImages
+from arcface_plus.data.sources.image_source import open_source, open_test_source
 
 COUNTS = {"train": 7, "test": 5}  # images a file
 THEIRS = {"cifar10": torchvision.datasets.CIFAR10, "cifar100": torchvision.datasets.CIFAR100}

@@ -13,11 +13,7 @@ import pytest
 from arcface_plus.data.folder import ImageFolder
 from arcface_plus.data.records.headers import pack_header
 from arcface_plus.data.settings import DataConfig
-from arcface_plus.data.sources.image_source import (
-    fit_square,
-    open_source,
-    open_test_source,
-)
+from arcface_plus.data.sources.image_source import fit_square, open_source, open_test_source
 
 
 def config(source: str, **settings) -> DataConfig:

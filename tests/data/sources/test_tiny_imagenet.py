@@ -10,11 +10,7 @@ import pytest
 from torchvision.datasets import ImageFolder as TorchvisionFolder
 
 from arcface_plus.data.settings import DataConfig
-from arcface_plus.data.sources.image_source import (
-    fit_square,
-    open_source,
-    open_test_source,
-)
+from arcface_plus.data.sources.image_source import fit_square, open_source, open_test_source
 from arcface_plus.data.sources.tiny_imagenet import open_tiny_imagenet
 
 CLASSES = ["n02124075", "n01443537", "n04067472"]  # in the order of wnids.txt, not sorted

@@ -8,10 +8,7 @@ import pytest
 from arcface_plus.data.images import encode_jpeg
 from arcface_plus.data.lazy_images import ImageFiles
 from arcface_plus.data.pairs.sets import PairSet
-from arcface_plus.evaluation.embedding.cache import (
-    cached_embeddings,
-    image_digest,
-)
+from arcface_plus.evaluation.embedding.cache import cached_embeddings, image_digest
 
 FACTS = {"model": "abc", "flip": True}
 

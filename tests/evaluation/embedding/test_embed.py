@@ -10,11 +10,7 @@ from torch import nn
 from arcface_plus.data.images import encode_jpeg
 from arcface_plus.data.lazy_images import EncodedImages
 from arcface_plus.data.pairs.sets import PairSet
-from arcface_plus.evaluation.embedding.embed import (
-    EmbeddingOptions,
-    embed,
-    pair_distances,
-)
+from arcface_plus.evaluation.embedding.embed import EmbeddingOptions, embed, pair_distances
 from arcface_plus.evaluation.pairs.verification import verify, verify_distances
 from arcface_plus.models.preprocessing import Preprocessing
 

@@ -5,10 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from arcface_plus.evaluation.pairs.comparison import (
-    accuracy_difference,
-    mcnemar_p,
-)
+from arcface_plus.evaluation.pairs.comparison import accuracy_difference, mcnemar_p
 from arcface_plus.evaluation.pairs.dependence import find_units
 from arcface_plus.evaluation.pairs.intervals import score_intervals
 from arcface_plus.evaluation.pairs.tenfold import evaluate_folds

@@ -13,10 +13,7 @@ from arcface_plus.evaluation.pairs.distribution import (
     pair_cosines,
     people_cosines,
 )
-from arcface_plus.evaluation.pairs.roc import (
-    equal_error_rate,
-    tar_at_far,
-)
+from arcface_plus.evaluation.pairs.roc import equal_error_rate, tar_at_far
 
 
 def drawn(positives: int, negatives: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

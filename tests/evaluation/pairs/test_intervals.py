@@ -10,12 +10,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from arcface_plus.evaluation.pairs.dependence import (
-    PAIRS,
-    PEOPLE,
-    Units,
-    find_units,
-)
+from arcface_plus.evaluation.pairs.dependence import PAIRS, PEOPLE, Units, find_units
 from arcface_plus.evaluation.pairs.intervals import (
     bootstrap_over_pairs,
     influences,

@@ -7,11 +7,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from arcface_plus.evaluation.pairs.verification import (
-    squared_distances,
-    t_interval,
-    verify,
-)
+from arcface_plus.evaluation.pairs.verification import squared_distances, t_interval, verify
 
 
 def faces(pairs: int = 200, dim: int = 16, noise: float = 1.0, seed: int = 0):

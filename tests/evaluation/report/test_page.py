@@ -13,11 +13,7 @@ import pytest
 
 from arcface_plus.data.pairs.sets import PairSet
 from arcface_plus.evaluation.pairs.verification import verify_distances
-from arcface_plus.evaluation.report.page import (
-    ReportSection,
-    section_intervals,
-    write_report,
-)
+from arcface_plus.evaluation.report.page import ReportSection, section_intervals, write_report
 from arcface_plus.evaluation.report.tables import MainNumbers
 from arcface_plus.evaluation.report.words import span
 

@@ -7,10 +7,7 @@ import pytest
 
 from arcface_plus.data.ijb_meta import Subjects
 from arcface_plus.evaluation.search import top_matches as search
-from arcface_plus.evaluation.search.identification import (
-    identify,
-    identify_templates,
-)
+from arcface_plus.evaluation.search.identification import identify, identify_templates
 from arcface_plus.evaluation.search.products import unit_rows
 from arcface_plus.evaluation.search.templates import Templates
 

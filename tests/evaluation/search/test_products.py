@@ -4,11 +4,7 @@ import numpy as np
 import pytest
 
 from arcface_plus.evaluation.search import products
-from arcface_plus.evaluation.search.products import (
-    pair_products,
-    row_products,
-    unit_rows,
-)
+from arcface_plus.evaluation.search.products import pair_products, row_products, unit_rows
 
 
 def unit(count, dim=32, seed=0):

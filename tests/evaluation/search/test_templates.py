@@ -9,11 +9,7 @@ from sklearn.metrics import roc_curve
 
 from arcface_plus.data.ijb_meta import TemplatePairs
 from arcface_plus.evaluation.search.products import unit_rows
-from arcface_plus.evaluation.search.templates import (
-    TemplatePool,
-    Templates,
-    verify_templates,
-)
+from arcface_plus.evaluation.search.templates import TemplatePool, Templates, verify_templates
 
 
 def make(images=400, people=12, dim=16, seed=0):

@@ -7,10 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from arcface_plus.losses.closeness import similar_classes
-from arcface_plus.losses.closeness.similar_classes import (
-    most_similar_classes,
-    shard_rows_of,
-)
+from arcface_plus.losses.closeness.similar_classes import most_similar_classes, shard_rows_of
 
 
 def dense(samples, own, weight, count):

@@ -5,10 +5,7 @@ import pytest
 import torch
 
 from arcface_plus.distributed import shard_bounds
-from arcface_plus.losses.head.initial import (
-    BLOCK,
-    initial_class_weights,
-)
+from arcface_plus.losses.head.initial import BLOCK, initial_class_weights
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 4, 7])

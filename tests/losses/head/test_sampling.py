@@ -3,10 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from arcface_plus.losses.head.sampling import (
-    class_draws,
-    sampled_rows,
-)
+from arcface_plus.losses.head.sampling import class_draws, sampled_rows
 
 CPU = torch.device("cpu")
 

@@ -6,11 +6,7 @@ import pytest
 import torch
 
 from arcface_plus.losses.head.classifier import ClassifierHead
-from arcface_plus.losses.margins.adaface import (
-    AdaFace,
-    adaptive_cosine,
-    norm_score,
-)
+from arcface_plus.losses.margins.adaface import AdaFace, adaptive_cosine, norm_score
 
 MU, SIGMA = torch.tensor(20.0).double(), torch.tensor(5.0).double()
 

@@ -4,10 +4,7 @@ import pytest
 import torch
 
 from arcface_plus.losses.head.classifier import ClassifierHead
-from arcface_plus.losses.margins.curricularface import (
-    CurricularFace,
-    curricular_negatives,
-)
+from arcface_plus.losses.margins.curricularface import CurricularFace, curricular_negatives
 
 
 def test_vector(score) -> None:

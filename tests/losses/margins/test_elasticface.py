@@ -6,11 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from arcface_plus.losses.head.classifier import ClassifierHead
-from arcface_plus.losses.margins.elasticface import (
-    ElasticFace,
-    in_order,
-    normal_draws,
-)
+from arcface_plus.losses.margins.elasticface import ElasticFace, in_order, normal_draws
 
 
 def test_orders() -> None:

@@ -5,11 +5,7 @@ import math
 import pytest
 import torch
 
-from arcface_plus.losses.margins.family import (
-    Margin,
-    margin_logits,
-    target_logit,
-)
+from arcface_plus.losses.margins.family import Margin, margin_logits, target_logit
 
 RECIPES = [
     Margin(),

@@ -6,11 +6,7 @@ import pytest
 import torch
 
 from arcface_plus.losses.head.classifier import ClassifierHead
-from arcface_plus.losses.margins.magface import (
-    MagFace,
-    magnitude_margin,
-    magnitude_penalty,
-)
+from arcface_plus.losses.margins.magface import MagFace, magnitude_margin, magnitude_penalty
 
 
 def test_vector(score) -> None:

@@ -6,11 +6,7 @@ import pytest
 import torch
 
 from arcface_plus.losses.margins.base import Samples
-from arcface_plus.losses.margins.mv_softmax import (
-    MVSoftmax,
-    mv_negatives,
-    mv_threshold,
-)
+from arcface_plus.losses.margins.mv_softmax import MVSoftmax, mv_negatives, mv_threshold
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,7 @@ import pytest
 import torch
 
 from arcface_plus.losses.head.classifier import ClassifierHead
-from arcface_plus.losses.margins.uniface import (
-    UniFace,
-    first_threshold,
-    unified_cross_entropy,
-)
+from arcface_plus.losses.margins.uniface import UniFace, first_threshold, unified_cross_entropy
 
 
 def test_vector(score) -> None:

@@ -8,10 +8,7 @@ import pytest
 from scipy import integrate
 
 from arcface_plus.losses.margins.family import Margin
-from arcface_plus.losses.theory.uniform_law import (
-    log_cap_fraction,
-    log_negative_weight,
-)
+from arcface_plus.losses.theory.uniform_law import log_cap_fraction, log_negative_weight
 from arcface_plus.losses.theory.uniform_prediction import (
     collapse_warning,
     nearest_class_angle,

@@ -9,10 +9,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
 from arcface_plus.models import build_model
-from arcface_plus.models.classification.resnet import (
-    Block,
-    ResNet,
-)
+from arcface_plus.models.classification.resnet import Block, ResNet
 
 # Layers of each net's name: 6n + 2 with n blocks a stage.
 DEPTHS = {"resnet20": 20, "resnet32": 32, "resnet44": 44, "resnet56": 56, "resnet110": 110}

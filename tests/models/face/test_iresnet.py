@@ -10,10 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from arcface_plus.models import MODELS, build_model
-from arcface_plus.models.face.iresnet import (
-    IResNet,
-    Shortcut,
-)
+from arcface_plus.models.face.iresnet import IResNet, Shortcut
 from arcface_plus.models.preprocessing import Preprocessing
 
 # Blocks of the four stages as published for arcface_torch's r18, r34, r50, r100, r200.

@@ -10,10 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from arcface_plus.regularizers import (
-    energies,
-    smooth_mma,
-)
+from arcface_plus.regularizers import energies, smooth_mma
 from arcface_plus.regularizers.energies import cosine_loss, log_loss, mhe_loss, riesz_loss
 from arcface_plus.regularizers.geometry import closed_form
 from arcface_plus.regularizers.mma import mma_loss

@@ -13,12 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from arcface_plus.regularizers.geometry.sphere import UnitRows
-from arcface_plus.regularizers.nearest import (
-    ranking as nearest_rank,
-)
-from arcface_plus.regularizers.nearest import (
-    tables as nearest_tables,
-)
+from arcface_plus.regularizers.nearest import ranking as nearest_rank
+from arcface_plus.regularizers.nearest import tables as nearest_tables
 from arcface_plus.regularizers.nearest.ranking import nearest_at_once, nearest_from_table
 from arcface_plus.regularizers.nearest.search import (
     nearest_neighbors,

@@ -9,10 +9,7 @@ from pathlib import Path
 import pytest
 
 from arcface_plus.runs.configuration import load_config
-from arcface_plus.studies.tables import (
-    accuracy_figures,
-    accuracy_tables,
-)
+from arcface_plus.studies.tables import accuracy_figures, accuracy_tables
 from arcface_plus.studies.tables.accuracy_rows import LAMBDAS, TABLES
 from arcface_plus.studies.tables.runs import Row
 

@@ -11,11 +11,7 @@ import pytest
 from arcface_plus.data.images import encode_jpeg
 from arcface_plus.data.pairs.sets import save_pairs_bin
 from arcface_plus.runs.configuration import load_config
-from arcface_plus.studies.tables.margin_sweep import (
-    TABLE3,
-    sweep_runs,
-    write_sweep,
-)
+from arcface_plus.studies.tables.margin_sweep import TABLE3, sweep_runs, write_sweep
 
 CONFIG = """
 name: base

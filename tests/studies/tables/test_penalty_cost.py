@@ -8,10 +8,7 @@ import pytest
 import torch
 
 from arcface_plus.studies.tables import penalty_cost
-from arcface_plus.studies.tables.penalty_cost import (
-    METHODS,
-    Bench,
-)
+from arcface_plus.studies.tables.penalty_cost import METHODS, Bench
 
 
 @pytest.mark.parametrize("form", ["cosines", "differences"])

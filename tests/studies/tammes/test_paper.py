@@ -13,14 +13,8 @@ import torch
 from arcface_plus.regularizers.energies import cosine_loss, log_loss, riesz_loss
 from arcface_plus.regularizers.mma import mma_loss
 from arcface_plus.studies.tammes import table as tammes_table
-from arcface_plus.studies.tammes.losses import (
-    LOSSES,
-    loss_function,
-)
-from arcface_plus.studies.tammes.paper import (
-    initial_weight,
-    run_protocol,
-)
+from arcface_plus.studies.tammes.losses import LOSSES, loss_function
+from arcface_plus.studies.tammes.paper import initial_weight, run_protocol
 
 REFERENCES = {
     "mma": mma_loss,

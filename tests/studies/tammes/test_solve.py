@@ -9,16 +9,10 @@ import pytest
 import torch
 
 from arcface_plus import solve_tammes
-from arcface_plus.studies.tammes.angles import (
-    certified_angle,
-    smallest_angle,
-)
+from arcface_plus.studies.tammes.angles import certified_angle, smallest_angle
 from arcface_plus.studies.tammes.polish import polish
 from arcface_plus.studies.tammes.search import move_into_hole
-from arcface_plus.studies.tammes.solve import (
-    closed_form,
-    solve_with_report,
-)
+from arcface_plus.studies.tammes.solve import closed_form, solve_with_report
 
 
 def naive_angle(rows: np.ndarray) -> float:

@@ -4,15 +4,8 @@ import json
 
 import pytest
 
-from arcface_plus.studies.theory import (
-    region_figures,
-    uniform_figures,
-)
-from arcface_plus.studies.theory.figures import (
-    FIGURES,
-    check_names,
-    draw_theory,
-)
+from arcface_plus.studies.theory import region_figures, uniform_figures
+from arcface_plus.studies.theory.figures import FIGURES, check_names, draw_theory
 
 pytest.importorskip("matplotlib")
 

@@ -6,10 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from arcface_plus.studies.theory.gradient_magnitudes import (
-    MEASURES,
-    gradient_magnitude,
-)
+from arcface_plus.studies.theory.gradient_magnitudes import MEASURES, gradient_magnitude
 
 MEASURED = {
     "D1": lambda x, w: -(x - w).square().sum(),

@@ -4,17 +4,9 @@ import math
 
 import pytest
 
-from arcface_plus.losses.theory.uniform_prediction import (
-    nearest_class_angle,
-    termination_angle,
-)
+from arcface_plus.losses.theory.uniform_prediction import nearest_class_angle, termination_angle
 from arcface_plus.studies.theory.advice_figure import draw_advice
-from arcface_plus.studies.theory.margin_advice import (
-    KINDS,
-    advise,
-    margin_of,
-    predict,
-)
+from arcface_plus.studies.theory.margin_advice import KINDS, advise, margin_of, predict
 
 MS1M = predict(85_742, 512, 64.0)
 

@@ -7,10 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from arcface_plus.losses.margins.family import (
-    Margin,
-    margin_logits,
-)
+from arcface_plus.losses.margins.family import Margin, margin_logits
 from arcface_plus.losses.theory.uniform_law import log_mean_weight
 from arcface_plus.studies.theory.margin_curves import (
     NO_MARGIN,

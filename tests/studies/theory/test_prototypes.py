@@ -6,10 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from arcface_plus.losses.theory.uniform_prediction import (
-    nearest_class_angle,
-    nearest_class_moments,
-)
+from arcface_plus.losses.theory.uniform_prediction import nearest_class_angle, nearest_class_moments
 from arcface_plus.studies.theory import prototypes
 from arcface_plus.studies.theory.prototypes import (
     extreme_value_angle,

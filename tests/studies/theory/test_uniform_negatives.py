@@ -6,10 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from arcface_plus.losses.theory.uniform_law import (
-    log_negative_weight,
-    negative_weight_spread,
-)
+from arcface_plus.losses.theory.uniform_law import log_negative_weight, negative_weight_spread
 from arcface_plus.studies.theory.uniform_negatives import (
     sample_cosines,
     sample_log_negative_weights,
