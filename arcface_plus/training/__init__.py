@@ -13,5 +13,5 @@ image_scores       the running score of every training image that the second bra
 monitor            metrics.jsonl, TensorBoard, progress bar, lines
 window             the numbers of a log line, summed on the device
 uniform_monitor    what uniformly spread classes would measure, beside what a run measures
-quarantine         the list of unreadable images and its limit (data/batches/loader replaces them)
+quarantine         unreadable images: the list and its limit (data/batches/loader replaces them)
 """
