@@ -12,6 +12,7 @@ Files of a target (``IJBC``: prefix ``ijbc``) in one folder:
 from __future__ import annotations
 
 import csv
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -153,10 +154,13 @@ def read_integers(path: Path, columns: int) -> np.ndarray:
         if not any(line.strip() for line in file):
             return np.empty((0, columns), dtype=np.int64)
     try:
-        table = np.loadtxt(path, dtype=np.int64, comments=None, ndmin=2, encoding="utf-8")
+        with warnings.catch_warnings():
+            # NumPy before 2.1 reads 1.5 as 1, and says so by this warning alone.
+            warnings.simplefilter("error", DeprecationWarning)
+            table = np.loadtxt(path, dtype=np.int64, comments=None, ndmin=2, encoding="utf-8")
         if table.shape[1] == columns:
             return table
-    except ValueError:
+    except (ValueError, DeprecationWarning):
         pass
     for where, words in _records(path, columns):
         for word in words:
