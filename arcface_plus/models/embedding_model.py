@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from torch import nn
@@ -16,8 +16,10 @@ MAX_WIDTH = 65_536  # keeps numbers read from a file's metadata within what a ne
 class EmbeddingModel(nn.Module):
     """Map normalised images (N, 3, size, size) to embeddings (N, embedding_dim), float32.
 
-    ``name``: the architecture's name in ``MODELS``. ``preprocessing``: what the input must be.
-    ``architecture``: the arguments that rebuild the network, or None where it cannot be rebuilt.
+    ``name``: the architecture's name in ``MODELS``. ``size``: pixels of the input.
+    ``preprocessing``: what the input must be; (x - 127.5) / 128, RGB, where None. ``options``: the
+    further arguments that rebuild the network, or None where it cannot be rebuilt: they become
+    ``architecture``. Raises ValueError where the two sizes differ.
     """
 
     def __init__(
@@ -25,14 +27,21 @@ class EmbeddingModel(nn.Module):
         name: str,
         *,
         embedding_dim: int,
-        preprocessing: Preprocessing,
-        architecture: dict[str, Any] | None,
+        size: int,
+        preprocessing: Preprocessing | None,
+        options: dict[str, Any] | None,
     ) -> None:
         super().__init__()
         self.name = name
         self.embedding_dim = embedding_dim
-        self.preprocessing = preprocessing
-        self.architecture = architecture
+        self.preprocessing = preprocessing or Preprocessing(size=size)
+        if self.preprocessing.size != size:
+            raise ValueError(
+                f"preprocessing.size is {self.preprocessing.size} but the model's input size is "
+                f"{size}; give both the same value"
+            )
+        own = {"name": name, "embedding_dim": embedding_dim, "size": size}
+        self.architecture = None if options is None else {**own, **options}
 
     @property
     def stem(self) -> nn.Conv2d:
@@ -43,6 +52,14 @@ class EmbeddingModel(nn.Module):
         raise ValueError(f"{self.name} has no stem convolution that can be changed")
 
 
+def stage(
+    block: Callable[..., nn.Module], inputs: int, outputs: int, *, blocks: int, stride: int
+) -> nn.Sequential:
+    """Return ``blocks`` blocks in a row: the first has the ``stride`` and widens to ``outputs``."""
+    first = block(inputs, outputs, stride=stride)
+    return nn.Sequential(first, *(block(outputs, outputs, stride=1) for _ in range(blocks - 1)))
+
+
 def layout_of(name: str, layouts: Mapping[str, Layout], kind: str) -> Layout:
     """Return the entry of ``name`` in an architecture's table; ``kind`` is "an IResNet" or such."""
     if name not in layouts:
@@ -50,10 +67,10 @@ def layout_of(name: str, layouts: Mapping[str, Layout], kind: str) -> Layout:
     return layouts[name]
 
 
-def check_count(option: str, value: Any, *, multiple_of: int = 1) -> int:
-    """Return ``value`` if it is a whole number in (0, 65536] and a multiple of ``multiple_of``."""
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= MAX_WIDTH:
-        raise ValueError(f"{option} must be a whole number from 1 to {MAX_WIDTH}, got {value!r}")
+def check_count(option: str, value: Any, *, multiple_of: int = 1, most: int = MAX_WIDTH) -> int:
+    """Return ``value`` if it is a whole number in (0, most] and a multiple of ``multiple_of``."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= most:
+        raise ValueError(f"{option} must be a whole number from 1 to {most}, got {value!r}")
     if value % multiple_of:
         raise ValueError(
             f"{option} must be a multiple of {multiple_of}, got {value}; "
@@ -74,15 +91,3 @@ def check_dropout(dropout: Any) -> float:
     if not isinstance(dropout, (int, float)) or isinstance(dropout, bool) or not 0 <= dropout < 1:
         raise ValueError(f"dropout must be a number in [0, 1), got {dropout!r}")
     return float(dropout)
-
-
-def check_preprocessing(preprocessing: Preprocessing | None, size: int) -> Preprocessing:
-    """Return the preprocessing to use for a net of input ``size``, the default where None."""
-    if preprocessing is None:
-        return Preprocessing(size=size)
-    if preprocessing.size != size:
-        raise ValueError(
-            f"preprocessing.size is {preprocessing.size} but the model's input size is {size}; "
-            "give both the same value"
-        )
-    return preprocessing

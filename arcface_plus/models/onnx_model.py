@@ -38,8 +38,9 @@ class OnnxModel(EmbeddingModel):
             super().__init__(
                 path.stem,
                 embedding_dim=embedding_dim,
+                size=preprocessing.size,
                 preprocessing=preprocessing,
-                architecture=None,
+                options=None,
             )
             self._session = session
             self._one_by_one = one_by_one

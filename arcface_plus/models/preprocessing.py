@@ -34,18 +34,17 @@ class Preprocessing:
     flip_sum: bool = True
 
     def __post_init__(self) -> None:
-        if not _is_number(self.mean):
-            raise ValueError(f"preprocessing.mean must be a finite number, got {self.mean!r}")
-        if not _is_number(self.std) or self.std <= 0:
-            raise ValueError(f"preprocessing.std must be a finite number > 0, got {self.std!r}")
-        if self.channels not in CHANNEL_ORDERS:
-            raise ValueError(
-                f"preprocessing.channels must be one of {CHANNEL_ORDERS}, got {self.channels!r}"
-            )
-        if not isinstance(self.size, int) or isinstance(self.size, bool) or self.size < 1:
-            raise ValueError(f"preprocessing.size must be a whole number >= 1, got {self.size!r}")
-        if not isinstance(self.flip_sum, bool):
-            raise ValueError(f"preprocessing.flip_sum must be true or false, got {self.flip_sum!r}")
+        rules = {
+            "mean": ("a finite number", _is_number(self.mean)),
+            "std": ("a finite number > 0", _is_number(self.std) and self.std > 0),
+            "channels": (f"one of {CHANNEL_ORDERS}", self.channels in CHANNEL_ORDERS),
+            "size": ("a whole number >= 1", type(self.size) is int and self.size >= 1),
+            "flip_sum": ("true or false", isinstance(self.flip_sum, bool)),
+        }
+        for field, (rule, is_kept) in rules.items():
+            if not is_kept:
+                value = getattr(self, field)
+                raise ValueError(f"preprocessing.{field} must be {rule}, got {value!r}")
 
     def apply(self, images: Tensor) -> Tensor:
         """Return the model's input for a batch of RGB images, on the images' device.

@@ -15,7 +15,6 @@ from arcface_plus.models.classification.net_parts import average_positions, chec
 from arcface_plus.models.embedding_model import (
     EmbeddingModel,
     check_count,
-    check_preprocessing,
     layout_of,
 )
 from arcface_plus.models.initialization import initialize
@@ -81,17 +80,12 @@ class DenseNet(EmbeddingModel):
         growth = check_count("width", growth if width is None else width)
         layers = (depth - 4) // 3
         ends = [STEM_CHANNELS + block * layers * growth for block in range(4)]
-        architecture = {
-            "name": name,
-            "size": check_count("size", size, multiple_of=DOWNSAMPLING),
-            "width": growth,
-            "embedding_dim": check_features(name, embedding_dim, ends[3]),
-        }
         super().__init__(
             name,
-            embedding_dim=ends[3],
-            preprocessing=check_preprocessing(preprocessing, size),
-            architecture=architecture,
+            embedding_dim=check_features(name, embedding_dim, ends[3]),
+            size=check_count("size", size, multiple_of=DOWNSAMPLING),
+            preprocessing=preprocessing,
+            options={"width": growth},
         )
         self.conv1 = nn.Conv2d(3, STEM_CHANNELS, 3, padding=1, bias=False)
         self.block1 = _block(ends[0], layers=layers, growth=growth)

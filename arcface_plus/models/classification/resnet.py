@@ -13,8 +13,8 @@ from arcface_plus.models.classification.net_parts import average_positions, chec
 from arcface_plus.models.embedding_model import (
     EmbeddingModel,
     check_count,
-    check_preprocessing,
     layout_of,
+    stage,
 )
 from arcface_plus.models.initialization import initialize
 from arcface_plus.models.preprocessing import Preprocessing
@@ -48,11 +48,6 @@ class Block(nn.Module):
         return F.relu(out + x)
 
 
-def _stage(inputs: int, outputs: int, *, blocks: int, stride: int) -> nn.Sequential:
-    first = Block(inputs, outputs, stride=stride)
-    return nn.Sequential(first, *(Block(outputs, outputs, stride=1) for _ in range(blocks - 1)))
-
-
 class ResNet(EmbeddingModel):
     """Map images to the 64 averages that the classifier of a CIFAR ResNet reads.
 
@@ -74,23 +69,18 @@ class ResNet(EmbeddingModel):
         preprocessing: Preprocessing | None = None,
     ) -> None:
         blocks = layout_of(name, BLOCKS, "a CIFAR ResNet")
-        architecture = {
-            "name": name,
-            "size": check_count("size", size, multiple_of=DOWNSAMPLING),
-            "width": check_count("width", width),
-            "embedding_dim": check_features(name, embedding_dim, 4 * width),
-        }
         super().__init__(
             name,
-            embedding_dim=4 * width,
-            preprocessing=check_preprocessing(preprocessing, size),
-            architecture=architecture,
+            embedding_dim=check_features(name, embedding_dim, 4 * check_count("width", width)),
+            size=check_count("size", size, multiple_of=DOWNSAMPLING),
+            preprocessing=preprocessing,
+            options={"width": width},
         )
         self.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        self.layer1 = _stage(width, width, blocks=blocks, stride=1)
-        self.layer2 = _stage(width, 2 * width, blocks=blocks, stride=2)
-        self.layer3 = _stage(2 * width, 4 * width, blocks=blocks, stride=2)
+        self.layer1 = stage(Block, width, width, blocks=blocks, stride=1)
+        self.layer2 = stage(Block, width, 2 * width, blocks=blocks, stride=2)
+        self.layer3 = stage(Block, 2 * width, 4 * width, blocks=blocks, stride=2)
         initialize(self, scheme="he")
 
     def forward(self, x: Tensor) -> Tensor:

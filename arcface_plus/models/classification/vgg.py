@@ -14,7 +14,6 @@ from arcface_plus.models.classification.net_parts import average_positions, chec
 from arcface_plus.models.embedding_model import (
     EmbeddingModel,
     check_count,
-    check_preprocessing,
     layout_of,
 )
 from arcface_plus.models.initialization import initialize
@@ -68,17 +67,12 @@ class Vgg(EmbeddingModel):
     ) -> None:
         convolutions = layout_of(name, CONVOLUTIONS, "a VGG")
         features = CHANNELS[-1] * check_count("width", width)
-        architecture = {
-            "name": name,
-            "size": check_count("size", size, multiple_of=DOWNSAMPLING),
-            "width": width,
-            "embedding_dim": check_features(name, embedding_dim, features),
-        }
         super().__init__(
             name,
-            embedding_dim=features,
-            preprocessing=check_preprocessing(preprocessing, size),
-            architecture=architecture,
+            embedding_dim=check_features(name, embedding_dim, features),
+            size=check_count("size", size, multiple_of=DOWNSAMPLING),
+            preprocessing=preprocessing,
+            options={"width": width},
         )
         self.features = _features(convolutions, width)
         initialize(self, scheme="xavier")

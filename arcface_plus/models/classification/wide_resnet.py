@@ -6,6 +6,8 @@ Shapes: N images, C channels, H × W pixels.
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -14,8 +16,8 @@ from arcface_plus.models.embedding_model import (
     EmbeddingModel,
     check_count,
     check_dropout,
-    check_preprocessing,
     layout_of,
+    stage,
 )
 from arcface_plus.models.face.iresnet import Shortcut
 from arcface_plus.models.initialization import initialize
@@ -51,12 +53,6 @@ class Block(nn.Module):
         return out + (x if self.shortcut is None else self.shortcut(active))
 
 
-def _stage(inputs: int, outputs: int, *, blocks: int, stride: int, dropout: float) -> nn.Sequential:
-    first = Block(inputs, outputs, stride=stride, dropout=dropout)
-    others = (Block(outputs, outputs, stride=1, dropout=dropout) for _ in range(blocks - 1))
-    return nn.Sequential(first, *others)
-
-
 class WideResNet(EmbeddingModel):
     """Map images to the averages that the classifier of a Wide ResNet reads.
 
@@ -81,24 +77,19 @@ class WideResNet(EmbeddingModel):
     ) -> None:
         depth, widening = layout_of(name, LAYOUTS, "a Wide ResNet")
         first = widening * check_count("width", width)
-        architecture = {
-            "name": name,
-            "dropout": check_dropout(dropout),
-            "size": check_count("size", size, multiple_of=DOWNSAMPLING),
-            "width": width,
-            "embedding_dim": check_features(name, embedding_dim, 4 * first),
-        }
         super().__init__(
             name,
-            embedding_dim=4 * first,
-            preprocessing=check_preprocessing(preprocessing, size),
-            architecture=architecture,
+            embedding_dim=check_features(name, embedding_dim, 4 * first),
+            size=check_count("size", size, multiple_of=DOWNSAMPLING),
+            preprocessing=preprocessing,
+            options={"dropout": check_dropout(dropout), "width": width},
         )
         blocks = (depth - 4) // 6
+        block = partial(Block, dropout=dropout)
         self.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
-        self.layer1 = _stage(width, first, blocks=blocks, stride=1, dropout=dropout)
-        self.layer2 = _stage(first, 2 * first, blocks=blocks, stride=2, dropout=dropout)
-        self.layer3 = _stage(2 * first, 4 * first, blocks=blocks, stride=2, dropout=dropout)
+        self.layer1 = stage(block, width, first, blocks=blocks, stride=1)
+        self.layer2 = stage(block, first, 2 * first, blocks=blocks, stride=2)
+        self.layer3 = stage(block, 2 * first, 4 * first, blocks=blocks, stride=2)
         self.bn = nn.BatchNorm2d(4 * first)
         initialize(self, scheme="xavier")
 

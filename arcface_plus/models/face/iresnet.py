@@ -16,8 +16,8 @@ from arcface_plus.models.embedding_model import (
     check_count,
     check_dropout,
     check_flag,
-    check_preprocessing,
     layout_of,
+    stage,
 )
 from arcface_plus.models.initialization import check_scheme, initialize
 from arcface_plus.models.preprocessing import Preprocessing
@@ -84,11 +84,6 @@ class Block(nn.Module):
         return out + (x if self.downsample is None else self.downsample(x))
 
 
-def _stage(inputs: int, outputs: int, *, blocks: int) -> nn.Sequential:
-    first = Block(inputs, outputs, stride=2)
-    return nn.Sequential(first, *(Block(outputs, outputs, stride=1) for _ in range(blocks - 1)))
-
-
 class IResNet(EmbeddingModel):
     """Embed faces with a residual network and the head BN-Dropout-FC-BN ("E" in ArcFace).
 
@@ -115,29 +110,26 @@ class IResNet(EmbeddingModel):
         checkpoint_gradients: bool = False,
     ) -> None:
         blocks = layout_of(name, DEPTHS, "an IResNet")
-        architecture = {
-            "name": name,
-            "embedding_dim": check_count("embedding_dim", embedding_dim),
-            "dropout": check_dropout(dropout),
-            "size": check_count("size", size, multiple_of=DOWNSAMPLING),
-            "width": check_count("width", width),
-            "fix_last_gain": check_flag("fix_last_gain", fix_last_gain),
-        }
         check_scheme(init)
         super().__init__(
             name,
-            embedding_dim=embedding_dim,
-            preprocessing=check_preprocessing(preprocessing, size),
-            architecture=architecture,
+            embedding_dim=check_count("embedding_dim", embedding_dim),
+            size=check_count("size", size, multiple_of=DOWNSAMPLING),
+            preprocessing=preprocessing,
+            options={
+                "dropout": check_dropout(dropout),
+                "width": check_count("width", width),
+                "fix_last_gain": check_flag("fix_last_gain", fix_last_gain),
+            },
         )
         self.checkpoint_gradients = check_flag("checkpoint_gradients", checkpoint_gradients)
         self.conv1 = _conv(3, width, 3)
         self.bn1 = nn.BatchNorm2d(width, eps=EPS)
         self.prelu = nn.PReLU(width)
-        self.layer1 = _stage(width, width, blocks=blocks[0])
-        self.layer2 = _stage(width, 2 * width, blocks=blocks[1])
-        self.layer3 = _stage(2 * width, 4 * width, blocks=blocks[2])
-        self.layer4 = _stage(4 * width, 8 * width, blocks=blocks[3])
+        self.layer1 = stage(Block, width, width, blocks=blocks[0], stride=2)
+        self.layer2 = stage(Block, width, 2 * width, blocks=blocks[1], stride=2)
+        self.layer3 = stage(Block, 2 * width, 4 * width, blocks=blocks[2], stride=2)
+        self.layer4 = stage(Block, 4 * width, 8 * width, blocks=blocks[3], stride=2)
         self.bn2 = nn.BatchNorm2d(8 * width, eps=EPS)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(8 * width * (size // DOWNSAMPLING) ** 2, embedding_dim)
@@ -149,8 +141,8 @@ class IResNet(EmbeddingModel):
         """Map normalised images (N, 3, size, size) to embeddings (N, embedding_dim)."""
         x = self.prelu(self.bn1(self.conv1(x)))
         recompute = self.checkpoint_gradients and self.training and torch.is_grad_enabled()
-        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-            for block in stage:
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+            for block in layer:
                 x = run_recomputed(block, x) if recompute else block(x)
         # flatten goes by logical (C, H, W) order, so channels-last input meets the same weights.
         x = torch.flatten(self.bn2(x), 1)

@@ -16,7 +16,6 @@ from arcface_plus.models.embedding_model import (
     EmbeddingModel,
     check_count,
     check_flag,
-    check_preprocessing,
     layout_of,
 )
 from arcface_plus.models.initialization import check_scheme, initialize
@@ -152,20 +151,17 @@ class MobileFaceNet(EmbeddingModel):
         default_blocks, default_width = layout_of(name, LAYOUTS, "a MobileFaceNet")
         blocks = _check_blocks(default_blocks if blocks is None else blocks)
         width = default_width if width is None else width
-        architecture = {
-            "name": name,
-            "embedding_dim": check_count("embedding_dim", embedding_dim),
-            "size": check_count("size", size, multiple_of=DOWNSAMPLING),
-            "width": check_count("width", width, multiple_of=64),
-            "blocks": list(blocks),
-            "fix_last_gain": check_flag("fix_last_gain", fix_last_gain),
-        }
         check_scheme(init)
         super().__init__(
             name,
-            embedding_dim=embedding_dim,
-            preprocessing=check_preprocessing(preprocessing, size),
-            architecture=architecture,
+            embedding_dim=check_count("embedding_dim", embedding_dim),
+            size=check_count("size", size, multiple_of=DOWNSAMPLING),
+            preprocessing=preprocessing,
+            options={
+                "width": check_count("width", width, multiple_of=64),
+                "blocks": blocks,
+                "fix_last_gain": check_flag("fix_last_gain", fix_last_gain),
+            },
         )
         self.checkpoint_gradients = check_flag("checkpoint_gradients", checkpoint_gradients)
         double = 2 * width
@@ -197,10 +193,7 @@ class MobileFaceNet(EmbeddingModel):
         return embedding
 
 
-def _check_blocks(blocks: Sequence[int]) -> tuple[int, int, int, int]:
+def _check_blocks(blocks: Sequence[int]) -> list[int]:
     if not isinstance(blocks, (list, tuple)) or len(blocks) != 4:
         raise ValueError(f"blocks must be four whole numbers, got {blocks!r}")
-    first, second, third, fourth = (check_count("blocks", count) for count in blocks)
-    if max(blocks) > MAX_BLOCKS:
-        raise ValueError(f"blocks must be at most {MAX_BLOCKS} a stage, got {blocks!r}")
-    return first, second, third, fourth
+    return [check_count("blocks", count, most=MAX_BLOCKS) for count in blocks]
