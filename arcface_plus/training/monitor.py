@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from arcface_plus.files import written_beside
+from arcface_plus.files import keep_steps
 
 # What a line shows, in this order: key, label, format.
 _SHOWN = (
@@ -51,7 +51,7 @@ class Monitor:
             return
         from torch.utils.tensorboard import SummaryWriter  # slow to import
 
-        self._keep_lines_before(folder / "metrics.jsonl", start_step)
+        keep_steps(folder / "metrics.jsonl", lambda step: 0 < start_step >= step)
         self._lines = (folder / "metrics.jsonl").open("a", encoding="utf-8")
         # TensorBoard hides what an interrupted run wrote from this step on.
         purge = start_step + 1 if start_step else 0
@@ -118,21 +118,6 @@ class Monitor:
         if self.enabled:
             self._lines.close()
             self._board.close()
-
-    @staticmethod
-    def _keep_lines_before(path: Path, start_step: int) -> None:
-        """Drop what an interrupted run wrote after the step it is resumed from."""
-        if not path.is_file():
-            return
-        kept = []
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                if 0 < start_step >= json.loads(line)["step"]:
-                    kept.append(line + "\n")
-            except (json.JSONDecodeError, KeyError, TypeError):
-                continue  # the last line of a run that was killed while writing it
-        with written_beside(path) as beside:
-            beside.write_text("".join(kept), encoding="utf-8")
 
 
 def _against(key: str, values: dict[str, float]) -> str:

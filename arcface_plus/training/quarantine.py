@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from arcface_plus.data.batches.loader import Batch
-from arcface_plus.files import written_beside
+from arcface_plus.files import keep_steps
 
 
 class Quarantine:
@@ -25,7 +25,8 @@ class Quarantine:
     def record(self, batch: Batch) -> None:
         """List what was not known yet; ValueError once this rank has met more than ``limit``."""
         if self._is_first:
-            self._keep_entries_before(batch.step)
+            kept = keep_steps(self.path, lambda step: step < batch.step)
+            self.known = {entry["index"] for entry in kept}
             self._is_first = False
         new = [(i, why) for i, why in batch.quarantined if i not in self.known]
         if not new:
@@ -42,19 +43,3 @@ class Quarantine:
                 f"({self.limit}); they are listed in {self.path}. Mend the data set, or raise "
                 "the limit."
             )
-
-    def _keep_entries_before(self, step: int) -> None:
-        """Drop what an interrupted run listed at or after the step it is resumed from."""
-        if not self.path.is_file():
-            return
-        kept = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
-            try:
-                entry = json.loads(line)
-            except json.JSONDecodeError:
-                continue  # the last line of a run that was killed while writing it
-            if entry["step"] < step:
-                kept.append(line + "\n")
-                self.known.add(entry["index"])
-        with written_beside(self.path) as beside:
-            beside.write_text("".join(kept), encoding="utf-8")
