@@ -125,15 +125,11 @@ def read_with_bases(
     return _merged(merged, values)
 
 
-def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    result = dict(below)
-    for key, value in above.items():
-        old = result.get(key)
-        if isinstance(old, dict) and isinstance(value, dict):
-            alike = value.get("kind", old.get("kind")) == old.get("kind")
-            value = _merged(old, value) if alike else value
-        result[key] = value
-    return result
+def _merged(below: Any, above: Any) -> Any:
+    both = isinstance(below, dict) and isinstance(above, dict)
+    if not both or above.get("kind", below.get("kind")) != below.get("kind"):
+        return above
+    return below | {key: _merged(below.get(key), value) for key, value in above.items()}
 
 
 def read_values(path: Path, places: Places, problems: list[str]) -> dict[str, Any]:
@@ -218,21 +214,14 @@ def override(values: dict[str, Any], key: KeyPath, value: Any, places: Places) -
     places[key] = word
 
 
-def _all_keys(section: Any, path: KeyPath = ()) -> Iterator[KeyPath]:
-    """Yield the path of every setting below ``section``, ``*`` for a name that is free."""
-    for key, field in section.__pydantic_fields__.items():
+def _all_keys(kind: Any, path: KeyPath = ()) -> Iterator[KeyPath]:
+    """Yield the path of every setting below ``kind``, ``*`` for a name that is free."""
+    for key, field in getattr(kind, "__pydantic_fields__", {}).items():
         yield (*path, key)
-        yield from _keys_in(field.annotation, (*path, key))
-
-
-def _keys_in(annotation: Any, path: KeyPath) -> Iterator[KeyPath]:
-    if hasattr(annotation, "__pydantic_fields__"):
-        yield from _all_keys(annotation, path)
-    elif get_origin(annotation) is dict:
-        yield from _keys_in(get_args(annotation)[1], (*path, "*"))
-    else:  # through Annotated and unions
-        for choice in get_args(annotation):
-            yield from _keys_in(choice, path)
+        yield from _all_keys(field.annotation, (*path, key))
+    below = (*path, "*") if get_origin(kind) is dict else path
+    for choice in get_args(kind):  # of a dict, an Annotated, a union
+        yield from _all_keys(choice, below)
 
 
 def _hint(path: KeyPath, everywhere: list[KeyPath]) -> str:
