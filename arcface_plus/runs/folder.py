@@ -74,13 +74,14 @@ def choose_start(
         return None
     if resume == "auto":
         return steps[-1] if steps else None
-    wanted = Path(resume)
-    step = next((s for s in steps if _checkpoint(folder, s).resolve() == wanted.resolve()), None)
+    checkpoints = folder / "checkpoints"
+    known = {(checkpoints / f"step-{s:08d}").resolve(): s for s in steps}
+    step = known.get(Path(resume).resolve())
     if step is None:
-        known = ", ".join(f"step-{s:08d}" for s in steps) or "none"
         raise ValueError(
-            f"--resume {resume} is not a whole checkpoint of this run; {folder / 'checkpoints'} "
-            f"holds: {known}. To start a new run from other weights, set --model.weights."
+            f"--resume {resume} is not a whole checkpoint of this run; {checkpoints} holds: "
+            f"{', '.join(path.name for path in known) or 'none'}. To start a new run from other "
+            "weights, set --model.weights."
         )
     return step
 
@@ -118,10 +119,6 @@ def _is_run(folder: Path) -> bool:
     return (folder / "config.yaml").is_file() and (folder / "environment.json").is_file()
 
 
-def _checkpoint(folder: Path, step: int) -> Path:
-    return folder / "checkpoints" / f"step-{step:08d}"
-
-
 def _set_newer_aside(checkpoints: Path, start: int) -> None:
     """Move the checkpoints after ``start`` into a folder beside them, before a run resumes there.
 
@@ -140,29 +137,25 @@ def _set_newer_aside(checkpoints: Path, start: int) -> None:
         path.rename(aside / path.name)
 
 
-def claim(config: RunConfig, world: World, *, start: int | None, overwrite: bool) -> None:
-    """Make the folder this run's own, as ``prepare`` does; called by all ranks together."""
+def prepare(config: RunConfig, world: World, *, start: int | None, overwrite: bool) -> None:
+    """Make the folder this run's own, with ``config.yaml``, ``environment.json`` and a README.
+
+    Where a run resumes from an older checkpoint, the newer ones are set aside. Called by all ranks
+    together.
+    """
     barrier(world.control)  # no rank may still be looking at a folder that rank 0 removes
     if world.is_main:
-        prepare(config, world, start=start, overwrite=overwrite)
+        folder = config.folder
+        if overwrite and folder.is_dir():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+        name = "environment.json" if start is None else f"environment-resumed-{start:08d}.json"
+        (folder / name).write_text(json.dumps(environment(world), indent=1), encoding="utf-8")
+        if start is not None:
+            _set_newer_aside(folder / "checkpoints", start)
+        (folder / "README.md").write_text(_README.format(name=config.name), encoding="utf-8")
     barrier(world.control)
-
-
-def prepare(config: RunConfig, world: World, *, start: int | None, overwrite: bool) -> None:
-    """Make the folder, with ``config.yaml``, ``environment.json`` and a README. Rank 0 only.
-
-    Where a run resumes from an older checkpoint, the newer ones are set aside.
-    """
-    folder = config.folder
-    if overwrite and folder.is_dir():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
-    name = "environment.json" if start is None else f"environment-resumed-{start:08d}.json"
-    (folder / name).write_text(json.dumps(environment(world), indent=1), encoding="utf-8")
-    if start is not None:
-        _set_newer_aside(folder / "checkpoints", start)
-    (folder / "README.md").write_text(_README.format(name=config.name), encoding="utf-8")
 
 
 def environment(world: World | None = None) -> dict[str, Any]:
@@ -198,17 +191,13 @@ def _version(package: str) -> str | None:
 def _revision() -> str | None:
     """Return the git revision of this source tree, with + where it has changes; None elsewhere."""
     root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():
-        return None
+    # Named, so that git does not look in the folders above for a repository.
+    git = ["git", f"--git-dir={root / '.git'}", f"--work-tree={root}"]
+    words = ["describe", "--always", "--exclude=*", "--abbrev=40", "--dirty=+"]
     try:
-        head = _git(root, "rev-parse", "HEAD")
-        return head + ("+" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
+        done = subprocess.run([*git, *words], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def _git(root: Path, *words: str) -> str:
-    done = subprocess.run(["git", "-C", root, *words], capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
 

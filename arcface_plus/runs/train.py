@@ -12,7 +12,7 @@ from arcface_plus.distributed import barrier, start_world
 from arcface_plus.runs.build import announce, build_loader, build_state, build_trainer
 from arcface_plus.runs.configuration import load_config
 from arcface_plus.runs.evaluation import RunEvaluation
-from arcface_plus.runs.folder import check_resumable, choose_start, claim
+from arcface_plus.runs.folder import check_resumable, choose_start, prepare
 from arcface_plus.training.monitor import Monitor
 from arcface_plus.training.regularization import RunRegularizer
 
@@ -45,7 +45,7 @@ def train(
         if start is not None:
             check_resumable(checkpoints.path(start), config)
         loader = build_loader(config, source, world, start=start or 0)
-        claim(config, world, start=start, overwrite=overwrite)
+        prepare(config, world, start=start, overwrite=overwrite)
         monitor = Monitor(
             config.folder,
             total_steps=config.train.steps,
