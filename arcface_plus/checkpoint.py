@@ -73,11 +73,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Return the steps of all whole snapshots, ascending."""
-        if not self.folder.is_dir():
-            return []
-        found = (
-            _NAME.match(p.name) for p in self.folder.iterdir() if (p / "manifest.json").is_file()
-        )
+        found = (_NAME.match(p.parent.name) for p in self.folder.glob("*/manifest.json"))
         return sorted(int(m.group(1)) for m in found if m)
 
     def save(self, step: int, tensors: Mapping[str, Stored], state: Mapping[str, Any]) -> Path:

@@ -26,7 +26,6 @@ from arcface_plus.runs.folder import FINISHED, environment
 from arcface_plus.runs.results import ACCURACY, CLASSIFIER_WEIGHTS, VERIFICATION
 from arcface_plus.training.monitor import Monitor
 from arcface_plus.training.regularization import CLASSIFIER
-from arcface_plus.training.trainer import Evaluate
 
 
 class RunEvaluation:
@@ -52,20 +51,16 @@ class RunEvaluation:
                 batch_size=self.config.evaluation.batch_size,
             )
 
-    def hooks(self) -> dict[str, Evaluate]:
+    def hooks(self) -> dict[str, PairEvaluation | AccuracyEvaluation]:
         """Return what the trainer calls, by the kind of their lines in metrics.jsonl."""
-        chosen: dict[str, Evaluate] = {}
-        if self.accuracy is not None:
-            chosen["accuracy"] = self.accuracy
-        if self.pairs.sets:
-            chosen["verification"] = self.pairs
-        return chosen
+        pairs = self.pairs if self.pairs.sets else None
+        hooks = {"accuracy": self.accuracy, "verification": pairs}
+        return {kind: hook for kind, hook in hooks.items() if hook is not None}
 
     def recall(self) -> None:
         """Take up the history that an interrupted run left in its metrics.jsonl."""
-        for hook in (self.pairs, self.accuracy):
-            if hook is not None:
-                hook.recall(self.config.folder / "metrics.jsonl")
+        for hook in self.hooks().values():
+            hook.recall(self.config.folder / "metrics.jsonl")
 
     def save(self, model: nn.Module, world: World, monitor: Monitor) -> None:
         """Save the model and what was measured of it, and show it; called by all ranks."""

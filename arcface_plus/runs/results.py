@@ -24,15 +24,11 @@ def read_measured(path: Path, needed: Collection[str]) -> dict[str, Any]:
     """Return the JSON object at ``path``; ValueError naming it where it lacks a ``needed`` key."""
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(result, dict) or not result.keys() >= set(needed):
+            raise ValueError(f"it lacks {', '.join(sorted(needed))}")
     except ValueError as error:
-        raise ValueError(_damaged(path, str(error))) from error
-    if not isinstance(result, dict) or not result.keys() >= set(needed):
-        raise ValueError(_damaged(path, f"it lacks {', '.join(sorted(needed))}"))
+        raise ValueError(
+            f"{path} is damaged, or another program's ({error}). Train the run again with "
+            "--overwrite, or remove its folder."
+        ) from error
     return result
-
-
-def _damaged(path: Path, why: str) -> str:
-    return (
-        f"{path} is damaged, or another program's ({why}). Train the run again with --overwrite, "
-        "or remove its folder."
-    )
