@@ -96,7 +96,10 @@ class Monitor:
         if not self.enabled:
             return
         # JSON has no NaN: a reader other than Python's would refuse the whole file.
-        plain = {key: None if _is_not_finite(v) else v for key, v in values.items()}
+        plain = {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in values.items()
+        }
         self._lines.write(json.dumps({"step": step, "kind": prefix, **plain}) + "\n")
         self._lines.flush()
         for key, value in values.items():
@@ -123,10 +126,6 @@ class Monitor:
 def _against(key: str, values: dict[str, float]) -> str:
     other, form = _AGAINST.get(key, ("", ""))
     return form.format(values[other]) if other in values else ""
-
-
-def _is_not_finite(value: Any) -> bool:
-    return isinstance(value, float) and not math.isfinite(value)
 
 
 def _duration(seconds: float) -> str:

@@ -21,12 +21,10 @@ def decays(module: nn.Module, name: str, rule: str) -> bool:
     ``mxnet``: weights and gains, not biases or shifts. ``weights``: only those of linear and
     convolutional layers. ``all``: everything, as arcface_torch. PReLU slopes count as gains.
     """
-    if rule == "all":
-        return True
-    is_layer = isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
     if rule == "weights":
+        is_layer = isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
         return is_layer and name == "weight"
-    return name != "bias"
+    return rule == "all" or name != "bias"
 
 
 def parameter_groups(model: nn.Module, head: ClassifierHead, rule: str) -> list[dict[str, Any]]:
@@ -141,16 +139,11 @@ def gradient_values(parameter: Tensor) -> Tensor | None:
     return gradient.values()
 
 
-def _whole_gradients(model: nn.Module, head: ClassifierHead) -> list[Tensor]:
-    """Return the gradients of what every rank holds whole."""
-    parameters = [*model.parameters(), *head.replicated_parameters().values()]
-    return [p.grad for p in parameters if p.grad is not None]
-
-
-def _shard_gradients(head: ClassifierHead) -> list[Tensor]:
-    """Return the numbers of the gradients of what is cut among ranks by class."""
-    found = [gradient_values(p) for p in head.sharded_parameters().values()]
-    return [values for values in found if values is not None]
+def _gradients(model: nn.Module, head: ClassifierHead) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the gradients of what every rank holds whole, and of what is cut among them."""
+    whole = [*model.parameters(), *head.replicated_parameters().values()]
+    cut = map(gradient_values, head.sharded_parameters().values())
+    return [p.grad for p in whole if p.grad is not None], [g for g in cut if g is not None]
 
 
 def squared_gradient_norm(model: nn.Module, head: ClassifierHead, group: Group = None) -> Tensor:
@@ -158,20 +151,17 @@ def squared_gradient_norm(model: nn.Module, head: ClassifierHead, group: Group =
 
     The net's gradients must already be averaged over ranks, so that they are equal everywhere.
     """
-    gradients = _whole_gradients(model, head)
+    whole, shards = _gradients(model, head)
     total = torch.zeros((), device=head.weight.device, dtype=head.weight.dtype)
-    for shard in _shard_gradients(head):
-        if shard.numel():
-            total += torch.linalg.vector_norm(shard).square()
+    for shard in shards:
+        total += torch.linalg.vector_norm(shard).square()
     all_reduce_sum(total, group)
-    if gradients:
-        total += torch.stack(torch._foreach_norm(gradients)).square().sum()
+    if whole:
+        total += torch.stack(torch._foreach_norm(whole)).square().sum()
     return total
 
 
 def scale_gradients(model: nn.Module, head: ClassifierHead, factor: Tensor) -> None:
     """Multiply every gradient in place by ``factor`` ()."""
-    gradients = _whole_gradients(model, head)
-    gradients += _shard_gradients(head)
-    if gradients:
-        torch._foreach_mul_(gradients, factor)
+    whole, shards = _gradients(model, head)
+    torch._foreach_mul_(whole + shards, factor)

@@ -81,12 +81,17 @@ class SecondBranch(Part):
     ) -> None:
         self.config, self.world, self.head = config, world, head
         self.seed, self.device = seed, world.device
-        self._check(head.num_classes)
+        if config.classes >= head.num_classes:
+            raise ValueError(
+                f"branch.classes is {config.classes}, but there are {head.num_classes} classes, "
+                "and classes outside a pass are needed to push away from; set --branch.classes "
+                "lower."
+            )
+        self._check_share(config.classes)
         self.members = score_sampling.ClassMembers(source.labels)
         self.chosen = ChosenImages(source, data, self.members, seed)
         self.scores = ImageScores(len(source), config.score_momentum, world.device)
-        batch, ranks = train.global_batch, world.size
-        parts = [contiguous_part(batch, r, ranks) for r in range(ranks)]
+        parts = [contiguous_part(train.global_batch, r, world.size) for r in range(world.size)]
         self.sizes = [hi - lo for lo, hi in parts]
         self.lo, self.hi = parts[world.rank]
         self._order = order_of_outputs(self.sizes, train.accumulate).to(world.device)
@@ -96,15 +101,6 @@ class SecondBranch(Part):
         self._collect: Callable[[], Batch] | None = None
         self._now = torch.zeros(len(_MEASURED), device=world.device, dtype=torch.float64)
         self._sums = torch.zeros(len(_MEASURED) + 1, device=world.device, dtype=torch.float64)
-
-    def _check(self, classes: int) -> None:
-        wanted = self.config
-        if wanted.classes >= classes:
-            raise ValueError(
-                f"branch.classes is {wanted.classes}, but there are {classes} classes, and classes "
-                "outside a pass are needed to push away from; set --branch.classes lower."
-            )
-        self._check_share(wanted.classes)
 
     def _check_share(self, classes: int) -> None:
         images = classes * (self.config.easy + self.config.hard)
@@ -173,17 +169,15 @@ class SecondBranch(Part):
             sizes = [hi - lo for lo, hi in map(self._part, range(self.world.size))]
             everyone = gather_rows(embeddings, self.head.group, sizes=sizes)
             grid = everyone.view(*chosen.indices.shape, -1)
-            total, absent = grid.new_zeros(()), grid.new_zeros(())
-            closeness = diversity = absent
+            closeness = diversity = zero = grid.new_zeros(())
             hard_classes = 0
             if wanted.closeness_weight:
                 closeness = self._closeness(grid, chosen)
-                total = total + wanted.closeness_weight * closeness
             if wanted.diversity_weight:
                 diversity, hard_classes = self._diversity(grid, chosen)
-                total = total + wanted.diversity_weight * diversity
-        parts = [closeness.detach(), diversity.detach(), absent + hard_classes]
-        self._now = torch.stack([*parts, absent + chosen.threshold]).double()
+            total = wanted.closeness_weight * closeness + wanted.diversity_weight * diversity
+        numbers = [closeness.detach(), diversity.detach(), zero + hard_classes]
+        self._now = torch.stack([*numbers, zero + chosen.threshold]).double()
         return total
 
     def learn(self, outputs: Sequence[HeadOutput], skip: Tensor) -> None:
@@ -224,19 +218,17 @@ class SecondBranch(Part):
         scores, threshold = self.scores.read(
             members, wanted.quantile, wanted.quantile_sample, generator
         )
-        sizes = [len(own) for own in members]
+        easiness = None
         if wanted.mining == "soft":
-            each = wanted.easy + wanted.hard
+            sizes, each = [len(own) for own in members], wanted.easy + wanted.hard
             positions = score_sampling.choose_evenly(sizes, each, generator)
+            picked = np.stack([own[at] for own, at in zip(scores, positions, strict=True)])
+            easiness = score_sampling.easiness(picked, threshold, wanted.softness)
         else:
             positions = score_sampling.choose_easy_and_hard(
                 scores, threshold, wanted.easy, wanted.hard, generator
             )
         indices = np.stack([own[at] for own, at in zip(members, positions, strict=True)])
-        easiness = None
-        if wanted.mining == "soft":
-            picked = np.stack([own[at] for own, at in zip(scores, positions, strict=True)])
-            easiness = score_sampling.easiness(picked, threshold, wanted.softness)
         return Pass(classes, rows, indices, easiness, threshold)
 
     def _closeness(self, grid: Tensor, chosen: Pass) -> Tensor:

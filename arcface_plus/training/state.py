@@ -97,10 +97,8 @@ class RunState:
 
 
 def _momentum(optimizers: Optimizers, parameter: Tensor) -> Tensor:
-    for optimizer in optimizers:
-        if parameter in optimizer.state:
-            return optimizer.state[parameter]["momentum_buffer"]
-    raise AssertionError("every parameter has a momentum from the start")
+    (state,) = (o.state[parameter] for o in optimizers if parameter in o.state)
+    return state["momentum_buffer"]
 
 
 class _Net(Part):

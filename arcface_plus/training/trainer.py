@@ -209,9 +209,7 @@ class Trainer:
             self.save()
 
     def _log(self) -> None:
-        message = self.state.guard.check(self.loader.describe_step)
-        if message:
-            self.monitor.say(message)
+        self._check_finite()
         values = self.window.close(self.config.global_batch)
         values |= self.head.mma.summary(self.head.weight, self.state.step) | self.predicted
         values |= {
@@ -242,7 +240,7 @@ class Trainer:
             self.monitor.write(step, numbers, prefix=kind)
 
     def _check_finite(self) -> None:
-        """Never score or save a state that a policy would refuse."""
+        """Never log, score or save a state that a policy would refuse."""
         message = self.state.guard.check(self.loader.describe_step)
         if message:
             self.monitor.say(message)
