@@ -162,17 +162,13 @@ def _mapping(
         places[(*path, key)] = where
         if isinstance(value_node, yaml.MappingNode):
             result[key] = _mapping(value_node, (*path, key), file, places, problems)
-        else:
-            result[key] = _plain(value_node, where)
+            continue
+        # From the node itself: the safe loader knows numbers, booleans, null and sequences.
+        try:
+            result[key] = yaml.SafeLoader("").construct_object(value_node, deep=True)
+        except ValueError as error:  # such as a date with a 13th month
+            raise ValueError(f"{where}: {error}") from error
     return result
-
-
-def _plain(node: yaml.Node, where: str) -> Any:
-    # From the node itself: the safe loader knows numbers, booleans, null and sequences.
-    try:
-        return yaml.SafeLoader("").construct_object(node, deep=True)
-    except ValueError as error:  # such as a date with a 13th month
-        raise ValueError(f"{where}: {error}") from error
 
 
 def parse_overrides(words: Sequence[str]) -> list[tuple[KeyPath, Any]]:

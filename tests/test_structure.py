@@ -24,8 +24,9 @@ COMMANDS = {
     "cli/tammes.py:tammes_command",
     "cli/verify.py:verify_command",
 }
-# A Triton kernel, which is compiled as one function.
+# A table of layers, and a Triton kernel, which is compiled as one function.
 LONG_FUNCTIONS = {
+    "models/face/mobilefacenet.py:MobileFaceNet.__init__",
     "regularizers/nearest/kernel.py:nearest_kernel",
 }
 

@@ -13,13 +13,10 @@ def average_batch_norm_buffers(module: nn.Module, group: Group = None) -> None:
 
     Before a model is scored, saved or exported all ranks must hold the same one.
     """
-    size = world_size(group)
-    if size == 1:
-        return
     buffers = [b for b in module.buffers() if b.is_floating_point()]
-    if not buffers:
+    if world_size(group) == 1 or not buffers:
         return
     flat = torch.cat([b.detach().flatten().float() for b in buffers])
-    all_reduce_sum(flat, group).div_(size)
+    all_reduce_sum(flat, group).div_(world_size(group))
     for buffer, values in zip(buffers, flat.split([b.numel() for b in buffers]), strict=True):
         buffer.copy_(values.view_as(buffer))

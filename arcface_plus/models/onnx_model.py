@@ -33,7 +33,14 @@ class OnnxModel(EmbeddingModel):
         path = Path(path)
         session = _open_session(path)
         try:
-            preprocessing = preprocessing or _stored_preprocessing(session)
+            if preprocessing is None:
+                stored = session.get_modelmeta().custom_metadata_map.get(PREPROCESSING_KEY)
+                if stored is None:
+                    raise ValueError(
+                        "it does not say how images must be normalised; fix: give --preprocessing "
+                        "insightface (127.5, 127.5, rgb, size 112), or preprocessing= in Python"
+                    )
+                preprocessing = Preprocessing.from_json(stored)
             one_by_one, embedding_dim = _check_signature(session, preprocessing.size)
             super().__init__(
                 path.stem,
@@ -77,8 +84,7 @@ def _open_session(path: Path) -> Any:
         ) from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    available = onnxruntime.get_available_providers()
-    providers = [provider for provider in PROVIDERS if provider in available]
+    providers = [p for p in PROVIDERS if p in onnxruntime.get_available_providers()]
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # onnxruntime's errors share no base class but Exception
@@ -86,16 +92,6 @@ def _open_session(path: Path) -> Any:
             f"{path}: onnxruntime cannot load it ({str(error).splitlines()[0]:.300}); "
             "fix: export or copy it again"
         ) from error
-
-
-def _stored_preprocessing(session: Any) -> Preprocessing:
-    stored = session.get_modelmeta().custom_metadata_map.get(PREPROCESSING_KEY)
-    if stored is None:
-        raise ValueError(
-            "it does not say how images must be normalised; fix: give --preprocessing "
-            "insightface (127.5, 127.5, rgb, size 112), or preprocessing= in Python"
-        )
-    return Preprocessing.from_json(stored)
 
 
 def _check_signature(session: Any, size: int) -> tuple[bool, int]:

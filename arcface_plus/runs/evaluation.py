@@ -8,7 +8,7 @@ import shlex
 import sys
 from typing import Any
 
-from rich.table import Table
+from rich.table import Column, Table
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -116,11 +116,9 @@ def _minimum_angles(model: nn.Module, class_weights: Tensor) -> dict[str, float]
 
 def _results_table(evaluation: PairEvaluation) -> Table:
     """Return the results beside what needs no training, a row a set and method."""
-    table = Table(title="Verification", title_justify="left")
-    table.add_column("pairs")
-    table.add_column("embedding")
-    for heading in ("accuracy", "± std", "95 % interval", "AUC", "EER"):
-        table.add_column(heading, justify="right")
+    headings = ("accuracy", "± std", "95 % interval", "AUC", "EER")
+    numbers = (Column(heading, justify="right") for heading in headings)
+    table = Table("pairs", "embedding", *numbers, title="Verification", title_justify="left")
     intervals = evaluation.intervals()
     for name in evaluation.sets:
         if name in evaluation.raw_pixels:

@@ -171,10 +171,9 @@ def environment(world: World | None = None) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
     }
     if torch.cuda.is_available():
-        count = torch.cuda.device_count()
         found["cuda"] = {
             "version": torch.version.cuda,
-            "devices": [torch.cuda.get_device_name(i) for i in range(count)],
+            "devices": [*map(torch.cuda.get_device_name, range(torch.cuda.device_count()))],
         }
     if world is not None:
         found["world_size"], found["device"] = world.size, str(world.device)

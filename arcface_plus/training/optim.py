@@ -77,20 +77,13 @@ def build_optimizers(
                 weight_decay=config.weight_decay,
             )
         )
+    # Momenta of zero, which SGD's first step starts from. Left to itself, fused SGD makes them in
+    # that step, uninitialised where ``found_inf`` skips it; a checkpoint before would lack them.
     for optimizer in optimizers:
-        start_momenta(optimizer)
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return optimizers
-
-
-def start_momenta(optimizer: torch.optim.Optimizer) -> None:
-    """Give every parameter a momentum of zero, which is what SGD's first step starts from.
-
-    Left to itself, fused SGD makes them in its first step, uninitialised where ``found_inf`` skips
-    it, and a checkpoint before the first step would lack them.
-    """
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 class RowSGD(torch.optim.Optimizer):

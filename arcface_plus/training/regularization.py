@@ -59,10 +59,8 @@ class RunRegularizer:
 
     def describe(self) -> str:
         """Say what is penalised, in one line."""
-        names = [] if self.layers is None else list(self.layers.layer_names)
-        if self.config.on_output:
-            names.append(CLASSIFIER)
-        return f"{self.config.weight} × {self.config.kind} on {len(names)} layers"
+        count = self.config.on_output + len(self.layers.layer_names if self.layers else ())
+        return f"{self.config.weight} × {self.config.kind} on {count} layers"
 
 
 def angular_penalty(config: RegularizerConfig) -> AngularPenalty:

@@ -120,11 +120,6 @@ class SecondBranch(Part):
             f"{wanted.start_step}, {wanted.classes} × ({wanted.easy} + {wanted.hard}) images"
         )
 
-    def due(self, step: int) -> bool:
-        """Return whether ``step`` (counted from 0) has a pass of its own."""
-        since = step - self.config.start_step
-        return since >= 0 and since % self.config.interval == 0
-
     # -- a step, in the order of its calls -------------------------------------------------------
 
     def begin(self, batch: Batch) -> bool:
@@ -138,7 +133,8 @@ class SecondBranch(Part):
         mine = mine.to(self.device, non_blocking=True)
         self.indices = torch.cat(all_gather_rows(mine, self.head.group, sizes=self.sizes))
         self.pass_, self._embeddings = None, []
-        if not self.due(batch.step):
+        since = batch.step - self.config.start_step
+        if since < 0 or since % self.config.interval:
             return False
         self.pass_ = self._choose(batch.step)
         lo, hi = self._part(self.world.rank)

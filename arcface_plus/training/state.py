@@ -108,14 +108,13 @@ class _Net(Part):
         self.model, self.optimizers = model, optimizers
 
     def tensors(self) -> dict[str, Stored]:
-        state = self.model.state_dict()
-        named: dict[str, Stored] = {
-            f"model.{name}": value.detach() for name, value in state.items()
+        momenta = {
+            f"momentum.model.{name}": _momentum(self.optimizers, parameter)
+            for name, parameter in self.model.named_parameters()
+            if parameter.requires_grad
         }
-        for name, parameter in self.model.named_parameters():
-            if parameter.requires_grad:
-                named[f"momentum.model.{name}"] = _momentum(self.optimizers, parameter)
-        return named
+        state = self.model.state_dict()
+        return {**{f"model.{name}": value.detach() for name, value in state.items()}, **momenta}
 
 
 class _Head(Part):

@@ -118,12 +118,6 @@ class GlobalDepthwiseHead(Layers):
         return out
 
 
-def _first_stage(width: int, *, blocks: int) -> nn.Module:
-    if blocks == 1:
-        return ConvBlock(width, width, kernel=3, padding=1, groups=64)
-    return _stage(width, blocks=blocks, expanded=128)
-
-
 class MobileFaceNet(EmbeddingModel):
     """Embed faces with MobileFaceNet as arcface_torch defines it.
 
@@ -168,7 +162,9 @@ class MobileFaceNet(EmbeddingModel):
         self.layers = nn.ModuleList(
             [
                 ConvBlock(3, width, kernel=3, stride=2, padding=1),
-                _first_stage(width, blocks=blocks[0]),
+                ConvBlock(width, width, kernel=3, padding=1, groups=64)
+                if blocks[0] == 1
+                else _stage(width, blocks=blocks[0], expanded=128),
                 InvertedResidual(width, width, expanded=128, stride=2),
                 _stage(width, blocks=blocks[1], expanded=128),
                 InvertedResidual(width, double, expanded=256, stride=2),
