@@ -18,7 +18,6 @@ from typing import TypeVar, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
 
 Group = dist.ProcessGroup | None
 ALONE: Group = cast("dist.ProcessGroup", object())  # this process, whatever the world
@@ -257,13 +256,6 @@ def ring_exchange(
         for work in dist.batch_isend_irecv(operations):
             work.wait()
     return received
-
-
-def keep_own_buffers(ddp: DistributedDataParallel) -> DistributedDataParallel:
-    """Let each rank keep its own buffers of ``ddp`` from here on (they are equal at first)."""
-    # Said by its name since torch 2.13 and by the one before it, which has no meaning later.
-    ddp.forward_sync_buffers = ddp.broadcast_buffers = False
-    return ddp
 
 
 def barrier(group: Group = None) -> None:

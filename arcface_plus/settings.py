@@ -113,16 +113,15 @@ def read_with_bases(
     own: Places = {}
     values = read_values(path, own, problems)
     base = values.pop("base", None)
-    if base is None:
-        places |= own
-        return values
-    if not isinstance(base, str):
-        raise ValueError(
-            f"{own[('base',)]}: base must be the path of a configuration, got {base!r}."
-        )
-    merged = read_with_bases(path.parent / base, places, problems, (*above, path))
+    if base is not None:
+        if not isinstance(base, str):
+            raise ValueError(
+                f"{own[('base',)]}: base must be the path of a configuration, got {base!r}."
+            )
+        below = read_with_bases(path.parent / base, places, problems, (*above, path))
+        values = _merged(below, values)
     places |= own
-    return _merged(merged, values)
+    return values
 
 
 def _merged(below: Any, above: Any) -> Any:

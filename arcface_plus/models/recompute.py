@@ -34,11 +34,10 @@ def run_recomputed(block: nn.Module, x: Tensor) -> Tensor:
     Values, gradients and running statistics equal those of ``block(x)``. The block must draw no
     random numbers (none here has dropout: random states are not kept).
     """
-    result: Tensor = checkpoint(
+    return checkpoint(
         block,
         x,
         use_reentrant=False,
         preserve_rng_state=False,
         context_fn=lambda: (nullcontext(), _scratch_statistics(block)),
     )
-    return result

@@ -49,9 +49,8 @@ class ImageScores:
         all. Synchronises the host with the device, once.
         """
         drawn = threshold_sample(len(self.values), most, generator)
-        some = self.values
-        if drawn is not None:
-            some = some[torch.from_numpy(drawn).to(self.device)]
+        every = slice(None) if drawn is None else torch.from_numpy(drawn).to(self.device)
+        some = self.values[every]
         # An order statistic, unlike an interpolated one, has the same bits on every device.
         threshold = some.sort().values[int(quantile * len(some))].reshape(1)
         flat = torch.from_numpy(np.concatenate(members)).to(self.device)

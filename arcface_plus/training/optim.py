@@ -127,8 +127,7 @@ def gradient_values(parameter: Tensor) -> Tensor | None:
     gradient = parameter.grad
     if gradient is None or not gradient.is_sparse:
         return gradient
-    if not gradient.is_coalesced():
-        parameter.grad = gradient = gradient.coalesce()
+    parameter.grad = gradient = gradient.coalesce()  # itself, where it is
     return gradient.values()
 
 

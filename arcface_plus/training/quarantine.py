@@ -19,15 +19,13 @@ class Quarantine:
     def __init__(self, folder: Path, rank: int, limit: int, describe: Callable[[int], str]) -> None:
         self.path = folder / f"quarantine-rank{rank}.jsonl"
         self.limit, self.describe = limit, describe
-        self.known: set[int] = set()
-        self._is_first = True
+        self.known: set[int] | None = None  # until the first step, which a resumed run is at
 
     def record(self, batch: Batch) -> None:
         """List what was not known yet; ValueError once this rank has met more than ``limit``."""
-        if self._is_first:
+        if self.known is None:
             kept = keep_steps(self.path, lambda step: step < batch.step)
             self.known = {entry["index"] for entry in kept}
-            self._is_first = False
         new = [(i, why) for i, why in batch.quarantined if i not in self.known]
         if not new:
             return

@@ -20,13 +20,23 @@ class RunRegularizer:
 
     MMA of the class weights is the head's own (sharded, never gathered): ``head_mma_weight`` gives
     it its λ. Other kinds gather the class weights of all ranks, C × D numbers.
+    Raises ValueError for options that the kind lacks.
     """
 
     def __init__(
         self, config: RegularizerConfig, model: nn.Module, head: ClassifierHead, *, seed: int
     ) -> None:
         self.config, self.head, self.seed = config, head, seed
-        self.penalty = angular_penalty(config)
+        try:
+            self.penalty = AngularPenalty(
+                config.kind,
+                s=config.s,
+                fraction=config.fraction,
+                half_space=config.half_space,
+                temperature=config.temperature,
+            )
+        except ValueError as error:
+            raise ValueError(f"regularizer: {error}") from error
         self.layers: AngularRegularizer | None = None
         if config.on_net:
             self.layers = AngularRegularizer(
@@ -61,20 +71,6 @@ class RunRegularizer:
         """Say what is penalised, in one line."""
         count = self.config.on_output + len(self.layers.layer_names if self.layers else ())
         return f"{self.config.weight} × {self.config.kind} on {count} layers"
-
-
-def angular_penalty(config: RegularizerConfig) -> AngularPenalty:
-    """Return the penalty of one weight; ValueError for options its kind lacks."""
-    try:
-        return AngularPenalty(
-            config.kind,
-            s=config.s,
-            fraction=config.fraction,
-            half_space=config.half_space,
-            temperature=config.temperature,
-        )
-    except ValueError as error:
-        raise ValueError(f"regularizer: {error}") from error
 
 
 def head_mma_weight(config: RegularizerConfig, weight: float) -> float:

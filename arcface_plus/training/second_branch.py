@@ -165,12 +165,17 @@ class SecondBranch(Part):
             sizes = [hi - lo for lo, hi in map(self._part, range(self.world.size))]
             everyone = gather_rows(embeddings, self.head.group, sizes=sizes)
             grid = everyone.view(*chosen.indices.shape, -1)
+            easy, hard, easiness = grid[:, : wanted.easy], grid[:, wanted.easy :], None
+            if chosen.easiness is not None:
+                easy, hard = grid, grid
+                easiness = torch.from_numpy(chosen.easiness).to(self.device)
             closeness = diversity = zero = grid.new_zeros(())
             hard_classes = 0
             if wanted.closeness_weight:
-                closeness = self._closeness(grid, chosen)
+                closeness = self._closeness(easy, easiness)
             if wanted.diversity_weight:
-                diversity, hard_classes = self._diversity(grid, chosen)
+                hardness = None if easiness is None else 1 - easiness.flatten()
+                diversity, hard_classes = self._diversity(hard.flatten(0, 1), hardness, chosen)
             total = wanted.closeness_weight * closeness + wanted.diversity_weight * diversity
         numbers = [closeness.detach(), diversity.detach(), zero + hard_classes]
         self._now = torch.stack([*numbers, zero + chosen.threshold]).double()
@@ -227,15 +232,12 @@ class SecondBranch(Part):
         indices = np.stack([own[at] for own, at in zip(members, positions, strict=True)])
         return Pass(classes, rows, indices, easiness, threshold)
 
-    def _closeness(self, grid: Tensor, chosen: Pass) -> Tensor:
+    def _closeness(self, easy: Tensor, easiness: Tensor | None) -> Tensor:
         """Return the closeness (), with a W-th of its gradient: every rank computes all of it."""
-        if chosen.easiness is None:
-            loss = closeness_loss(grid[:, : self.config.easy])
-        else:
-            loss = closeness_loss(grid, torch.from_numpy(chosen.easiness).to(self.device))
+        loss = closeness_loss(easy, easiness)
         return loss.detach() + (loss - loss.detach()) / self.world.size
 
-    def _diversity(self, grid: Tensor, chosen: Pass) -> tuple[Tensor, int]:
+    def _diversity(self, hard: Tensor, hardness: Tensor | None, chosen: Pass) -> tuple[Tensor, int]:
         """Return the diversity (), with the gradient of this rank's centres, and P."""
         head = self.head
         classes = torch.from_numpy(chosen.classes).to(self.device)
@@ -249,11 +251,7 @@ class SecondBranch(Part):
         )
         rows, total = shard_rows_of(similar, classes, head.num_classes, group=head.group)
         centres = head.weight.detach()[rows]
-        hard, weights = grid[:, self.config.easy :].flatten(0, 1), None
-        if chosen.easiness is not None:
-            hard = grid.flatten(0, 1)
-            weights = 1 - torch.from_numpy(chosen.easiness).to(self.device).flatten()
-        loss = diversity_loss(hard, centres, total, self.config.scale, weights, group=head.group)
+        loss = diversity_loss(hard, centres, total, self.config.scale, hardness, group=head.group)
         return loss, total
 
     def _batch_samples(self, chosen: Pass) -> Tensor:

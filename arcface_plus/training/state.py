@@ -133,11 +133,9 @@ class _Head(Part):
         for name, parameter in head.replicated_parameters().items():
             named[f"head.{name}"] = parameter.detach()
             named[f"momentum.head.{name}"] = _momentum(self.optimizers, parameter)
-        for name, value in head.state_tensors().items():
-            named[f"head.running.{name}"] = value
-        for name, value in head.mma.state_tensors(head.weight.device).items():
-            named[f"head.mma.{name}"] = ClassRows(value, head.num_classes)
-        return named
+        named |= {f"head.running.{name}": value for name, value in head.state_tensors().items()}
+        kept = head.mma.state_tensors(head.weight.device)
+        return named | {f"head.mma.{n}": ClassRows(v, head.num_classes) for n, v in kept.items()}
 
     def numbers(self) -> dict[str, Any]:
         return {"neighbour_uses": self.head.mma.uses()}

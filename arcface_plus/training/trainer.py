@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from arcface_plus.checkpoint import Checkpoints
 from arcface_plus.data.batches.loader import Batch, TrainLoader
-from arcface_plus.distributed import World, contiguous_part, keep_own_buffers
+from arcface_plus.distributed import World, contiguous_part
 from arcface_plus.losses.head.classifier import HeadOutput
 from arcface_plus.models.batch_statistics import average_batch_norm_buffers
 from arcface_plus.models.embedding_model import EmbeddingModel
@@ -287,5 +287,7 @@ def _wrap(model: nn.Module, world: World) -> DistributedDataParallel:
         # A sum of two has but one order, so up to two ranks it is not needed.
         find_unused_parameters=world.size > 2,
     )
-    # Ranks keep statistics of their own batches; they are averaged before anything is scored.
-    return keep_own_buffers(ddp)
+    # Ranks keep statistics of their own batches; they are averaged before anything is scored. Said
+    # by the name since torch 2.13 and by the one before it, which has no meaning later.
+    ddp.forward_sync_buffers = ddp.broadcast_buffers = False
+    return ddp

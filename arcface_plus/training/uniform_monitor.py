@@ -28,14 +28,13 @@ def uniform_figures(head: ClassifierHead) -> dict[str, float]:
     """
     if not isinstance(head.margin, Margin) or head.embedding_dim < 2:  # no sphere of one dimension
         return {}
-    nearest = nearest_class_angle(head.num_classes, head.embedding_dim)
-    figures = {"nearest_angle_uniform": math.degrees(nearest)}
+    nearest = math.degrees(nearest_class_angle(head.num_classes, head.embedding_dim))
     in_a_step = max(2, round(head.sample_rate * head.num_classes))
     try:
         angle = termination_angle(head.margin, in_a_step, head.embedding_dim)
     except ValueError:  # the gradient stays below the threshold: nothing ends there
-        return figures
-    return figures | {"termination_angle": math.degrees(angle)}
+        return {"nearest_angle_uniform": nearest}
+    return {"nearest_angle_uniform": nearest, "termination_angle": math.degrees(angle)}
 
 
 def margin_warnings(head: ClassifierHead) -> tuple[str, ...]:

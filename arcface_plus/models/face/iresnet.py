@@ -148,5 +148,4 @@ class IResNet(EmbeddingModel):
         x = torch.flatten(self.bn2(x), 1)
         with autocast_disabled(x):
             x = self.dropout(x.to(self.fc.weight.dtype))
-            embedding: Tensor = self.features(self.fc(x))
-        return embedding
+            return self.features(self.fc(x))

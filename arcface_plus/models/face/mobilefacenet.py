@@ -41,8 +41,7 @@ class Layers(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to what the layers make of it."""
-        out: Tensor = self.layers(x)
-        return out
+        return self.layers(x)
 
 
 class ConvBlock(Layers):
@@ -114,8 +113,7 @@ class GlobalDepthwiseHead(Layers):
         assert isinstance(fc, nn.Linear)
         x = flatten(depthwise(x))
         with autocast_disabled(x):
-            out: Tensor = norm(fc(x.to(fc.weight.dtype)))
-        return out
+            return norm(fc(x.to(fc.weight.dtype)))
 
 
 class MobileFaceNet(EmbeddingModel):
@@ -185,8 +183,7 @@ class MobileFaceNet(EmbeddingModel):
         recompute = self.checkpoint_gradients and self.training and torch.is_grad_enabled()
         for layer in self.layers:
             x = run_recomputed(layer, x) if recompute else layer(x)
-        embedding: Tensor = self.features(self.conv_sep(x))
-        return embedding
+        return self.features(self.conv_sep(x))
 
 
 def _check_blocks(blocks: Sequence[int]) -> list[int]:
