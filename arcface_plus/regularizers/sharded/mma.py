@@ -109,7 +109,7 @@ def sharded_mma_value_and_gradient(
     matrix = matrix_rows(shard)
     if sizes is None:
         sizes = gather_sizes(matrix.shape[0], matrix.device, group)
-    shards = Shards.of(sizes, group)
+    shards = Shards(sizes, group)
     _check_arguments(shards.total, rows, neighbours)
     with full_precision(shard.device):
         norms = row_norms(matrix)
@@ -141,14 +141,12 @@ def attach_gradient(weight: Tensor, terms: MMATerms) -> Tensor:
 
 def pick_rows(terms: MMATerms, rows: Tensor) -> MMATerms:
     """Return ``terms`` with the gradient of ``rows`` (p,) alone, as (p, …), touched or not."""
-    if terms.gradient is None or terms.touched is None:
-        picked = None if terms.gradient is None else terms.gradient[rows]
-        return terms._replace(gradient=picked)
-    at = torch.searchsorted(terms.touched, rows).clamp_max_(max(0, len(terms.touched) - 1))
+    assert terms.gradient is not None
+    if terms.touched is None:
+        return terms._replace(gradient=terms.gradient[rows])
     picked = terms.gradient.new_zeros(len(rows), *terms.gradient.shape[1:])
-    if len(terms.touched):
-        hit = (terms.touched[at] == rows).nonzero().flatten()
-        picked[hit] = terms.gradient[at[hit]]
+    hit = torch.isin(rows, terms.touched).nonzero().flatten()
+    picked[hit] = terms.gradient[torch.searchsorted(terms.touched, rows[hit])]
     return terms._replace(gradient=picked, touched=None)
 
 
@@ -164,7 +162,7 @@ def _check_arguments(total: int, rows: int | None, neighbours: NeighbourCache | 
 
 def _first_bad_row(norms: Tensor, shards: Shards) -> int:
     """Return the first row of all ranks without a direction, or −1; every rank gets the same."""
-    bad = first_bad_row(norms) if len(norms) else -1
+    bad = first_bad_row(norms)
     from_end = 0 if bad < 0 else shards.total - (shards.start + bad)
     worst = all_reduce_max(torch.tensor([from_end], device=norms.device), shards.group)
     return shards.total - int(worst) if int(worst) else -1
