@@ -132,14 +132,11 @@ class AngularRegularizer:
         return angles
 
     def _loss(self, layer: Layer, step: int, index: int) -> Tensor:
-        random = self.penalty.is_random
-        generator = layer_row_generator(self.seed, step, index) if random else None
+        penalty = self.penalty
+        generator = layer_row_generator(self.seed, step, index) if penalty.is_random else None
         with _naming(layer):
-            sets = layer.row_sets()
-            losses = [self.penalty(rows, generator=generator) for rows in sets]
-        if len(losses) == 1:
-            return losses[0]
-        return torch.stack(losses).sum() if self.penalty.sums_pairs else torch.stack(losses).mean()
+            losses = torch.stack([penalty(rows, generator=generator) for rows in layer.row_sets()])
+        return losses.sum() if penalty.sums_pairs else losses.mean()
 
 
 @contextlib.contextmanager

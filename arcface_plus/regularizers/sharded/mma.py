@@ -8,6 +8,7 @@ finds their nearest in its own shard; the owners of the nearest of all then send
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -239,10 +240,8 @@ def _nearest_of_all_ranks(
         index = torch.where(found == own, -1, found)  # a shard of one row has no other
     mine = torch.stack(located(UnitRows(queries), unit, index, shards.start), dim=1)
     answers = all_gather_rows(mine[None], shards.group, sizes=[1] * shards.world)
-    best = (answers[0][0, :, 0], answers[0][0, :, 1].long())
-    for answer in answers[1:]:
-        best = nearer(best, (answer[0, :, 0], answer[0, :, 1].long()))
-    return best[1]
+    pairs = ((answer[0, :, 0], answer[0, :, 1].long()) for answer in answers)
+    return functools.reduce(nearer, pairs)[1]
 
 
 def _project_all(
