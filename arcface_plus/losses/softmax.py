@@ -128,11 +128,6 @@ def shard_scores(
     time and made again instead, for about a third more arithmetic. Nothing else of size C_r × D is
     made but the gradient of ``w``. Differentiable once.
     """
-    if w.shape[0] == 0:
-        nothing = 0 * x.sum(dim=1) + 0 * w.sum()
-        if bias is not None:
-            nothing = nothing + 0 * bias.sum()
-        return nothing, nothing + form.nothing()
     own, others = _ShardScores.apply(x, w, bias, target, form, chunk)
     return own, others
 
@@ -146,34 +141,30 @@ class _ShardScores(torch.autograd.Function):
         block = chunk or max(1024, _BLOCK_NUMBERS // max(1, x.shape[0]))
         others = x.new_full((x.shape[0],), form.nothing())
         own = x.new_zeros(x.shape[0])
-        # One piece of memory, filled block by block: (B, c) each, one after the other.
-        kept = x.new_empty(x.shape[0] * w.shape[0]) if chunk is None else None
+        kept = []
         for lo in range(0, w.shape[0], block):
-            products = _products(x, w, inverse, lo, block, kept)
-            column, inside = _locate(target - lo, products.shape[1])
+            products = _products(x, w, inverse, lo, block)
+            column, inside, logits = _other_logits(products, form, bias, target - lo, lo)
             own = torch.where(inside, products.gather(1, column).squeeze(1), own)
-            logits = _without_own(_logits(products, form, bias, lo), column, inside)
             others = form.add(others, logits)
-        ctx.save_for_backward(x, w, bias, target, others, inverse, kept)
+            if chunk is None:
+                kept.append(products)
+        ctx.save_for_backward(x, w, bias, target, others, inverse, *kept)
         ctx.form, ctx.block = form, block
         return own, others
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_own, grad_others):
-        x, w, bias, target, others, inverse, kept = ctx.saved_tensors
+        x, w, bias, target, others, inverse, *kept = ctx.saved_tensors
         form, block = ctx.form, ctx.block
         pull = (grad_others * form.scale)[:, None]
         grad_x, grad_w = torch.zeros_like(x), torch.empty_like(w)
         grad_bias = None if bias is None else bias.new_empty(bias.shape)
         for lo in range(0, w.shape[0], block):
             part = slice(lo, lo + block)
-            if kept is None:
-                products = _products(x, w, inverse, lo, block)
-            else:
-                products = _piece(kept, x.shape[0], lo, min(lo + block, w.shape[0]))
-            column, inside = _locate(target - lo, products.shape[1])
-            logits = _without_own(_logits(products, form, bias, lo), column, inside)
+            products = kept[lo // block] if kept else _products(x, w, inverse, lo, block)
+            column, inside, logits = _other_logits(products, form, bias, target - lo, lo)
             grads = form.pull(logits, others).mul_(pull)  # ∂loss/∂bent products (B, c)
             if grad_bias is not None:
                 grad_bias[part] = grads.sum(dim=0) / form.scale
@@ -192,36 +183,27 @@ class _ShardScores(torch.autograd.Function):
         return grad_x, grad_w, grad_bias, None, None, None
 
 
-def _products(
-    x: Tensor, w: Tensor, inverse: Tensor | None, lo: int, block: int, kept: Tensor | None = None
-) -> Tensor:
-    """Return x·w_j, or cosines, (B, c) of a block of rows; into its piece of ``kept``, if any."""
-    hi = min(lo + block, w.shape[0])
-    out = None if kept is None else _piece(kept, x.shape[0], lo, hi)
-    products = torch.mm(x, w[lo:hi].t(), out=out)
-    return products if inverse is None else products.mul_(inverse[lo:hi])
+def _products(x: Tensor, w: Tensor, inverse: Tensor | None, lo: int, block: int) -> Tensor:
+    """Return x·w_j, or cosines, (B, c) of a block of rows."""
+    products = torch.mm(x, w[lo : lo + block].t())
+    return products if inverse is None else products.mul_(inverse[lo : lo + block])
 
 
-def _logits(products: Tensor, form: OtherLogits, bias: Tensor | None, lo: int) -> Tensor:
-    """Return the logits (B, c) of the block of classes that begins at ``lo``, as a new tensor."""
+def _other_logits(
+    products: Tensor, form: OtherLogits, bias: Tensor | None, target: Tensor, lo: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return each sample's column (B, 1) in a block of classes from ``lo`` on, whether it has one
+    (B,), and the logits (B, c) as a new tensor, −∞ at each sample's own class.
+
+    ``target`` (B,) counts from the block's first class.
+    """
+    inside = (target >= 0) & (target < products.shape[1])
+    column = torch.where(inside, target, torch.zeros_like(target))[:, None]
     logits = form.bend(products)
-    return logits if bias is None else logits.add_(bias[lo : lo + logits.shape[1]])
-
-
-def _piece(kept: Tensor, samples: int, lo: int, hi: int) -> Tensor:
-    return kept[samples * lo : samples * hi].view(samples, hi - lo)
-
-
-def _locate(target: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """Return each sample's column (B, 1) in a block of ``classes``, and whether it has one (B,)."""
-    inside = (target >= 0) & (target < classes)
-    return torch.where(inside, target, torch.zeros_like(target))[:, None], inside
-
-
-def _without_own(logits: Tensor, column: Tensor, inside: Tensor) -> Tensor:
-    """Put −∞ at each sample's own class, in place."""
+    if bias is not None:
+        logits.add_(bias[lo : lo + logits.shape[1]])
     own = logits.gather(1, column).masked_fill_(inside[:, None], -torch.inf)
-    return logits.scatter_(1, column, own)
+    return column, inside, logits.scatter_(1, column, own)
 
 
 def cross_entropy_of(target: Tensor, others: Tensor) -> Tensor:

@@ -40,8 +40,8 @@ class AngularRegularizer:
     their padding row); other modules with a ``weight`` only where ``layers`` has their full name.
     Filters of a grouped convolution are compared within their group: the layer's loss is the mean
     over groups (the sum, for orthogonal). A weight shared by several modules counts once. Frozen
-    weights count nothing, neither value nor gradient, as long as they are frozen. ``left_out`` says
-    why a layer is not regularized.
+    weights count nothing, neither value nor gradient, as long as they are frozen. ``left_out``
+    names the other modules that have weights, and why each is not regularized.
 
     Raises ValueError for arguments that mean nothing, patterns that match nothing, and a model
     without a layer to regularize.
@@ -71,7 +71,7 @@ class AngularRegularizer:
         self.weight = weight
         self.seed = seed
         chosen = choose_layers(model, layers, exclude, output)
-        self._layers, self._left_out = chosen.layers, chosen.left_out
+        self._layers, self.left_out = chosen.layers, chosen.left_out
         self._calls = 0
 
     @property
@@ -90,11 +90,6 @@ class AngularRegularizer:
     def layer_names(self) -> tuple[str, ...]:
         """The names of the regularized layers, in module order."""
         return tuple(layer.name for layer in self._layers)
-
-    @property
-    def left_out(self) -> dict[str, str]:
-        """The names of the other modules that have weights, and why each is not regularized."""
-        return dict(self._left_out)
 
     def __repr__(self) -> str:
         return (
@@ -137,15 +132,11 @@ class AngularRegularizer:
         return angles
 
     def _loss(self, layer: Layer, step: int, index: int) -> Tensor:
-        generator = None
-        if self.penalty.is_random:
-            generator = layer_row_generator(self.seed, step, index)
+        penalty = self.penalty
+        generator = layer_row_generator(self.seed, step, index) if penalty.is_random else None
         with _naming(layer):
-            sets = layer.row_sets()
-            losses = [self.penalty(rows, generator=generator) for rows in sets]
-        if len(losses) == 1:
-            return losses[0]
-        return torch.stack(losses).sum() if self.penalty.sums_pairs else torch.stack(losses).mean()
+            losses = torch.stack([penalty(rows, generator=generator) for rows in layer.row_sets()])
+        return losses.sum() if penalty.sums_pairs else losses.mean()
 
 
 @contextlib.contextmanager

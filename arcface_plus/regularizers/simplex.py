@@ -27,19 +27,14 @@ def simplex(
             f"{dim}; ask a solver of the Tammes problem instead."
         )
     # Ŵ = VΛ^½ with the eigenvectors V of eq. (4) for n/(n − 1): any basis of the rows of sum zero.
+    k = torch.arange(1, points, dtype=torch.float64)
+    helmert = torch.ones(points, points - 1, dtype=torch.float64).triu()
+    helmert[1:].diagonal().copy_(-k)
     rows = torch.zeros(points, dim, dtype=torch.float64)
-    rows[:, : points - 1] = _sum_zero_basis(points) * (points / (points - 1)) ** 0.5
+    rows[:, : points - 1] = helmert / (k * (k + 1)).sqrt() * (points / (points - 1)) ** 0.5
     if generator is not None:
         rows = rows @ _rotation(dim, generator)
     return rows.to(dtype)
-
-
-def _sum_zero_basis(points: int) -> Tensor:
-    """Return orthonormal columns (points, points − 1) that sum to zero (Helmert's)."""
-    k = torch.arange(1, points, dtype=torch.float64)
-    columns = torch.ones(points, points - 1, dtype=torch.float64).triu()
-    columns[1:].diagonal().copy_(-k)
-    return columns / (k * (k + 1)).sqrt()
 
 
 def _rotation(dim: int, generator: torch.Generator) -> Tensor:

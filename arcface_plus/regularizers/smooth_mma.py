@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -69,10 +68,15 @@ def _terms(
         if not crowded and is_crowded(other, rows):
             again = functools.partial(_terms, temperature=temperature, crowded=True)
             return in_float64(again, unit, need_gradient)
-        pairs = _Pairs(i[other], j[other], low, crowded, cosine[i[other], j[other]] < 0)
-        logits = torch.acos(cosine.clamp(-1, 1)).masked_fill_(odd, math.inf)
-        pairs.write_angles(logits, unit)
-        logits.div_(-temperature)
+        i, j = i[other], j[other]
+        antipodal = cosine[i, j] < 0
+        angle = torch.acos(cosine.clamp(-1, 1)).masked_fill_(odd, math.inf)
+        if crowded:  # the pairs are so close that they are at 0 or π
+            angle[i, j] = antipodal.to(unit.dtype) * math.pi
+        else:
+            for a, b in pair_blocks(i, j, unit.shape[1]):
+                angle[a, b] = pair_angles(rows[a], unit[b])
+        logits = angle.div_(-temperature)
         total += torch.logsumexp(logits, 1).sum(dtype=torch.float64)
         if gradient is None:
             continue
@@ -81,39 +85,31 @@ def _terms(
         slope.masked_fill_(odd, 0.0)
         gradient[low : low + at_once].addmm_(slope, unit)
         gradient.addmm_(slope.t(), rows)
-        pairs.add_pulls(gradient, share, unit)
+        _add_pulls(gradient, share, unit, i, j, low, antipodal if crowded else None)
     return (total * (temperature / n)).to(unit.dtype), gradient
 
 
-class _Pairs(NamedTuple):
-    """The pairs of rows i + low with rows j (k,) whose cosine has lost the digits of their angle.
+def _add_pulls(
+    gradient: Tensor,
+    share: Tensor,
+    unit: Tensor,
+    i: Tensor,
+    j: Tensor,
+    low: int,
+    antipodal: Tensor | None,
+) -> None:
+    """Add −``share`` (rows of the block, n) times the gradients of the angles to ``gradient``.
 
-    ``coincide``: so much that they are at 0, or where ``antipodal`` (k,) at π.
+    The angles are those of rows i + low with rows j (k,). ``antipodal`` (k,), where it is given:
+    the rows are at angle 0, or where it holds at π.
     """
-
-    i: Tensor
-    j: Tensor
-    low: int
-    coincide: bool
-    antipodal: Tensor
-
-    def write_angles(self, angle: Tensor, unit: Tensor) -> None:
-        """Write the pairs' angles into ``angle`` (rows of the block, n)."""
-        if self.coincide:
-            angle[self.i, self.j] = self.antipodal.to(unit.dtype) * math.pi
-            return
-        for a, b in pair_blocks(self.i, self.j, unit.shape[1]):
-            angle[a, b] = pair_angles(unit[a + self.low], unit[b])
-
-    def add_pulls(self, gradient: Tensor, share: Tensor, unit: Tensor) -> None:
-        """Add −``share`` (rows of the block, n) times the angles' gradients to ``gradient``."""
-        if self.coincide:
-            a, force = self.i + self.low, -share[self.i, self.j]
-            add_tangents(gradient, unit, a, self.j, force, self.antipodal)
-            add_tangents(gradient, unit, self.j, a, force, self.antipodal)
-            return
-        for a, b in pair_blocks(self.i, self.j, unit.shape[1]):
-            pairs = pair_terms(unit[a + self.low], unit[b], a + self.low, b)
-            pull = -share[a, b][:, None]
-            gradient.index_add_(0, a + self.low, pairs.pull_a * pull)
-            gradient.index_add_(0, b, pairs.pull_b * pull)
+    if antipodal is not None:
+        a, force = i + low, -share[i, j]
+        add_tangents(gradient, unit, a, j, force, antipodal)
+        add_tangents(gradient, unit, j, a, force, antipodal)
+        return
+    for a, b in pair_blocks(i, j, unit.shape[1]):
+        pairs = pair_terms(unit[a + low], unit[b], a + low, b)
+        pull = -share[a, b][:, None]
+        gradient.index_add_(0, a + low, pairs.pull_a * pull)
+        gradient.index_add_(0, b, pairs.pull_b * pull)

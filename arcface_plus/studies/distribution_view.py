@@ -26,7 +26,6 @@ _POSITIVE, _NEGATIVE = COLORS[2], COLORS[1]
 _DARK_POSITIVE, _DARK_NEGATIVE = "#00513B", "#7A3500"
 _LINES = ("-", (0, (4, 2)))
 _LONGEST_NAME = 40
-MOST_MODELS = len(_LINES)
 
 
 def draw_distributions(models: Mapping[str, Cosines], folder: Path, name: str) -> list[Path]:
@@ -34,7 +33,7 @@ def draw_distributions(models: Mapping[str, Cosines], folder: Path, name: str) -
 
     Raises ValueError for more models or none.
     """
-    if not 1 <= len(models) <= MOST_MODELS:
+    if not 1 <= len(models) <= len(_LINES):
         raise ValueError(f"a distribution view shows one model or two, not {len(models)}.")
     with new_figure(6.4, 4.0) as figure:
         axes = figure.add_subplot()

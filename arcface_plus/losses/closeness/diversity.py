@@ -52,11 +52,8 @@ def diversity_loss(
     if total < 1:
         raise ValueError(f"total is {total}, but the ranks must have a centre between them.")
     unit = unit_directions(embeddings)
-    if len(centres):
-        cosine = unit @ unit_directions(centres.detach()).to(unit.dtype).t()
-        mine = truncated_similarity(cosine, scale).logsumexp(dim=1)
-    else:
-        mine = 0 * unit.sum(dim=1) - torch.inf
+    cosine = unit @ unit_directions(centres.detach()).to(unit.dtype).t()
+    mine = truncated_similarity(cosine, scale).logsumexp(dim=1)  # −∞ of no centre
     per_sample = logsumexp_over_ranks(mine, group) - math.log(total)
     return weighted_mean(per_sample, weights)
 

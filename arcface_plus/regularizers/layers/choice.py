@@ -62,10 +62,6 @@ def _as_list(patterns: str | Sequence[str]) -> list[str]:
     return [patterns] if isinstance(patterns, str) else list(patterns)
 
 
-def _matches(layer: Layer, pattern: str) -> bool:
-    return any(fnmatchcase(name, pattern) for name in layer.names)
-
-
 def _matching(found: FoundLayers, argument: str, patterns: Sequence[str]) -> list[Layer]:
     """Return the layers that any pattern matches; each pattern must match one.
 
@@ -76,7 +72,7 @@ def _matching(found: FoundLayers, argument: str, patterns: Sequence[str]) -> lis
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
             raise ValueError(_no_match(found, argument, pattern))
-    return [x for x in found.layers if any(_matches(x, pattern) for pattern in patterns)]
+    return [x for x in found.layers if any(fnmatchcase(n, p) for n in x.names for p in patterns)]
 
 
 def _output_layer(found: FoundLayers, output: str) -> Layer:

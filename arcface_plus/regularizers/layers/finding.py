@@ -8,7 +8,8 @@ inputs, so each group is a set of its own.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -63,32 +64,33 @@ class Layer:
         return [weight]
 
 
-@dataclass
-class FoundLayers:
+class FoundLayers(NamedTuple):
     """Layers in module order, and why each other module with a weight is none.
 
     A custom module with a weight is one only where it is asked for by its full name.
     """
 
-    layers: list[Layer] = field(default_factory=list)
-    left_out: dict[str, str] = field(default_factory=dict)
+    layers: list[Layer]
+    left_out: dict[str, str]
 
 
+@torch.no_grad()
 def find_layers(model: nn.Module, named: Collection[str] = ()) -> FoundLayers:
     """Find the layers of ``model``; custom modules too where their full name is in ``named``.
 
     Names are those of the model inside torch.compile, DistributedDataParallel and other wrappers.
     Raises ValueError for lazy layers, which have no weight yet.
     """
-    found = FoundLayers()
+    left_out: dict[str, str] = {}
     by_weight: dict[tuple[int, ...], Layer] = {}
     inner = unwrapped(model)
     for full_name, module in inner.named_modules(remove_duplicate=False):
-        name = _clean(full_name) or type(inner).__name__
-        if "parametrizations" in name.split("."):
+        parts = [part for part in full_name.split(".") if part not in _WRAPPERS]
+        if "parametrizations" in parts:
             continue  # what a weight is computed with
+        name = ".".join(parts) or type(inner).__name__
         if isinstance(module, _STACKED):
-            found.left_out[name] = "its weights are several matrices in one"
+            left_out[name] = "its weights are several matrices in one"
             continue
         parameters = weight_parameters(module)
         if not parameters:
@@ -103,31 +105,25 @@ def find_layers(model: nn.Module, named: Collection[str] = ()) -> FoundLayers:
         key = tuple(id(p) for p in parameters)
         if key in by_weight:
             by_weight[key].names.append(name)
-            found.left_out[name] = f"it shares its weight with {by_weight[key].name}"
-            continue
-        reason = _nothing_to_compare(module)
-        if not (known or name in named):
-            reason = (
+            left_out[name] = f"it shares its weight with {by_weight[key].name}"
+        elif not (known or name in named):
+            left_out[name] = (
                 f"a {type(module).__name__} is no layer type known here; give its full name in "
                 "layers to compare the rows of its weight"
             )
-        if reason is not None:
-            found.left_out[name] = reason
-            continue
-        by_weight[key] = Layer([name], module)
-        found.layers.append(by_weight[key])
-    return found
+        elif reason := _nothing_to_compare(module):
+            left_out[name] = reason
+        else:
+            by_weight[key] = Layer([name], module)
+    return FoundLayers(list(by_weight.values()), left_out)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
     """Return the model inside torch.compile, DistributedDataParallel and DataParallel."""
-    while True:
-        if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
-            model = model.module
-        elif isinstance(inner := model._modules.get("_orig_mod"), nn.Module):
-            model = inner
-        else:
-            return model
+    parallel = nn.parallel.DistributedDataParallel | nn.DataParallel
+    while inner := model._modules.get("module" if isinstance(model, parallel) else "_orig_mod"):
+        model = inner
+    return model
 
 
 def weight_parameters(module: nn.Module) -> list[nn.Parameter]:
@@ -137,7 +133,7 @@ def weight_parameters(module: nn.Module) -> list[nn.Parameter]:
     of torch.nn.utils.weight_norm, spectral_norm and prune.
     """
     if parametrize.is_parametrized(module, "weight"):
-        return list(_parametrizations(module).parameters())
+        return list(module.parametrizations["weight"].parameters())  # type: ignore[index, union-attr]
     own = module._parameters.get("weight")
     if own is not None:
         return [own]
@@ -155,7 +151,7 @@ def current_weight(module: nn.Module) -> Tensor:
     """
     if not parametrize.is_parametrized(module, "weight"):
         return module.weight  # type: ignore[return-value]
-    chain = _parametrizations(module)
+    chain: nn.Module = module.parametrizations["weight"]  # type: ignore[index, assignment]
     training = [m for m in chain.modules() if m.training]
     chain.eval()
     try:
@@ -166,21 +162,12 @@ def current_weight(module: nn.Module) -> Tensor:
             m.training = True
 
 
-def _parametrizations(module: nn.Module) -> nn.Module:
-    return module.parametrizations["weight"]  # type: ignore[index, return-value]
-
-
-def _clean(name: str) -> str:
-    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
-
-
 def _is_sharded(weight: Tensor) -> bool:
     return hasattr(weight, "full_tensor")  # a DTensor
 
 
 def _is_matrix(module: nn.Module) -> bool:
-    with torch.no_grad():
-        weight = current_weight(module)
+    weight = current_weight(module)
     return weight.ndim >= 2 and weight.is_floating_point()
 
 
@@ -192,8 +179,7 @@ def _nothing_to_compare(module: nn.Module) -> str | None:
         return "its weight is not a floating-point matrix"
     if any(_is_sharded(p) for p in weight_parameters(module)):
         return "its weight is sharded across ranks; no rank sees all of its rows"
-    with torch.no_grad():
-        sets = Layer([""], module).row_sets()
+    sets = Layer([""], module).row_sets()
     rows, entries = sets[0].shape[0], sets[0][:1].numel()
     if rows < 2:
         what = "filter" if len(sets) > 1 else "row"

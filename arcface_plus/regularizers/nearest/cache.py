@@ -31,10 +31,8 @@ class NeighbourCache:
 
         Ranks that share a cache's schedule search in the same calls.
         """
-        due = self.index is None or self.uses >= self.refresh_every
-        if due:
+        if self.index is None or self.uses >= self.refresh_every:
             self.index, self.uses = search(), 0
-        assert self.index is not None
         if self.index.shape[0] != rows:
             raise ValueError(
                 f"the cache holds neighbours of {self.index.shape[0]} rows, but the weight has "

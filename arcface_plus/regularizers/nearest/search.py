@@ -171,6 +171,5 @@ def _bf16_pays(search: Search) -> bool:
 
 def _has_kernel(unit: UnitRows) -> bool:
     """Return whether the fused kernel serves these rows; a GPU without it searches in blocks."""
-    if unit.device.type != "cuda" or unit.dtype != torch.float32:
-        return False
-    return importlib.util.find_spec("triton") is not None
+    fits = unit.device.type == "cuda" and unit.dtype == torch.float32
+    return fits and importlib.util.find_spec("triton") is not None

@@ -171,10 +171,9 @@ def _fold(table: Tensor, folded: Tensor, group: int, query: int) -> None:
 
 
 def _empty_table(queries: int, columns: int, group: int, like: Tensor) -> Tensor:
-    shape = (-(-columns // group), queries)
-    if like.dtype == torch.bfloat16:  # zero is the bit pattern of the cosine 0, and the floor
-        return torch.zeros(shape, dtype=torch.int16, device=like.device)
-    return torch.full(shape, -math.inf, dtype=like.dtype, device=like.device)
+    # Zero is the bit pattern of the bf16 cosine 0, and the floor.
+    least, dtype = (0, torch.int16) if like.dtype == torch.bfloat16 else (-math.inf, like.dtype)
+    return torch.full((-(-columns // group), queries), least, dtype=dtype, device=like.device)
 
 
 def _blocks(count: int, block: int) -> Iterator[tuple[int, int]]:

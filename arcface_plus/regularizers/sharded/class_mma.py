@@ -61,9 +61,7 @@ class ClassMMA:
 
     def terms(self, weight: Tensor, step: int, *, need_gradient: bool) -> MMATerms:
         """Return value, gradient, angles and neighbours outside autograd."""
-        generator = None
-        if self.samples:
-            generator = mma_row_generator(self.seed, step)
+        generator = mma_row_generator(self.seed, step) if self.samples else None
         return sharded_mma_value_and_gradient(
             weight.detach(),
             group=self.group,

@@ -8,6 +8,7 @@ finds their nearest in its own shard; the owners of the nearest of all then send
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -109,7 +110,7 @@ def sharded_mma_value_and_gradient(
     matrix = matrix_rows(shard)
     if sizes is None:
         sizes = gather_sizes(matrix.shape[0], matrix.device, group)
-    shards = Shards.of(sizes, group)
+    shards = Shards(sizes, group)
     _check_arguments(shards.total, rows, neighbours)
     with full_precision(shard.device):
         norms = row_norms(matrix)
@@ -141,14 +142,12 @@ def attach_gradient(weight: Tensor, terms: MMATerms) -> Tensor:
 
 def pick_rows(terms: MMATerms, rows: Tensor) -> MMATerms:
     """Return ``terms`` with the gradient of ``rows`` (p,) alone, as (p, …), touched or not."""
-    if terms.gradient is None or terms.touched is None:
-        picked = None if terms.gradient is None else terms.gradient[rows]
-        return terms._replace(gradient=picked)
-    at = torch.searchsorted(terms.touched, rows).clamp_max_(max(0, len(terms.touched) - 1))
+    assert terms.gradient is not None
+    if terms.touched is None:
+        return terms._replace(gradient=terms.gradient[rows])
     picked = terms.gradient.new_zeros(len(rows), *terms.gradient.shape[1:])
-    if len(terms.touched):
-        hit = (terms.touched[at] == rows).nonzero().flatten()
-        picked[hit] = terms.gradient[at[hit]]
+    hit = torch.isin(rows, terms.touched).nonzero().flatten()
+    picked[hit] = terms.gradient[torch.searchsorted(terms.touched, rows[hit])]
     return terms._replace(gradient=picked, touched=None)
 
 
@@ -164,7 +163,7 @@ def _check_arguments(total: int, rows: int | None, neighbours: NeighbourCache | 
 
 def _first_bad_row(norms: Tensor, shards: Shards) -> int:
     """Return the first row of all ranks without a direction, or −1; every rank gets the same."""
-    bad = first_bad_row(norms) if len(norms) else -1
+    bad = first_bad_row(norms)
     from_end = 0 if bad < 0 else shards.total - (shards.start + bad)
     worst = all_reduce_max(torch.tensor([from_end], device=norms.device), shards.group)
     return shards.total - int(worst) if int(worst) else -1
@@ -241,10 +240,8 @@ def _nearest_of_all_ranks(
         index = torch.where(found == own, -1, found)  # a shard of one row has no other
     mine = torch.stack(located(UnitRows(queries), unit, index, shards.start), dim=1)
     answers = all_gather_rows(mine[None], shards.group, sizes=[1] * shards.world)
-    best = (answers[0][0, :, 0], answers[0][0, :, 1].long())
-    for answer in answers[1:]:
-        best = nearer(best, (answer[0, :, 0], answer[0, :, 1].long()))
-    return best[1]
+    pairs = ((answer[0, :, 0], answer[0, :, 1].long()) for answer in answers)
+    return functools.reduce(nearer, pairs)[1]
 
 
 def _project_all(

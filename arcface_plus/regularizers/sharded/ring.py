@@ -16,7 +16,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -30,33 +29,18 @@ from arcface_plus.regularizers.nearest.search import Precision, search_between, 
 _PAIRS_AT_ONCE = 512
 
 
-@dataclass(frozen=True)
 class Shards:
-    """Say which rank holds which rows: ``sizes[r]`` rows from ``starts[r]`` on."""
+    """Say which rank holds which rows: ``sizes[r]`` rows from ``starts[r]`` on, in rank order.
 
-    sizes: tuple[int, ...]
-    starts: tuple[int, ...]
-    me: int
-    group: Group
+    ``me`` is this rank and ``start`` its first row; ``total`` counts the rows of all ranks.
+    """
 
-    @classmethod
-    def of(cls, sizes: Sequence[int], group: Group) -> Shards:
-        """Describe shards of ``sizes`` rows that follow each other in rank order."""
+    def __init__(self, sizes: Sequence[int], group: Group) -> None:
         assert len(sizes) == world_size(group)
-        starts = tuple(itertools.accumulate(sizes, initial=0))[:-1]
-        return cls(tuple(sizes), starts, rank(group), group)
-
-    @property
-    def world(self) -> int:
-        return len(self.sizes)
-
-    @property
-    def total(self) -> int:
-        return sum(self.sizes)
-
-    @property
-    def start(self) -> int:
-        return self.starts[self.me]
+        self.sizes, self.group = sizes, group
+        self.me, self.world = rank(group), len(sizes)
+        *self.starts, self.total = itertools.accumulate(sizes, initial=0)
+        self.start = self.starts[self.me]
 
     def mine(self, index: Tensor) -> Tensor:
         """Return where ``index`` (k,) is in this rank's shard, as positions in ``index``."""
@@ -65,8 +49,8 @@ class Shards:
 
     def owners(self, index: Tensor) -> Tensor:
         """Return the rank that holds each row of ``index`` (k,)."""
-        ends = [start + size for start, size in zip(self.starts, self.sizes, strict=True)]
-        return torch.bucketize(index, torch.tensor(ends, device=index.device), right=True)
+        ends = torch.tensor([*self.starts[1:], self.total], device=index.device)
+        return torch.bucketize(index, ends, right=True)
 
 
 def nearer(best: tuple[Tensor, Tensor], found: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -95,7 +79,7 @@ def ring_search(unit: UnitRows, shards: Shards, *, precision: Precision = "auto"
     shard, width = unit.block(0, len(unit)), unit.shape[1]
     for hop in range(1, world // 2 + 1):
         owner, asker = (me + hop) % world, (me - hop) % world
-        travels = [_multiplies(r, hop, world) for r in range(world)]
+        travels = [2 * hop != world or r < hop for r in range(world)]  # whether rank r multiplies
         # The neighbour that multiplies next needs the shard; one that does not gets nothing.
         shard = ring_exchange(
             shard if travels[(me - 1) % world] else shard[:0],
@@ -120,18 +104,18 @@ def ring_search(unit: UnitRows, shards: Shards, *, precision: Precision = "auto"
     return best[1]
 
 
-def _multiplies(rank_: int, hop: int, world: int) -> bool:
-    return 2 * hop != world or rank_ < hop
-
-
 def ring_pairs(unit: UnitRows, shards: Shards, index: Tensor, gradient: Tensor) -> Tensor:
     """Add dθ/dŵ, not yet projected, to every rank's ``gradient`` (n_r, d); return θ (n_r,).
 
     ``index`` (n_r,) is the nearest other row of each of this rank's rows.
     """
-    if shards.world == 1:
-        return _pairs_of_one_shard(unit, index, gradient)
     angle = torch.empty(len(unit), dtype=unit.dtype, device=unit.device)
+    if shards.world == 1:  # no copy of all partners; sums in another order
+        for own in torch.arange(len(unit), device=unit.device).split(_PAIRS_AT_ONCE):
+            gained = unit.take(index[own])
+            _add_own_side(angle, gradient, unit, own, index, gained, 0)
+            gradient.index_add_(0, index[own], gained)
+        return angle
     owners = shards.owners(index)
     requests = [(owners == r).nonzero().flatten() for r in range(shards.world)]
     counts = torch.tensor([[len(at) for at in requests]], device=unit.device)
@@ -179,15 +163,3 @@ def _add_own_side(
         angle[at] = pairs.angle
         gradient.index_add_(0, at, pairs.pull_a)
         rows.copy_(pairs.pull_b)
-
-
-def _pairs_of_one_shard(unit: UnitRows, index: Tensor, gradient: Tensor) -> Tensor:
-    """Do ``ring_pairs`` without copies of rows, in another order of summation."""
-    angle = torch.empty(len(unit), dtype=unit.dtype, device=unit.device)
-    for own in torch.arange(len(unit), device=unit.device).split(_PAIRS_AT_ONCE):
-        other = index[own]
-        pairs = pair_terms(unit.take(own), unit.take(other), own, other)
-        angle[own] = pairs.angle
-        gradient.index_add_(0, own, pairs.pull_a)
-        gradient.index_add_(0, other, pairs.pull_b)
-    return angle

@@ -74,12 +74,12 @@ def read_result(folder: Path) -> dict[str, Any]:
 
 def groups_of_rows(rows: Iterable[Row], runs: Path, seeds: Sequence[int]) -> list[Group]:
     """Return a group a row, with the results of those of its runs that are finished."""
-    groups = []
-    for row in rows:
+
+    def finished(row: Row) -> tuple[dict[str, Any], ...]:
         folders = (runs / run_name(row, seed) for seed in seeds)
-        found = tuple(read_result(f) for f in folders if (f / ACCURACY).is_file())
-        groups.append(Group(row.label, found, row.paper))
-    return groups
+        return tuple(read_result(f) for f in folders if (f / ACCURACY).is_file())
+
+    return [Group(row.label, finished(row), row.paper) for row in rows]
 
 
 def groups_of_folders(folders: Iterable[Path]) -> list[Group]:

@@ -16,7 +16,6 @@ import io
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -40,7 +39,7 @@ from arcface_plus.losses.margins.uniface import UniFace, first_threshold
 
 CLASSES, DIM, BATCH = 200, 64, 32
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
-# A module's result at embeddings and labels, as a loss.
+# A module's result at embeddings and labels: logits, or the loss itself.
 Call = Callable[[Any, Tensor, Tensor], Tensor]
 
 
@@ -53,14 +52,9 @@ class Case(NamedTuple):
     least_cosine: float = -1.0
 
 
-def _entropy_of(logits: Call) -> Call:
-    return lambda module, x, y: F.cross_entropy(logits(module, x, y), y)
-
-
-_entropy = _entropy_of(lambda module, x, y: module(x, y))
-
-
-def _on_weight(module: nn.Module, name: str, call: Call = _entropy, *, turned: bool = True) -> Loss:
+def _on_weight(
+    module: nn.Module, name: str, call: Call = nn.Module.__call__, *, turned: bool = True
+) -> Loss:
     """Return the loss of a module that holds the class weights, ``turned`` to (D, C), as ``name``.
 
     The weights take the place of its parameter; its random draws are those of seed 0.
@@ -70,31 +64,36 @@ def _on_weight(module: nn.Module, name: str, call: Call = _entropy, *, turned: b
         torch.manual_seed(0)
         module._parameters.pop(name, None)
         setattr(module, name, w.t() if turned else w)
-        return call(module, x, y)
+        result = call(module, x, y)
+        return F.cross_entropy(result, y) if result.ndim else result
 
     return loss
 
 
 def _on_cosines(module: nn.Module) -> Loss:
     """Return the loss of a module that takes the cosines."""
-    return lambda x, w, y: _entropy(module, (F.normalize(x) @ F.normalize(w).t()).clamp(-1, 1), y)
+    return lambda x, w, y: F.cross_entropy(
+        module((F.normalize(x) @ F.normalize(w).t()).clamp(-1, 1), y), y
+    )
 
 
 def insightface(peer: Any) -> Iterator[Case]:
     arc, cos = Margin(extension="raw", gradient="straight_through"), Margin(m2=0, m3=0.4)
-    combined = partial(peer.CombinedMarginLoss, 64.0, 1.0)
-    filtered = combined(0.0, 0.4, interclass_filtering_threshold=0.0)
+    combined = peer.CombinedMarginLoss(64.0, 1.0, 0.5, 0.0)
+    filtered = peer.CombinedMarginLoss(64.0, 1.0, 0.0, 0.4, interclass_filtering_threshold=0.0)
     yield Case("ArcFace 0.5", arc, _on_cosines(peer.ArcFace(s=64.0, margin=0.5)))
     yield Case("CosFace 0.4", cos, _on_cosines(peer.CosFace(s=64.0, m=0.4)))
-    yield Case("combined (1, .5, 0)", arc, _on_cosines(combined(0.5, 0.0)))
+    yield Case("combined (1, .5, 0)", arc, _on_cosines(combined))
     yield Case("combined (1, 0, .4)", cos, _on_cosines(filtered))
 
 
 def curricularface(peer: Any) -> Iterator[Case]:
-    call = _entropy_of(lambda module, x, y: module(x, y)[0])
-    curricular, arc = peer.CurricularFace(DIM, CLASSES), peer.ArcFace(DIM, CLASSES)
-    yield Case("CurricularFace", CurricularFace(), _on_weight(curricular, "kernel", call))
-    yield Case("ArcFace 0.5", Margin(), _on_weight(arc, "kernel", call))
+    for label, name, ours in (
+        ("CurricularFace", "CurricularFace", CurricularFace()),
+        ("ArcFace 0.5", "ArcFace", Margin()),
+    ):
+        module = getattr(peer, name)(DIM, CLASSES)
+        yield Case(label, ours, _on_weight(module, "kernel", lambda module, x, y: module(x, y)[0]))
 
 
 def magface(peer: Any) -> Iterator[Case]:
@@ -112,9 +111,11 @@ def magface(peer: Any) -> Iterator[Case]:
 
 
 def adaface(peer: Any) -> Iterator[Case]:
-    call = _entropy_of(lambda module, x, y: module(F.normalize(x), x.norm(dim=1, keepdim=True), y))
     module = peer.AdaFace(DIM, CLASSES, m=0.4, h=0.333, s=64.0, t_alpha=0.01)
-    yield Case("AdaFace", AdaFace(), _on_weight(module, "kernel", call))
+    theirs = _on_weight(
+        module, "kernel", lambda module, x, y: module(F.normalize(x), x.norm(dim=1)[:, None], y)
+    )
+    yield Case("AdaFace", AdaFace(), theirs)
 
 
 def elasticface(peer: Any) -> Iterator[Case]:
@@ -138,12 +139,12 @@ def uniface(peer: Any) -> Iterator[Case]:
 
 
 def mv_softmax(peer: Any) -> Iterator[Case]:
-    call = _entropy_of(lambda module, x, y: module(F.normalize(x), y))
     for base, kind, m in (("am", "MV-AM", 0.35), ("arc", "MV-Arc", 0.5)):
         for extension in ("easy", "raw"):
             module = peer.FC(kind, m, 0.2, 32, DIM, CLASSES, easy_margin=extension == "easy")
             ours = MVSoftmax(base=base, m=m, extension=extension)  # type: ignore[arg-type]
-            yield Case(f"{kind}, {extension}", ours, _on_weight(module, "weight", call))
+            theirs = _on_weight(module, "weight", lambda module, x, y: module(F.normalize(x), y))
+            yield Case(f"{kind}, {extension}", ours, theirs)
 
 
 # Repository: module in it, what to compare.
@@ -165,31 +166,28 @@ def compare(
 
     Where there is nothing to compare, that is returned.
     """
-    wrong, compared = [], 0
+    wrong = []
+    sources = {name: source_of(folder, name, path) for name, (path, _) in PEERS.items()}
     show(f"{'':42} {'float64':>26}  {'float32':>26}")
     show(f"{'':42} " + "  ".join([f"{'loss':>8} {'∂x':>8} {'∂w':>8}"] * 2))
-    for repository, (path, cases) in PEERS.items():
-        source = source_of(folder, repository, path)
+    for repository, source in sources.items():
         if source is None:
             show(f"{repository}: not in {folder}")
             continue
         found: dict[str, list[tuple[float, ...]]] = {}
         for dtype in (torch.float64, torch.float32):
-            torch.set_default_dtype(dtype)
-            try:
-                with contextlib.redirect_stdout(io.StringIO()):
-                    for case in cases(load(source, repository)):
-                        three = differences(case, dtype, batches)
-                        found.setdefault(case.label, []).append(three)
-            finally:
-                torch.set_default_dtype(torch.float32)
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.ExitStack() as after:
+                after.callback(torch.set_default_dtype, torch.get_default_dtype())
+                torch.set_default_dtype(dtype)
+                for case in PEERS[repository][1](load(source, repository)):
+                    three = differences(case, dtype, batches)
+                    found.setdefault(case.label, []).append(three)
         for label, numbers in found.items():
-            compared += 1
             cells = "  ".join(" ".join(f"{d:8.1e}" for d in three) for three in numbers)
             show(f"{repository.split('/')[1] + ': ' + label:42} {cells}")
             if not max(three[0] for three in numbers) <= tolerance:
                 wrong.append(f"loss differs by more than {tolerance}: {repository}: {label}")
-    return wrong if compared else [f"{folder} holds none of the repositories."]
+    return wrong if any(sources.values()) else [f"{folder} holds none of the repositories."]
 
 
 def source_of(folder: Path, repository: str, path: str) -> str | None:
@@ -239,16 +237,15 @@ def differences(case: Case, dtype: torch.dtype, batches: int) -> tuple[float, ..
     for number in range(batches):
         x, w, y = (t.to(dtype) if t.is_floating_point() else t for t in batch(number))
         keep = F.cosine_similarity(x, w[y]) > case.least_cosine
-        mine, x, w, y = (t.clone() for t in (x[keep], x[keep], w, y[keep]))
+        x, w, y = x[keep].requires_grad_(), w.requires_grad_(), y[keep]
         with torch.no_grad():
             head.weight.copy_(w)
-        head.weight.grad = None
         with mock.patch.object(head_module, "normal_draws", their_draws):
-            loss = head(mine.requires_grad_(), y, number).loss
-        other = case.theirs(x.requires_grad_(), w.requires_grad_(), y)
-        (loss + other).backward()
+            loss = head(x, y, number).loss
+        other = case.theirs(x, w, y)
         found = [abs(loss.item() - other.item()) / max(1.0, abs(other.item()))]
-        for a, b in ((mine.grad, x.grad), (head.weight.grad, w.grad)):
-            found.append(((a - b).norm() / b.norm()).item())  # type: ignore[operator, union-attr]
+        ours = torch.autograd.grad(loss, (x, head.weight))
+        for a, b in zip(ours, torch.autograd.grad(other, (x, w)), strict=True):
+            found.append(((a - b).norm() / b.norm()).item())
         worst = tuple(map(max, worst, found))
     return worst

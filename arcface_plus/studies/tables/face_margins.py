@@ -83,11 +83,11 @@ def chosen_rows(names: Sequence[str]) -> tuple[Row, ...]:
 
 def read_results(runs: Path, seeds: Sequence[int]) -> dict[str, dict[int, dict[str, Any]]]:
     """Return row label → seed → pair set → what ``verification.json`` has of finished runs."""
-    found: dict[str, dict[int, dict[str, Any]]] = {row.label: {} for row in ROWS}
-    for row, seed in itertools.product(ROWS, seeds):
-        if results := read_verification(runs / run_name(row, seed)):
-            found[row.label][seed] = results
-    return found
+    results = {
+        row.label: {seed: read_verification(runs / run_name(row, seed)) for seed in seeds}
+        for row in ROWS
+    }
+    return {label: {s: r for s, r in seen.items() if r} for label, seen in results.items()}
 
 
 def table_rows(found: dict[str, dict[int, dict[str, Any]]]) -> list[dict[str, Any]]:

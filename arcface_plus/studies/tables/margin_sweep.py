@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from arcface_plus.runs.results import VERIFICATION, read_verification
 from arcface_plus.studies.table import cell, markdown, write_table
@@ -49,8 +49,7 @@ _NEUTRAL = {"m0": 1.0, "m1": 1.0, "m2": 0.0, "m3": 0.0, "extension": "raw"}
 WC_RELU = ("paper", "on", "off", "both")
 
 
-@dataclass(frozen=True)
-class SweepRun:
+class SweepRun(NamedTuple):
     """One training of the sweep. ``paper``: its figure there, None where the paper has none."""
 
     series: str
@@ -108,12 +107,9 @@ def commands(
     config: Path, output: Path, runs: Iterable[SweepRun], overrides: Sequence[str]
 ) -> list[str]:
     """Return the command that trains each of ``runs`` on a node of eight GPUs."""
-    commands = []
-    for run in runs:
-        settings = [*run.overrides(), "--output", str(output), *overrides]
-        words = ["tools/train.py", str(config), *settings, "--resume", "auto"]
-        commands.append("torchrun --nproc_per_node=8 " + shlex.join(words))
-    return commands
+    start = ["torchrun", "--nproc_per_node=8", "tools/train.py", str(config)]
+    more = ["--output", str(output), *overrides, "--resume", "auto"]
+    return [shlex.join([*start, *run.overrides(), *more]) for run in runs]
 
 
 def read_accuracies(folder: Path) -> dict[str, float]:

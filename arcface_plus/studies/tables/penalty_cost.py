@@ -44,7 +44,7 @@ class Method(NamedTuple):
     n²/2 differences of d numbers, as the paper's memory suggests.
     """
 
-    config: RegularizerConfig | None = None
+    config: RegularizerConfig = RegularizerConfig()  # of weight 0: no penalty
     form: Literal["ours", "cosines", "differences"] = "ours"
 
 
@@ -73,19 +73,18 @@ class Bench:
     ) -> None:
         torch.manual_seed(0)
         self.net = build_model(model, embedding_dim=None, size=32, width=width).to(device)
-        config = method.config or RegularizerConfig()
         self.head = ClassifierHead(
             CLASSES,
             self.net.embedding_dim,
             None,
-            mma_weight=head_mma_weight(config, 0.0),
+            mma_weight=head_mma_weight(method.config, 0.0),
             bias=True,
         ).to(device)
-        self.penalty: Penalty | None = None
+        self.penalty: Penalty | RunRegularizer = RunRegularizer(
+            method.config, self.net, self.head, seed=0
+        )
         if method.form != "ours":
             self.penalty = _autograd_energy(self.net, self.head, method)
-        elif method.config is not None:
-            self.penalty = RunRegularizer(config, self.net, self.head, seed=0)
         (self.optimizer,) = build_optimizers(self.net, self.head, OptimConfig(decay="all"))
         self.steps = 0
 
@@ -97,7 +96,7 @@ class Bench:
         output = self.head(self.net(images), labels, self.steps)
         output.loss.backward()
         began = _now(images.device)
-        if self.penalty is not None:
+        if self.penalty:
             self.penalty(self.steps).backward()
         added = _now(images.device) - began
         self.optimizer.step()
@@ -117,7 +116,6 @@ class Bench:
 def _autograd_energy(net: nn.Module, head: ClassifierHead, method: Method) -> Penalty:
     """Return MHE of net and classifier, left to autograd: what users of the published forms run."""
     config = method.config
-    assert config is not None
     weights = [m.weight for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
 
     def energy(weight: Tensor, generator: torch.Generator) -> Tensor:
@@ -167,39 +165,37 @@ def measure(
     """
     benches = {name: Bench(METHODS[name], model, device, width=width) for name in names}
     source = batches(batch, device)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    added: dict[str, list[float]] = {name: [] for name in names}
-    for done in range(rounds + 1):  # the first round warms up
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+    for done in range(rounds + 1):
         images, labels = next(source)
         for name, bench in benches.items():
             began = _now(device)
             penalty = bench.step(images, labels)
-            if done:
-                seconds[name].append(_now(device) - began)
-                added[name].append(penalty)
+            seconds[name].append((_now(device) - began, penalty))
         progress(done, rounds + 1)
     angles = {name: bench.angles() for name, bench in benches.items()}
     del benches
-    peaks: dict[str, float | None] = {}
-    for name in names:
-        peak = measured_peak(name, model=model, width=width, batch=batch, device=device)
-        peaks[name] = None if peak is None else peak / 2**20
+    peaks = {
+        name: measured_peak(name, model=model, width=width, batch=batch, device=device)
+        for name in names
+    }
     progress(rounds + 1, rounds + 1)
     return [
         {
             "method": name,
-            "ms_per_step": 1e3 * median(seconds[name]),
-            "added_ms": 1e3 * median(added[name]),
-            "peak_mib": peaks[name],
-            "added_mib": _less(peaks[name], peaks[names[0]]),
+            # The first round warms up.
+            "ms_per_step": 1e3 * median(step for step, _ in seconds[name][1:]),
+            "added_ms": 1e3 * median(penalty for _, penalty in seconds[name][1:]),
+            "peak_mib": _mebibytes(peaks[name], 0),
+            "added_mib": _mebibytes(peaks[name], peaks[names[0]]),
             **{f"{layer}_deg": angle for layer, angle in angles[name].items()},
         }
         for name in names
     ]
 
 
-def _less(one: float | None, other: float | None) -> float | None:
-    return None if one is None or other is None else one - other
+def _mebibytes(more: int | None, less: int | None) -> float | None:
+    return None if more is None or less is None else (more - less) / 2**20
 
 
 def _now(device: torch.device) -> float:

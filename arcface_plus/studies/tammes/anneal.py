@@ -13,7 +13,6 @@ Shapes: n points as rows of d entries, float64.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize
@@ -26,13 +25,6 @@ BLUNTEST, SHARPEST = 2.0, 3000.0
 # numbers become denormal, which multiplies them an order of magnitude slower.
 _LEAST_EXPONENT = -40.0
 _LEAST_GAIN = 1e-8  # a step that gains less ends a rung
-
-
-class Spread(NamedTuple):
-    """Hold unit rows (n, d) and the largest cosine of two of them."""
-
-    rows: np.ndarray
-    largest: float
 
 
 def on_sphere(rows: np.ndarray) -> np.ndarray:
@@ -72,19 +64,18 @@ def smooth_largest_cosine(rows: np.ndarray, sharpness: float) -> tuple[float, np
 
 def anneal(
     rows: np.ndarray,
-    bluntest: float = BLUNTEST,
+    rung: float = BLUNTEST,
     factor: float = 1.4,
     *,
     steps: int = 50,
     go_on: Callable[[], bool] = lambda: True,
-) -> Spread:
-    """Return the configuration spread from ``rows`` (n, d).
+) -> np.ndarray:
+    """Return the unit rows (n, d) of the configuration spread from ``rows`` (n, d).
 
-    Each rung of the ladder, from ``bluntest`` by ``factor`` to ``SHARPEST``, takes at most
+    Each rung of the ladder, from the given one by ``factor`` to ``SHARPEST``, takes at most
     ``steps`` steps. ``go_on`` is asked after each rung; where it says no, the others are skipped.
     """
     shape, scale = rows.shape, 1 - float(np.cos(expected_spacing(*rows.shape)))
-    rung = bluntest
 
     def value(flat: np.ndarray, sharpness: float) -> tuple[float, np.ndarray]:
         free = flat.reshape(shape)
@@ -101,4 +92,4 @@ def anneal(
         )
         rows, rung = on_sphere(found.x.reshape(shape)), rung * factor
         if rung >= SHARPEST or not go_on():
-            return Spread(rows, largest_cosine(rows))
+            return rows

@@ -12,14 +12,10 @@ from arcface_plus.studies.tammes.angles import smallest_angle
 _TOUCHING = 1e-4  # radians above the smallest angle
 
 
-def touching_pairs(rows: np.ndarray) -> np.ndarray:
-    """Return the pairs (m, 2), i < j, of ``rows`` (n, d) whose angle is the smallest, or nearly."""
-    least_cosine = np.cos(smallest_angle(rows) + _TOUCHING)
-    return np.argwhere(np.triu(rows @ rows.T >= least_cosine, k=1))
-
-
 def draw_points(rows: np.ndarray, path: Path) -> None:
     """Draw ``rows`` (n, 3) on the unit sphere into ``path``; those behind it are paler."""
+    smallest = smallest_angle(rows)
+    touching = np.triu(rows @ rows.T >= np.cos(smallest + _TOUCHING), k=1)
     turn, height = np.meshgrid(np.linspace(0, 2 * np.pi, 61), np.linspace(0, np.pi, 31))
     with new_figure(5.0, 5.0) as figure:
         axes = figure.add_subplot(projection="3d")
@@ -31,12 +27,12 @@ def draw_points(rows: np.ndarray, path: Path) -> None:
             alpha=0.25,
             linewidth=0,
         )
-        for i, j in touching_pairs(rows):
+        for i, j in np.argwhere(touching):
             axes.plot(*rows[[i, j]].T, color=COLORS[0], linestyle="-", linewidth=0.8)
         axes.scatter(*rows.T, color=COLORS[1], s=18, depthshade=True)
         axes.set_box_aspect((1, 1, 1))
         axes.set_axis_off()
-        degrees = np.degrees(smallest_angle(rows))
+        degrees = np.degrees(smallest)
         axes.set_title(f"{len(rows)} points, smallest angle {degrees:.4f}°; lines: pairs at it")
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path)

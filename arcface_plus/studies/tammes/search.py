@@ -11,14 +11,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from operator import attrgetter
-from typing import NamedTuple
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from arcface_plus.studies.tammes.angles import smallest_angle
-from arcface_plus.studies.tammes.anneal import Spread, anneal, on_sphere
+from arcface_plus.studies.tammes.anneal import anneal, largest_cosine, on_sphere
 from arcface_plus.studies.tammes.polish import Polished, polish
 
 Progress = Callable[[int, int], None]
@@ -29,36 +27,24 @@ _RESTART_ENTRIES = 1_100_000  # of the cosines of all restarts, where their numb
 _POOL, _POLISHED, _HOLES_TRIED = 16, 4, 256
 _RESTARTS_PER_ROUND = 6  # a round of hops takes as long as about so many restarts
 _HOP_BLUNTEST, _HOP_FACTOR = 16.0, 2.0
-_by_cosine = attrgetter("largest")
-
-
-class Found(NamedTuple):
-    """Hold the best rows (n, d), the restarts made, and whether they are a local optimum."""
-
-    rows: np.ndarray
-    restarts: int
-    converged: bool
-
-
-def default_restarts(points: int) -> int:
-    """Return how many restarts a search makes where that is not said: 64 for up to 131 points."""
-    return max(8, min(64, _RESTART_ENTRIES // points**2))
 
 
 def search(
     dim: int,
     points: int,
     *,
-    restarts: int,
+    restarts: int | None,
     seconds: float | None,
     seed: int,
     progress: Progress,
-) -> Found:
-    """Return the best configuration of ``restarts`` random ones; see the module.
+) -> tuple[Polished, int]:
+    """Return the best configuration of ``restarts`` random ones, and how many were made.
 
-    At least one is annealed, however short ``seconds`` are, on its first rung at least.
-    ``progress`` is called with the work done and in all, counted in restarts.
+    See the module. ``restarts`` None: enough for the size, 64 for up to 131 points. At least one is
+    annealed, however short ``seconds`` are, on its first rung at least. ``progress`` is
+    called with the work done and in all, counted in restarts.
     """
+    restarts = restarts or max(8, min(64, _RESTART_ENTRIES // points**2))
     end = math.inf if seconds is None else time.monotonic() + seconds
     rounds = max(1, restarts // _RESTARTS_PER_ROUND)
     total = restarts + rounds + _POLISHED
@@ -68,23 +54,23 @@ def search(
 
     # The products are too small to share among threads, and sharing would change the rounding.
     with threadpool_limits(1, user_api="blas"):
-        pool: list[Spread] = []
+        pool: list[np.ndarray] = []
         while len(pool) < restarts and (not pool or time_left()):
             start = np.random.default_rng([seed, 0, len(pool)]).standard_normal((points, dim))
             pool.append(anneal(on_sphere(start), go_on=time_left))
             progress(len(pool), total)
-        made, pool = len(pool), sorted(pool, key=_by_cosine)[:_POOL]
+        made, pool = len(pool), sorted(pool, key=largest_cosine)[:_POOL]
         for turn in range(rounds):
             rng = np.random.default_rng([seed, 1, turn])
             for k, best in enumerate(pool):
                 if time_left():
-                    moved = move_into_hole(best.rows, rng)
+                    moved = move_into_hole(best, rng)
                     hopped = anneal(moved, _HOP_BLUNTEST, _HOP_FACTOR, go_on=time_left)
-                    pool[k] = min(best, hopped, key=_by_cosine)
+                    pool[k] = min(best, hopped, key=largest_cosine)
             progress(made + turn + 1, total)
         found = _polish_best(pool, time_left, lambda k: progress(total - _POLISHED + k, total))
     progress(total, total)
-    return Found(found.rows, made, found.converged)
+    return found, made
 
 
 def move_into_hole(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -96,11 +82,11 @@ def move_into_hole(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _polish_best(
-    pool: list[Spread], go_on: Callable[[], bool], progress: Callable[[int], None]
+    pool: list[np.ndarray], go_on: Callable[[], bool], progress: Callable[[int], None]
 ) -> Polished:
     """Return the best of the pool's first few, polished where the linear program is not too big."""
     polished = []
-    for rows, _ in sorted(pool, key=_by_cosine)[:_POLISHED]:
+    for rows in sorted(pool, key=largest_cosine)[:_POLISHED]:
         small = rows.shape[0] * (rows.shape[1] - 1) <= _MOST_VARIABLES
         polished.append(polish(rows, go_on=go_on) if small else Polished(rows, converged=False))
         progress(len(polished))

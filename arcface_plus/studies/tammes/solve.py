@@ -13,7 +13,7 @@ import numpy as np
 
 from arcface_plus.regularizers.simplex import simplex
 from arcface_plus.studies.tammes.angles import certified_angle, smallest_angle
-from arcface_plus.studies.tammes.search import MOST_POINTS, Progress, default_restarts, search
+from arcface_plus.studies.tammes.search import MOST_POINTS, Progress, search
 
 MOST_DIMENSIONS = 4096
 MOST_CERTIFIED = 20_000  # points of a closed form: its certificate multiplies all by all
@@ -88,16 +88,16 @@ def solve_with_report(
             f"points is {points}, but a search takes at most {MOST_POINTS}: it holds matrices of "
             "points × points. Ask for fewer."
         )
-    found = search(
+    found, made = search(
         dim,
         points,
-        restarts=restarts or default_restarts(points),
+        restarts=restarts,
         seconds=seconds,
         seed=seed,
         progress=progress or (lambda done, total: None),
     )
     angles = smallest_angle(found.rows), certified_angle(found.rows)
-    return Solution(found.rows, *angles, "search", found.restarts, found.converged)
+    return Solution(found.rows, *angles, "search", made, found.converged)
 
 
 def closed_form(dim: int, points: int) -> tuple[np.ndarray, str] | None:

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.optimize import bisect
@@ -41,8 +41,7 @@ KINDS = tuple(_RANGES)
 _STEPS = 40
 
 
-@dataclass(frozen=True)
-class Prediction:
+class Prediction(NamedTuple):
     """Hold what proposals aim at, for C classes in d dimensions at scale s.
 
     ``target_angle`` is half of ``nearest_angle``. ``weight_spread`` is the relative standard
@@ -58,8 +57,7 @@ class Prediction:
     weight_spread: float
 
 
-@dataclass(frozen=True)
-class Advice:
+class Advice(NamedTuple):
     """Hold one proposal: the margin, where it stops pulling, and whether it can collapse.
 
     ``margin`` is extended past π as a run should be (``hard`` for m1 = 1, else ``piecewise``), and

@@ -40,25 +40,17 @@ _OTHER_ANGLE = r"other class's angle $\theta_j$ (degrees)"
 Curve = Callable[[np.ndarray, Setting], np.ndarray]
 
 
-def _other_by_own(own: np.ndarray, setting: Setting) -> np.ndarray:
-    return other_gradient_at(own, math.radians(FIXED_OTHER), setting)
-
-
-def _other_by_other(other: np.ndarray, setting: Setting) -> np.ndarray:
-    return other_gradient_at(math.radians(FIXED_OWN), other, setting)
-
-
 # Figure: the curve, and the labels of its axes.
 _CURVES: dict[str, tuple[Curve, str, str]] = {
     "fig11": (loss_at, _OWN_ANGLE, r"loss $L$"),
     "fig12": (own_gradient_at, _OWN_ANGLE, r"$\partial L/\partial\theta_y$ (per radian)"),
     "fig13": (
-        _other_by_own,
+        lambda own, setting: other_gradient_at(own, math.radians(FIXED_OTHER), setting),
         _OWN_ANGLE,
         r"$\partial L/\partial\theta_j$ at $\theta_j$ = 80° (per radian)",
     ),
     "fig14": (
-        _other_by_other,
+        lambda other, setting: other_gradient_at(math.radians(FIXED_OWN), other, setting),
         _OTHER_ANGLE,
         r"$\partial L/\partial\theta_j$ at $\theta_y$ = 40° (per radian)",
     ),

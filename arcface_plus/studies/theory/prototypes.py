@@ -1,7 +1,7 @@
 """The angle from a class to its nearest other class, for classes spread uniformly (Prop. 1).
 
-``losses/uniform_prediction.py`` has the exact expectation. Here are its approximations and what
-sampling gives, with every neighbour searched exactly. Angles are in radians.
+``losses/theory/uniform_prediction.py`` has the exact expectation. Here are its approximations and
+what sampling gives, with every neighbour searched exactly. Angles are in radians.
 """
 
 from __future__ import annotations

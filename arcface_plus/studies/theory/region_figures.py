@@ -128,10 +128,8 @@ def _region_colors(owner: np.ndarray, others_grey: bool) -> np.ndarray:
     """Return RGB (points, 3): the classes' own colours, made lighter, and white for the margin."""
     from matplotlib.colors import to_rgb
 
-    palette = np.array([to_rgb(c) for c in COLORS[:3]])
-    rgb = np.ones((len(owner), 3))
-    for k in range(3):
-        rgb[owner == k] = 0.45 + 0.55 * palette[k]
+    lighter = 0.45 + 0.55 * np.array([to_rgb(c) for c in COLORS[:3]])
+    rgb = np.vstack([lighter, np.ones(3)])[np.minimum(owner, 2)]  # NOBODY takes the last
     if others_grey:
         rgb[owner > 0] = 0.82
     return rgb

@@ -1,7 +1,7 @@
 """Spherical caps: nearly all of a cap is at its rim where there are many dimensions (Prop. 2).
 
-``losses/uniform_law.py`` has the cap's share of the sphere. Angles are in radians; a θ0-cap is what
-lies within θ0 of its axis.
+``losses/theory/uniform_law.py`` has the cap's share of the sphere. Angles are in radians; a θ0-cap
+is what lies within θ0 of its axis.
 """
 
 from __future__ import annotations
@@ -45,8 +45,6 @@ def cap_angle_density(angle: ArrayLike, cap: float, dim: int) -> np.ndarray:
 
 def cap_angle_moments(cap: float, dim: int) -> tuple[float, float]:
     """Return mean and standard deviation (radians) of that angle, by quadrature."""
-    _check_cap(cap)
-    check_dim(dim)
     low, high = 0.0, cap
     if dim > 2:  # where sin^{d−2} is not negligible against its largest value in the cap
         edge = math.asin(math.sin(min(cap, math.pi / 2)) * math.exp(-_NEGLIGIBLE / (dim - 2)))

@@ -1,6 +1,6 @@
 """The sum over the wrong classes in the softmax's denominator, drawn at random (Prop. 3).
 
-``losses/uniform_law.py`` has its expectation, exact and first-order, and its spread.
+``losses/theory/uniform_law.py`` has its expectation, exact and first-order, and its spread.
 """
 
 from __future__ import annotations
