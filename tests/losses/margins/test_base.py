@@ -17,7 +17,7 @@ from arcface_plus.losses.margins.magface import MagFace
 from arcface_plus.losses.margins.mv_softmax import MVSoftmax
 from arcface_plus.losses.margins.uniface import UniFace
 
-# Each with a schedule of 8 steps, and as it must be in step 1, where margins have 2/8 of their size.
+# Each with a schedule of 8 steps, and as it must be in step 1: margins of 2/8 of their size.
 SCHEDULED = [
     (
         Margin(m0=0.6, m1=1.4, m2=0.4, m3=0.2, s=8, warmup_steps=8),
