@@ -18,6 +18,7 @@ from arcface_plus import __version__
 from arcface_plus.distributed import World, barrier
 from arcface_plus.randomness import changed_streams
 from arcface_plus.runs.configuration import RunConfig
+from arcface_plus.settings import Section
 
 FINISHED = "model.safetensors"
 _PACKAGES = ("torch", "torchvision", "numpy", "opencv-python", "scikit-learn", "safetensors")
@@ -102,9 +103,7 @@ def check_resumable(path: Path, config: RunConfig) -> None:
         free["train"].discard("steps")  # the rate of every step depends on how many there are
     changed = [f"seed: {saved['seed']} → {now['seed']}"] if saved["seed"] != now["seed"] else []
     for section, keys in free.items():
-        # A setting that came after the checkpoint had its default there.
-        defaults = type(getattr(config, section)).model_construct().model_dump(mode="json")
-        before = defaults | saved.get(section, {})
+        before = _with_defaults(type(getattr(config, section)), saved.get(section, {}))
         for key, value in before.items():
             if key not in keys and now[section].get(key) != value:
                 changed.append(f"{section}.{key}: {value!r} → {now[section].get(key)!r}")
@@ -113,6 +112,12 @@ def check_resumable(path: Path, config: RunConfig) -> None:
             f"{path} was saved by a run with other settings: {'; '.join(changed)}. Resume with "
             "those, or start a run of another --name (model.weights starts it from these weights)."
         )
+
+
+def _with_defaults(kind: type[Section], saved: dict[str, Any]) -> dict[str, Any]:
+    """Return ``saved`` settings with the defaults, at any depth, of those that came after them."""
+    known = {key: value for key, value in saved.items() if key in kind.model_fields}
+    return saved | kind.model_validate(known).model_dump(mode="json")
 
 
 def _is_run(folder: Path) -> bool:

@@ -115,11 +115,14 @@ def test_resume_refuses_other_settings_and_damage(tiny: Path) -> None:
         train(tiny, ["--optim.lr", "0.01"], resume="auto")
     newest = folder / "checkpoints" / "step-00000003"
     _forget(newest, "head", "sample_rate")
+    _forget(newest, "head", "margin", "warmup_steps")
     _forget(newest, "branch")
     with pytest.raises(ValueError, match=r"head\.sample_rate: 1\.0 → 0\.5"):
         train(tiny, ["--head.sample_rate", "0.5"], resume="auto")
     with pytest.raises(ValueError, match=r"branch\.enabled: False → True"):
         train(tiny, BRANCH, resume="auto")
+    with pytest.raises(ValueError, match=r"head\.margin: .*'warmup_steps': 0.*'warmup_steps': 9"):
+        train(tiny, ["--head.margin.warmup_steps", "9"], resume="auto")
     check_resumable(newest, load_config(tiny, ["--train.steps", "3"]))  # defaults stand for them
     part = next(newest.glob("__*"))
     content = bytearray(part.read_bytes())
