@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from arcface_plus.cli.data.align import align_command
 from arcface_plus.cli.data.pairs import overlap_command, pairs_command
 from arcface_plus.cli.progress import counted
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Pack, unpack, inspect, check and cut training data; make pairs.", no_args_is_help=True
 )
+app.command("align")(align_command)
 app.command("pairs")(pairs_command)
 app.command("overlap")(overlap_command)
 
