@@ -71,20 +71,13 @@ def align_folder(
     be made at all; FileNotFoundError without ``source``; OSError where a process died.
     """
     source, output = Path(source), Path(output)
-    if image_format not in FORMATS or size < 1 or workers < 1 or not min_face >= 0:
-        raise ValueError(
-            f"image_format={image_format!r} must be one of {', '.join(FORMATS)}, size={size} and "
-            f"workers={workers} at least 1, min_face={min_face} at least 0"
-        )
+    if image_format not in FORMATS:
+        raise ValueError(f"format {image_format!r} is unknown; use one of {', '.join(FORMATS)}")
     photographs = find_photographs(source)
     if output.resolve().is_relative_to(source.resolve()):
         raise ValueError(f"{output} is inside {source}: its crops would be taken for photographs")
-    settings = {
-        "detector": opened(str(detector)).name,
-        "size": size,
-        "min_face": min_face,
-        "image_format": image_format,
-    }
+    name = opened(str(detector)).name
+    settings = {"detector": name, "size": size, "min_face": min_face, "format": image_format}
     known = _open_output(output, settings, overwrite=overwrite)
     todo = [name for name in photographs if not _is_done(source, output, name, known.get(name))]
     before = len(photographs) - len(todo)
