@@ -144,7 +144,7 @@ def test_output_is_not_overwritten_unasked(model, folder, tmp_path) -> None:
     with pytest.raises(ValueError, match="--overwrite"):
         run(model, folder, tmp_path / "e.npz")
     assert (tmp_path / "e.npz").read_bytes() == b"precious"
-    with pytest.raises(ValueError, match=r"\.npz or \.parquet"):
+    with pytest.raises(ValueError, match=r"end in \.npz, \.npy, \.parquet"):
         run(model, folder, tmp_path / "e.csv")
 
 
