@@ -19,9 +19,15 @@ from arcface_plus.cli.model_options import (
     parse_preprocessing,
 )
 from arcface_plus.cli.progress import counted
-from arcface_plus.cli.verify_output import result_table, table_rows, write_report_page
+from arcface_plus.cli.verify_output import (
+    calibration_lines,
+    result_table,
+    table_rows,
+    write_report_page,
+)
 
 if TYPE_CHECKING:
+    from arcface_plus.evaluation.model_calibration import Calibration
     from arcface_plus.evaluation.scoring import Entry
     from arcface_plus.models.preprocessing import Preprocessing
 
@@ -65,6 +71,14 @@ def verify_command(
         float | None,
         typer.Option(help="Advise the threshold for this false accept rate, with its interval."),
     ] = None,
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate",
+            help="Fit likelihood ratios on the pair set, and store them and the thresholds of --far"
+            " with the model, for compare and search.",
+        ),
+    ] = False,
     pca: Annotated[
         int | None,
         typer.Option(
@@ -122,6 +136,10 @@ def verify_command(
     """
     from arcface_plus.data.pairs.sets import load_pairs
     from arcface_plus.distributed import start_world
+    from arcface_plus.evaluation.model_calibration import (
+        calibrate as measure_calibration,
+    )
+    from arcface_plus.evaluation.model_calibration import calibration_file, save_calibration
     from arcface_plus.evaluation.scoring import Scoring, advise, score_files, score_model
     from arcface_plus.evaluation.scoring import compare as compared
     from arcface_plus.models import load_model
@@ -132,7 +150,10 @@ def verify_command(
             raise FileNotFoundError(f"the folder {output.parent} of {output.name} does not exist.")
     other = [compare] if compare is not None and compare.suffix == ".npz" else compare
     _check_use(model, embeddings, sets, other, advise_far, pca, markdown and latex)
+    if calibrate and (model is None or len(sets) != 1 or pca is not None):
+        raise ValueError("--calibrate needs a --model and one pair set, and no --pca.")
     scoring = Scoring(root, folds, parse_fars(far), pca, cache)
+    calibration: list[Calibration] = []
     foreign = [parse_preprocessing(text) for text in (preprocessing, compare_preprocessing)]
     with start_world(device) as world:
 
@@ -144,7 +165,10 @@ def verify_command(
             network = load_model(source, preprocessing=stated)
             options = embedding_options(network, flip, batch_size, world.device, precision, resize)
             show = partial(counted, enabled=world.is_main)
-            return score_model(source, network, opened, scoring, options, show)
+            scored = score_model(source, network, opened, scoring, options, show)
+            if calibrate and source == model and world.is_main:
+                calibration.append(measure_calibration(scored[0], network))
+            return scored
 
         assert model is not None or embeddings
         entries = score(model or embeddings or [], foreign[0])
@@ -156,6 +180,10 @@ def verify_command(
         entries = advise(entries, advise_far)
     style = "markdown" if markdown else "latex" if latex else None
     _show(entries, style=style, method=method, json_path=json_path, report=report)
+    if calibration and model is not None:
+        save_calibration(calibration[0], calibration_file(model))
+        typer.echo(calibration_lines(calibration[0]), err=style is not None)
+        typer.echo(f"Wrote {calibration_file(model)}", err=style is not None)
 
 
 def parse_fars(text: str) -> tuple[float, ...]:

@@ -53,14 +53,14 @@ def export_embeddings(
 ) -> list[str]:
     """Write key, label, norm and embedding (f(x) + f(flip x), not normalised) of every image.
 
-    ``output``: .npz, .npy (to be mapped into memory) or .parquet; ``set_files`` says what is in each.
-    Rows are in the collection's order and the same at any number of ranks. All ranks call it and
-    must see the same file system.
+    ``output``: .npz, .npy (to be mapped into memory) or .parquet; ``set_files`` says what is in
+    each. Rows are in the collection's order and the same at any number of ranks. All ranks call it
+    and must see the same file system.
 
     Returns what was left out: nothing, unless ``skip_bad`` lets unreadable images go (they are then
     listed in ``OUTPUT.skipped.txt`` too). Raises ValueError for an existing output without
-    ``overwrite``, an unreadable image (or where none is readable), a work folder of another model or
-    collection.
+    ``overwrite``, an unreadable image (or where none is readable), a work folder of another model
+    or collection.
     """
     output = Path(output)
     check_output(output, overwrite=overwrite)

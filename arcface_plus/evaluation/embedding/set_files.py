@@ -1,17 +1,17 @@
-"""The three forms of a file of named embeddings: ``.npz``, ``.npy`` with ``.rows.npz``, ``.parquet``.
+"""Files of named embeddings: ``.npz``, ``.npy`` with ``.rows.npz``, or ``.parquet``.
 
 Each holds a row an image: ``key`` text, ``label`` int64 (−1 where unknown), ``norm`` float32 (the
 length of the embedding, a sign of quality) and ``embedding`` (D,) float32, and once what made them:
 ``model_hash``, ``preprocessing`` (JSON) and ``flip``. An ``.npz`` of a pair set also holds its
-``index_a``, ``index_b`` and ``is_same``. ``X.npy`` is the (N, D) matrix alone, so that it can be mapped
-into memory; ``X.rows.npz`` beside it is the rest. Equal content gives equal bytes.
+``index_a``, ``index_b`` and ``is_same``. ``X.npy`` is the (N, D) matrix alone, so that it can be
+mapped into memory; ``X.rows.npz`` beside it is the rest. Equal content gives equal bytes.
 """
 
 from __future__ import annotations
 
 import importlib
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -31,7 +31,7 @@ _EXPECTED = "key and embedding, as arcface-plus embed writes it, or of files and
 
 @dataclass(frozen=True)
 class Origin:
-    """What made embeddings: hash of the weights, preprocessing as JSON, whether flips are summed."""
+    """What made embeddings: hash of the weights, preprocessing as JSON, flips summed or not."""
 
     model_hash: str
     preprocessing: str
@@ -92,7 +92,7 @@ def read_columns(path: Path) -> dict[str, np.ndarray]:
     """
     if path.suffix == ".parquet":
         return _read_parquet(path)
-    layouts = _LAYOUTS
+    layouts: tuple[tuple[str, ...], ...] = _LAYOUTS
     held: list[np.ndarray | None] = []
     if path.suffix == ".npy":
         if not path.is_file():
@@ -182,7 +182,9 @@ def _read_parquet(path: Path) -> dict[str, np.ndarray]:
         metadata = table.schema.metadata or {}
     except (pa.ArrowException, ValueError, OSError) as error:
         raise ValueError(f"{path}: not readable as embeddings: {error}.") from error
-    stated = {name: metadata[name.encode()].decode() for name in ORIGIN if name.encode() in metadata}
+    stated = {
+        name: metadata[name.encode()].decode() for name in ORIGIN if name.encode() in metadata
+    }
     return columns | {name: np.array(text) for name, text in stated.items()}
 
 

@@ -8,6 +8,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from arcface_plus.evaluation.embedding.set_files import ORIGIN, PAIRS, Origin, read_columns
+from arcface_plus.models import model_hash
+from arcface_plus.models.embedding_model import EmbeddingModel
 
 IDENTITIES = ("folder", "label", "prefix")
 _SHOWN = 3
@@ -17,8 +19,8 @@ _SHOWN = 3
 class EmbeddingSet:
     """Hold ``keys`` (N,) text, ``embeddings`` (N, D) and ``labels`` (N,) integers or None.
 
-    ``origin``: what made the embeddings, where the file states it. ``has_pairs``: whether it holds the
-    pairs of a pair set, too.
+    ``origin``: what made the embeddings, where the file states it. ``has_pairs``: whether it holds
+    the pairs of a pair set, too.
     """
 
     keys: np.ndarray
@@ -44,6 +46,21 @@ class EmbeddingSet:
         labels = [-1] * len(folders) if self.labels is None else self.labels.tolist()
         numbers = ["" if label < 0 else str(label) for label in labels]
         return np.array([n if f == "." else f for f, n in zip(folders, numbers, strict=True)])
+
+    def check_made_by(self, model: EmbeddingModel) -> Origin:
+        """Return the origin of the rows; ValueError where ``model`` makes other embeddings."""
+        if self.origin is None:
+            raise ValueError(
+                f"{self.source} does not say which model made it; embed its photographs again."
+            )
+        made = Origin(model_hash(model), model.preprocessing.to_json(), self.origin.flip)
+        if made != self.origin:
+            what = "preprocessing" if made.model_hash == self.origin.model_hash else "weights"
+            raise ValueError(
+                f"{self.source} was made by another model (its {what} differ): search with that "
+                "model, or embed the photographs again with this one."
+            )
+        return self.origin
 
     def people(self, identity: str) -> np.ndarray:
         """Return who each row shows, (N,).
@@ -95,7 +112,7 @@ class EmbeddingSet:
 
 
 def read_embedding_set(path: str | Path) -> EmbeddingSet:
-    """Read a file that ``arcface-plus embed`` wrote (see ``set_files``), or an .npz of files and emb.
+    """Read a file that ``arcface-plus embed`` wrote (``set_files``), or an .npz of files and emb.
 
     Raises FileNotFoundError, and ValueError naming the file for what is missing or does not fit.
     """

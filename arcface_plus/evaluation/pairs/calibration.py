@@ -2,18 +2,20 @@
 
 Shapes: N pairs.
 
-The likelihood ratio of a pair is how much more often a cosine like its own is met in genuine pairs than
-in impostor pairs. It does not depend on how many of either there are: with the odds of a prior it gives
-the odds that the two are one person. All logarithms here are natural ones; a cost is in bits.
+The likelihood ratio of a pair is how much more often a cosine like its own is met in genuine pairs
+than in impostor pairs. It does not depend on how many of either there are: with the odds of a prior
+it gives the odds that the two are one person. Logarithms are natural ones; costs are in bits.
 
-The fit is isotonic regression (PAV; Zadrozny and Elkan, KDD 2002) with both kinds of equal weight, so
-that its odds are likelihood ratios. One pair of each kind is added at either end: a ratio beyond what so
-many pairs can show is never stated. Cllr is Brümmer and du Preez's (Computer Speech and Language, 2006).
+The fit is isotonic regression (PAV; Zadrozny and Elkan, KDD 2002) with both kinds of equal weight,
+so that its odds are likelihood ratios. One pair of each kind is added at either end: a ratio beyond
+what so many pairs can show is never stated. Cllr is Brümmer and du Preez's (Computer Speech and
+Language, 2006).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -30,7 +32,7 @@ class RatioCurve:
 
     def at(self, cosines: np.ndarray | float) -> np.ndarray:
         """Return the log likelihood ratio of each cosine, in the same shape."""
-        return np.interp(cosines, self.cosines, self.log_ratios)
+        return np.asarray(np.interp(cosines, self.cosines, self.log_ratios))
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,8 @@ class CalibrationQuality(Record):
     """Hold what held-out likelihood ratios cost, in bits a pair: 0 is perfect, 1 knows nothing.
 
     - ``cllr``: of ratios that a fit on the other folds gives.
-    - ``min_cllr``: of the same ratios after the best monotone correction, made with the answers known;
-      the rest is lost by calibration.
+    - ``min_cllr``: of the same ratios after the best monotone correction, made with the answers
+      known; the rest is lost by calibration.
     """
 
     cllr: float
@@ -69,13 +71,13 @@ def held_out_ratios(cosines: np.ndarray, is_same: np.ndarray, folds: int) -> np.
     """
     bounds = fold_bounds(len(cosines), folds)
     ratios = np.empty(len(cosines))
-    for lo, hi in zip(bounds[:-1], bounds[1:], strict=True):
+    for lo, hi in pairwise(bounds.tolist()):
         others = np.ones(len(cosines), dtype=bool)
         others[lo:hi] = False
         if is_same[others].all() or not is_same[others].any():
             raise ValueError(
-                f"without fold {lo} to {hi} of the pairs there is one kind of pair only; mix genuine "
-                "and impostor pairs, or give fewer --folds."
+                f"without pairs {lo} to {hi - 1}, a fold, one kind of pair alone is left to fit; "
+                "mix genuine and impostor pairs, or give another --folds."
             )
         ratios[lo:hi] = fit_ratios(cosines[others], is_same[others]).at(cosines[lo:hi])
     return ratios

@@ -37,9 +37,9 @@ def nearest_rows(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the ``top`` rows of ``index`` (N, D) nearest to each query, and their cosines.
 
-    ``queries`` (Q, D); neither need be normalised; ``index`` may be mapped from a file. ``describe``
-    names a row of the index in messages. Both results are (Q, min(top, N)): rows int64, cosines
-    float64.
+    ``queries`` (Q, D); neither need be normalised; ``index`` may be mapped from a file.
+    ``describe`` names a row of the index in messages. Both results are (Q, min(top, N)): rows
+    int64, cosines float64.
 
     Raises ValueError for another D, ``top`` below 1 and a row without direction.
     """
@@ -47,8 +47,8 @@ def nearest_rows(
         raise ValueError(f"top is {top}, but must be at least 1.")
     if queries.shape[1] != index.shape[1]:
         raise ValueError(
-            f"the query has {queries.shape[1]} dimensions, the index {index.shape[1]}: it was made by "
-            "another model. Embed its photographs with this one."
+            f"the query has {queries.shape[1]} dimensions, the index {index.shape[1]}: it was made "
+            "by another model. Embed its photographs with this one."
         )
     unit = unit_rows(queries, "the embedding of query {}".format)
     best_rows = np.empty((len(unit), 0), dtype=np.int64)
@@ -65,7 +65,12 @@ def nearest_rows(
 
 
 def _best_of_block(
-    queries: np.ndarray, block: np.ndarray, start: int, top: int, describe: Describe, faiss: Any | None
+    queries: np.ndarray,
+    block: np.ndarray,
+    start: int,
+    top: int,
+    describe: Describe,
+    faiss: Any | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the nearest ``top`` rows of a block to each query, in order, and their cosines."""
     norms = np.linalg.norm(block, axis=1)
