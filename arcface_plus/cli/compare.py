@@ -91,8 +91,10 @@ def verdict(
             f"{same}: threshold {threshold.cosine:.4f} (FAR {threshold.far:g} on {name}{coarse})"
         )
     log_ratio = float(calibration.ratios.at(cosine))
+    bound = log_ratio in (calibration.ratios.log_ratios[0], calibration.ratios.log_ratios[-1])
+    note = f"; {name} cannot show more" if bound else ""
     lines.append(
-        f"likelihood ratio {math.exp(log_ratio):.3g} (log10 {log_ratio / math.log(10):+.2f})"
+        f"likelihood ratio {math.exp(log_ratio):.3g} (log10 {log_ratio / math.log(10):+.2f}{note})"
     )
     if prior is not None:
         after = probability(log_ratio, prior)
