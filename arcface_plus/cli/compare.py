@@ -92,7 +92,7 @@ def verdict(
         )
     log_ratio = float(calibration.ratios.at(cosine))
     bound = log_ratio in (calibration.ratios.log_ratios[0], calibration.ratios.log_ratios[-1])
-    note = f"; {name} cannot show more" if bound else ""
+    note = f"; the pairs of {name} cannot show more" if bound else ""
     lines.append(
         f"likelihood ratio {math.exp(log_ratio):.3g} (log10 {log_ratio / math.log(10):+.2f}{note})"
     )

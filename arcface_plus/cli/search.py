@@ -53,10 +53,11 @@ def search_command(
     names = held.names()
     console = Console()
     for number, path in enumerate(query):
-        columns = ["", "key", "person", "cosine"] + (["likelihood ratio"] if calibration else [])
         by = "NumPy" if faiss is None else "faiss"
         title = f"{path.name} in {len(held)} rows of {index.name} (exact, by {by})"
-        table = Table(*columns, title=title, title_justify="left")
+        table = Table("", title=title, title_justify="left")
+        for column in ("key", "person", "cosine", *(["likelihood ratio"] if calibration else [])):
+            table.add_column(column, overflow="fold")  # a name that is cut is of no use
         for place, (row, cosine) in enumerate(zip(rows[number], cosines[number], strict=True), 1):
             cells = [str(place), str(held.keys[row]), str(names[row]), f"{cosine:.4f}"]
             if calibration is not None:
