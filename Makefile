@@ -66,6 +66,7 @@ bench: $(VENV)/.dev mxnet
 	$(BIN)/python tools/bench/bench_records.py
 	$(BIN)/python tools/bench/bench_evaluator.py
 	$(BIN)/python tools/bench/bench_embedding_memory.py
+	$(BIN)/python tools/bench/bench_export.py
 	$(BIN)/python tools/bench/bench_templates.py
 	$(BIN)/python tools/bench/bench_coverage.py
 	$(BIN)/python tools/bench/bench_prototypes.py

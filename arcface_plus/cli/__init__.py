@@ -4,9 +4,8 @@
   ``errors.py``.
 - ``embed.py``, ``verify.py``, ``ijb.py``, ``identify.py``: the verbs of these names;
   ``verify_output.py`` belongs to ``verify``.
-- ``compare.py``, ``search.py``, ``index.py``: a model in use: two photographs, one photograph in an
-  index, rows of an index. ``photographs.py``: the options that the first two share.
 - ``tammes.py``, ``margins.py``, ``info.py``: the verbs of these names.
+- ``use/``: ``compare``, ``search``, ``index remove``.
 - ``data/``: ``data pack``, ``check``, ``pairs``, ``split`` … ``study/``: ``study NAME``.
 - ``model_options.py``: the options of every verb that embeds images.
 - ``progress.py``: bars on a terminal, lines elsewhere. ``json_files.py``: results as JSON files.

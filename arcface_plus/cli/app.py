@@ -12,10 +12,11 @@ from typing import Annotated
 
 import typer
 
-from arcface_plus.cli import compare, embed, identify, ijb, index, margins, search, tammes, verify
+from arcface_plus.cli import embed, identify, ijb, margins, tammes, verify
 from arcface_plus.cli.data import app as data
 from arcface_plus.cli.errors import exit_code_for
 from arcface_plus.cli.study import app as study
+from arcface_plus.cli.use import compare, index, search
 
 app = typer.Typer(
     name="arcface-plus",

@@ -20,14 +20,13 @@ from arcface_plus.cli.model_options import (
 )
 from arcface_plus.cli.progress import counted
 from arcface_plus.cli.verify_output import (
-    calibration_lines,
     result_table,
+    store_calibration,
     table_rows,
     write_report_page,
 )
 
 if TYPE_CHECKING:
-    from arcface_plus.evaluation.model_calibration import Calibration
     from arcface_plus.evaluation.scoring import Entry
     from arcface_plus.models.preprocessing import Preprocessing
 
@@ -136,10 +135,6 @@ def verify_command(
     """
     from arcface_plus.data.pairs.sets import load_pairs
     from arcface_plus.distributed import start_world
-    from arcface_plus.evaluation.model_calibration import (
-        calibrate as measure_calibration,
-    )
-    from arcface_plus.evaluation.model_calibration import calibration_file, save_calibration
     from arcface_plus.evaluation.scoring import Scoring, advise, score_files, score_model
     from arcface_plus.evaluation.scoring import compare as compared
     from arcface_plus.models import load_model
@@ -153,7 +148,6 @@ def verify_command(
     if calibrate and (model is None or len(sets) != 1 or pca is not None):
         raise ValueError("--calibrate needs a --model and one pair set, and no --pca.")
     scoring = Scoring(root, folds, parse_fars(far), pca, cache)
-    calibration: list[Calibration] = []
     foreign = [parse_preprocessing(text) for text in (preprocessing, compare_preprocessing)]
     with start_world(device) as world:
 
@@ -165,10 +159,7 @@ def verify_command(
             network = load_model(source, preprocessing=stated)
             options = embedding_options(network, flip, batch_size, world.device, precision, resize)
             show = partial(counted, enabled=world.is_main)
-            scored = score_model(source, network, opened, scoring, options, show)
-            if calibrate and source == model and world.is_main:
-                calibration.append(measure_calibration(scored[0], network))
-            return scored
+            return score_model(source, network, opened, scoring, options, show)
 
         assert model is not None or embeddings
         entries = score(model or embeddings or [], foreign[0])
@@ -180,10 +171,8 @@ def verify_command(
         entries = advise(entries, advise_far)
     style = "markdown" if markdown else "latex" if latex else None
     _show(entries, style=style, method=method, json_path=json_path, report=report)
-    if calibration and model is not None:
-        save_calibration(calibration[0], calibration_file(model))
-        typer.echo(calibration_lines(calibration[0]), err=style is not None)
-        typer.echo(f"Wrote {calibration_file(model)}", err=style is not None)
+    if calibrate and model is not None:
+        typer.echo(store_calibration(entries[0], model), err=style is not None)
 
 
 def parse_fars(text: str) -> tuple[float, ...]:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from arcface_plus.evaluation.model_calibration import Calibration
     from arcface_plus.evaluation.pairs.intervals import FarAdvice, Intervals
     from arcface_plus.evaluation.scoring import Entry
 
@@ -52,14 +51,22 @@ def result_table(entry: Entry) -> Table:
     return table
 
 
-def calibration_lines(calibration: Calibration) -> str:
-    """Say how good likelihood ratios are on folds that the fit did not see."""
+def store_calibration(entry: Entry, model: Path) -> str:
+    """Store the calibration that ``entry`` gives with ``model``, and say how good it is."""
+    from arcface_plus.evaluation.model_calibration import (
+        calibrate,
+        calibration_file,
+        save_calibration,
+    )
+
+    calibration, path = calibrate(entry), calibration_file(model)
+    save_calibration(calibration, path)
     held_out, pairs = calibration.held_out, calibration.pairs
     fars = ", ".join(f"{each.far:g}" for each in calibration.thresholds) or "none"
     return (
         f"calibration on {pairs.name} ({pairs.units} {pairs.basis}): on held-out folds Cllr "
         f"{held_out.cllr:.4f} bits, minCllr {held_out.min_cllr:.4f} (both kinds of pair count "
-        f"alike: a prior of 1/2). Thresholds recorded for a FAR of {fars}"
+        f"alike: a prior of 1/2). Thresholds recorded for a FAR of {fars}.\nWrote {path}"
     )
 
 

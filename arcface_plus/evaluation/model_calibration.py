@@ -13,7 +13,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from arcface_plus.evaluation.embedding.set_files import Origin
+from arcface_plus.evaluation.embedding.set_files import ORIGIN, Origin, origin_of
 from arcface_plus.evaluation.pairs.calibration import (
     CalibrationQuality,
     RatioCurve,
@@ -23,7 +23,6 @@ from arcface_plus.evaluation.pairs.calibration import (
 )
 from arcface_plus.evaluation.scoring import Entry
 from arcface_plus.files import written_beside
-from arcface_plus.models import model_hash
 from arcface_plus.models.embedding_model import EmbeddingModel
 from arcface_plus.models.weight_files import RUN_WEIGHTS, weights_path
 
@@ -90,9 +89,9 @@ class Calibration(_Stored):
         )
 
 
-def calibrate(entry: Entry, model: EmbeddingModel) -> Calibration:
-    """Return the calibration of ``model`` on a pair set that it scored (``score_model``)."""
-    result, cosines = entry.result, 1 - entry.distances / 2
+def calibrate(entry: Entry) -> Calibration:
+    """Return the calibration of a model on the pair set that ``entry`` scored (``score_model``)."""
+    facts, result, cosines = entry.facts, entry.result, 1 - entry.distances / 2
     held_out = held_out_ratios(cosines, entry.is_same, result.folds)
     thresholds = [
         Threshold(far=far, cosine=1 - d / 2, tar=tar, coarse=far in result.coarse_fars)
@@ -102,10 +101,10 @@ def calibrate(entry: Entry, model: EmbeddingModel) -> Calibration:
         if math.isfinite(d)
     ]
     return Calibration(
-        origin=origin_of(model, flip=entry.facts["flip"]),
+        origin=Origin(**{name: facts[name] for name in ORIGIN}),
         pairs=MeasuredOn(
-            name=entry.facts["name"],
-            fingerprint=entry.facts["fingerprint"],
+            name=facts["name"],
+            fingerprint=facts["fingerprint"],
             genuine=result.genuine_pairs,
             impostor=result.impostor_pairs,
             basis=entry.units.basis,
@@ -153,8 +152,3 @@ def load_calibration(path: Path, model: EmbeddingModel) -> Calibration | None:
             "--calibrate)."
         )
     return calibration
-
-
-def origin_of(model: EmbeddingModel, *, flip: bool) -> Origin:
-    """Return what makes the embeddings of ``model``, to be compared with that of a file."""
-    return Origin(model_hash(model), model.preprocessing.to_json(), flip)

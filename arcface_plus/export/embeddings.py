@@ -28,12 +28,11 @@ from arcface_plus.evaluation.embedding.embed import (
 )
 from arcface_plus.evaluation.embedding.set_files import (
     Contents,
-    Origin,
     check_suffix,
+    origin_of,
     write_contents,
 )
 from arcface_plus.files import written_beside
-from arcface_plus.models import model_hash
 from arcface_plus.models.embedding_model import EmbeddingModel
 
 BLOCK = 4096
@@ -139,7 +138,7 @@ class _WorkFolder:
     ) -> None:
         self.folder = output.with_name(output.name + ".partial")
         self.collection = collection
-        self.origin = Origin(model_hash(model), model.preprocessing.to_json(), options.flip)
+        self.origin = origin_of(model, flip=options.flip)
         keys = hashlib.sha256()
         for key in collection.keys:
             keys.update(f"{key}\n".encode())

@@ -64,7 +64,7 @@ def entry(model):
 
 
 def test_what_is_recorded(entry, model, tmp_path):
-    found = calibrate(entry, model)
+    found = calibrate(entry)
     assert found.origin.model_hash == model_hash(model) and found.origin.flip is False
     assert found.pairs.name == "patterns" and (found.pairs.basis, found.pairs.units) == (
         "people",
@@ -85,8 +85,8 @@ def test_what_is_recorded(entry, model, tmp_path):
     assert load_calibration(tmp_path / "none.json", model) is None
 
 
-def test_threshold_of_choice(entry, model):
-    found = calibrate(entry, model)
+def test_threshold_of_choice(entry):
+    found = calibrate(entry)
     assert found.threshold().far == 0.5, "the lowest rate that is not coarse"
     assert found.threshold(0.1).far == 0.1
     with pytest.raises(ValueError, match=r"0\.01 is recorded, only for 0\.5, 0\.1"):
@@ -97,7 +97,7 @@ def test_threshold_of_choice(entry, model):
 
 
 def test_a_calibration_of_another_model_is_refused(entry, model, tmp_path):
-    save_calibration(calibrate(entry, model), tmp_path / "c.json")
+    save_calibration(calibrate(entry), tmp_path / "c.json")
     for other in (small(seed=1), small(std=127.5)):
         with pytest.raises(ValueError, match="of another model"):
             load_calibration(tmp_path / "c.json", other)
@@ -119,7 +119,7 @@ def test_a_calibration_of_another_model_is_refused(entry, model, tmp_path):
 )
 def test_damaged_files_are_refused(entry, model, tmp_path, change, match):
     path = tmp_path / "c.json"
-    save_calibration(calibrate(entry, model), path)
+    save_calibration(calibrate(entry), path)
     held = json.loads(path.read_text())
     change(held)
     path.write_text(json.dumps(held))

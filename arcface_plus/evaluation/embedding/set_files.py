@@ -20,6 +20,8 @@ import numpy as np
 
 from arcface_plus.evaluation.embedding.files import UNREADABLE, read_arrays
 from arcface_plus.files import written_beside
+from arcface_plus.models import model_hash
+from arcface_plus.models.embedding_model import EmbeddingModel
 
 SUFFIXES = (".npz", ".npy", ".parquet")
 ORIGIN = ("model_hash", "preprocessing", "flip")
@@ -36,6 +38,11 @@ class Origin:
     model_hash: str
     preprocessing: str
     flip: bool
+
+
+def origin_of(model: EmbeddingModel, *, flip: bool) -> Origin:
+    """Return what says that embeddings are of ``model``."""
+    return Origin(model_hash(model), model.preprocessing.to_json(), flip)
 
 
 @dataclass(frozen=True)

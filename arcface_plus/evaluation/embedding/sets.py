@@ -7,8 +7,13 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from arcface_plus.evaluation.embedding.set_files import ORIGIN, PAIRS, Origin, read_columns
-from arcface_plus.models import model_hash
+from arcface_plus.evaluation.embedding.set_files import (
+    ORIGIN,
+    PAIRS,
+    Origin,
+    origin_of,
+    read_columns,
+)
 from arcface_plus.models.embedding_model import EmbeddingModel
 
 IDENTITIES = ("folder", "label", "prefix")
@@ -53,7 +58,7 @@ class EmbeddingSet:
             raise ValueError(
                 f"{self.source} does not say which model made it; embed its photographs again."
             )
-        made = Origin(model_hash(model), model.preprocessing.to_json(), self.origin.flip)
+        made = origin_of(model, flip=self.origin.flip)
         if made != self.origin:
             what = "preprocessing" if made.model_hash == self.origin.model_hash else "weights"
             raise ValueError(

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from arcface_plus.cli.model_options import Preprocessing, Resize, parse_preprocessing
-from arcface_plus.cli.photographs import Align, Detector, Model, embed_faces, read_faces
+from arcface_plus.cli.use.photographs import Align, Detector, Model, embed_faces, read_faces
 
 
 def search_command(
