@@ -145,6 +145,7 @@ class _WorkFolder:
         description = {
             **vars(self.origin),
             "keys": keys.hexdigest(),
+            "alignment": collection.alignment,
             "precision": options.precision,
             "resize": options.resize,
             "batch_size": options.batch_size,

@@ -3,5 +3,5 @@
 - ``compare.py``: ``compare A B``.
 - ``search.py``: ``search --index X --query PHOTO``.
 - ``index.py``: ``index remove PERSON``.
-- ``photographs.py``: the options that ``compare`` and ``search`` share, and photographs embedded.
+- ``photographs.py``: photographs read and embedded for ``compare`` and ``search``.
 """

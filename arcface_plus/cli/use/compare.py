@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from arcface_plus.cli.data.align import Align, Detector
 from arcface_plus.cli.model_options import Preprocessing, Resize, parse_preprocessing
-from arcface_plus.cli.use.photographs import Align, Detector, Model, embed_faces, read_faces
+from arcface_plus.cli.use.photographs import Model, embed_faces, read_faces
 
 if TYPE_CHECKING:
     from arcface_plus.evaluation.model_calibration import Calibration

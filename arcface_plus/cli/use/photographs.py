@@ -1,4 +1,4 @@
-"""What ``compare`` and ``search`` share: their options, and photographs embedded."""
+"""What ``compare`` and ``search`` share: photographs read and embedded."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from arcface_plus.cli.data.align import detector_of
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -15,24 +17,16 @@ if TYPE_CHECKING:
     from arcface_plus.models.embedding_model import EmbeddingModel
 
 Model = Annotated[Path, typer.Option(help="Run folder, .safetensors, .pt or .onnx file.")]
-Align = Annotated[
-    bool, typer.Option("--align", help="Find the face in each photograph and align it first.")
-]
-Detector = Annotated[
-    str, typer.Option(help="The detector of --align: mtcnn, or a YuNet or SCRFD file (.onnx).")
-]
 
 
 def read_faces(
     paths: Sequence[Path], network: EmbeddingModel, align: bool, detector: str, resize: bool
 ) -> Photographs:
     """Return photographs as the options say; ValueError for a size the model does not take."""
-    from arcface_plus.data.faces.detectors import open_detector
     from arcface_plus.evaluation.photographs import read_photographs
 
-    finder = open_detector(detector) if align else None
     size = network.preprocessing.size
-    photographs = read_photographs(paths, size, finder)
+    photographs = read_photographs(paths, size, detector_of(align, detector))
     for image, name in zip(photographs.images, photographs.names, strict=True):
         height, width = image.shape[:2]
         if not resize and (height, width) != (size, size):

@@ -10,8 +10,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from arcface_plus.cli.data.align import Align, Detector
 from arcface_plus.cli.model_options import Preprocessing, Resize, parse_preprocessing
-from arcface_plus.cli.use.photographs import Align, Detector, Model, embed_faces, read_faces
+from arcface_plus.cli.use.photographs import Model, embed_faces, read_faces
 
 
 def search_command(

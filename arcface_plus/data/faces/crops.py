@@ -46,12 +46,14 @@ def align_image(
     detector: FaceDetector,
     *,
     size: int = TEMPLATE_SIZE,
+    min_face: float = 0,
     where: str | None = None,
 ) -> FaceCrop:
     """Return the crop of the face in ``image``, a file or (H, W, 3) uint8 RGB.
 
-    Of several faces, the one ``choose_face`` names. ``where`` names the image in errors; a file
-    names itself. Raises ValueError "no face in …", and as ``read_image`` for files.
+    Of several faces, the one ``choose_face`` names; those below ``min_face`` pixels count only
+    where there is no other. ``where`` names the image in errors; a file names itself. Raises
+    ValueError "no face in …", and as ``read_image`` for files.
     """
     where = where or (str(image) if isinstance(image, str | Path) else "the image")
     pixels = read_image(image) if isinstance(image, str | Path) else image
@@ -61,7 +63,8 @@ def align_image(
             f"no face in {where}; give a photograph with a larger or clearer face, or another "
             "detector"
         )
-    face = choose_face(faces, *pixels.shape[:2])
+    large = [face for face in faces if face.size >= min_face]
+    face = choose_face(large or faces, *pixels.shape[:2])
     return FaceCrop(align_face(pixels, face.landmarks, size), face, faces)
 
 

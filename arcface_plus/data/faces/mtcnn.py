@@ -67,19 +67,23 @@ class Mtcnn:
 
     def _proposed(self, image: np.ndarray) -> np.ndarray:
         """Return the square boxes (N, 4) that the first net finds at any scale of ``image``."""
-        height, width = image.shape[:2]
-        found = [np.empty((0, 9))]
-        scale = _CELL / _SMALLEST
-        while min(height, width) * scale >= _CELL:
-            size = (int(np.ceil(width * scale)), int(np.ceil(height * scale)))
-            small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        border = max(image.shape[:2]) // 4
+        bordered = _bordered(image, (border,) * 4, 127)
+        found, cell = [np.empty((0, 9))], float(_SMALLEST)
+        while cell <= min(bordered.shape[:2]):
+            scale = _CELL / cell
+            # A face that fills the image is seen only with something around it.
+            large = 2 * cell > min(image.shape[:2])
+            looked_at, shift = (bordered, border) if large else (image, 0)
+            size = [int(np.ceil(side * scale)) for side in looked_at.shape[1::-1]]
+            small = cv2.resize(looked_at, size, interpolation=cv2.INTER_AREA)
             shifts, chances = _run(self._pnet, small[None])
             x, y = np.nonzero(chances[0, :, :, 1] >= _THRESHOLDS[0])
             corner = _STRIDE * np.column_stack([x, y])
-            boxes = np.fix(np.hstack([corner + 1, corner + _CELL]) / scale)
+            boxes = np.fix(np.hstack([corner + 1, corner + _CELL]) / scale) - shift
             rows = np.column_stack([boxes, chances[0, x, y, 1], shifts[0, x, y]])
             found.append(rows[suppress(boxes, rows[:, 4], 0.5)])
-            scale *= _SHRINK
+            cell /= _SHRINK
         rows = np.concatenate(found)
         rows = rows[suppress(rows[:, :4], rows[:, 4], 0.7)]
         boxes, shifts = rows[:, :4], rows[:, 5:]
@@ -103,9 +107,18 @@ def _cut(image: np.ndarray, boxes: np.ndarray, side: int) -> np.ndarray:
             continue
         inside = image[top - 1 : bottom, left - 1 : right].astype(np.float32)
         borders = (top - y1, y2 - bottom, left - x1, x2 - right)
-        whole = cv2.copyMakeBorder(inside, *borders, cv2.BORDER_CONSTANT, value=(0, 0, 0))
+        whole = _bordered(inside, borders, 0)
         out[:] = cv2.resize(whole, (side, side), interpolation=cv2.INTER_AREA)
     return cut
+
+
+def _bordered(image: np.ndarray, widths: tuple[int, int, int, int], grey: int) -> np.ndarray:
+    """Return ``image`` with ``widths`` pixels of ``grey`` at top, bottom, left and right."""
+    top, bottom, left, right = widths
+    value = (grey, grey, grey)
+    return np.asarray(
+        cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_CONSTANT, value=value)
+    )
 
 
 def _moved(boxes: np.ndarray, shifts: np.ndarray) -> np.ndarray:

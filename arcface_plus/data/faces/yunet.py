@@ -20,7 +20,8 @@ class YuNet:
 
     def __init__(self, path: Path, name: str) -> None:
         self.name = name
-        level = cv2.setLogLevel(2)  # errors: OpenCV 5 warns that it chose where to run
+        level = cv2.utils.logging.getLogLevel()
+        cv2.utils.logging.setLogLevel(2)  # errors: OpenCV 5 warns that it chose where to run
         try:
             self._net = cv2.FaceDetectorYN.create(str(path), "", (32, 32), _SCORE, _OVERLAP)
         except cv2.error as error:
@@ -29,7 +30,7 @@ class YuNet:
                 "fix: give the YuNet file of its release"
             ) from error
         finally:
-            cv2.setLogLevel(level)
+            cv2.utils.logging.setLogLevel(level)
         self._lock = Lock()  # the input size is a property of the net
 
     def detect(self, image: np.ndarray) -> list[Face]:
