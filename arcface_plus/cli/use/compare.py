@@ -89,11 +89,12 @@ def verdict(
         same = "the same person" if cosine > threshold.cosine else "not the same person"
         coarse = ", coarse" if threshold.coarse else ""
         lines.append(
-            f"{same}: threshold {threshold.cosine:.4f} (FAR {threshold.far:g} on {name}{coarse})"
+            f"{same}: threshold {threshold.cosine:.4f} (FAR {threshold.far:g} on the pair set "
+            f"{name}{coarse})"
         )
     log_ratio = float(calibration.ratios.at(cosine))
     bound = log_ratio in (calibration.ratios.log_ratios[0], calibration.ratios.log_ratios[-1])
-    note = f"; the pairs of {name} cannot show more" if bound else ""
+    note = "; its pairs cannot show more" if bound else ""
     lines.append(
         f"likelihood ratio {math.exp(log_ratio):.3g} (log10 {log_ratio / math.log(10):+.2f}{note})"
     )

@@ -37,7 +37,10 @@ def test_calibrate_stores_what_compare_shows(cli, calibrated):
     assert number("likelihood ratio", done.stdout) == pytest.approx(ratio, rel=0.01)
     odds = ratio * 0.2 / 0.8
     assert number("probability", done.stdout) == pytest.approx(odds / (1 + odds), rel=0.01)
-    assert "FAR 0.1 on pairs, coarse" in done.stdout and "for a prior of 0.2" in done.stdout
+    assert (
+        "FAR 0.1 on the pair set pairs, coarse" in done.stdout
+        and "for a prior of 0.2" in done.stdout
+    )
 
 
 def test_one_photograph_with_itself(cli, calibrated):
@@ -45,8 +48,11 @@ def test_one_photograph_with_itself(cli, calibrated):
     done = cli("compare", photo, photo, "--model", calibrated.model)
     assert done.exit_code == 0, done.output
     assert number("cosine", done.stdout) == 1.0
-    assert "\nthe same person: threshold" in done.stdout and "FAR 0.1 on pairs" in done.stdout
-    assert "the pairs of pairs cannot show more" in done.stdout and "probability" not in done.stdout
+    assert (
+        "\nthe same person: threshold" in done.stdout
+        and "FAR 0.1 on the pair set pairs" in done.stdout
+    )
+    assert "its pairs cannot show more" in done.stdout and "probability" not in done.stdout
 
 
 def test_without_calibration_it_says_how_to_get_one(cli, in_use):
