@@ -50,6 +50,7 @@ def export_here(rank: int, size: int, folder: str) -> list[str]:
     )
 
 
+@pytest.mark.slow
 def test_every_number_of_ranks_writes_the_same_bytes(run_ranks, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "BLOCK", export.BLOCK)  # restored here; ranks have their own
     skipped = export_here(0, 1, str(tmp_path))

@@ -61,3 +61,13 @@ def calibrated(in_use: InUse, cli) -> InUse:
     done = cli("verify", *words, "--folds", 6, "--far", "0.5,0.1,0.01", "--calibrate")
     assert done.exit_code == 0, done.output
     return in_use
+
+
+@pytest.fixture(params=[".npz", ".npy", ".parquet"])
+def index(request, cli, in_use, tmp_path):
+    if request.param == ".parquet":
+        pytest.importorskip("pyarrow", reason="needs the extra parquet")
+    path = tmp_path / f"index{request.param}"
+    done = cli("embed", "--model", in_use.model, "--input", in_use.photos, "--output", path)
+    assert done.exit_code == 0, done.output
+    return path

@@ -11,16 +11,6 @@ from arcface_plus.evaluation.embedding.sets import read_embedding_set
 from arcface_plus.models import Preprocessing, build_model, save_model
 
 
-@pytest.fixture(params=[".npz", ".npy", ".parquet"])
-def index(request, cli, in_use, tmp_path):
-    if request.param == ".parquet":
-        pytest.importorskip("pyarrow", reason="needs the extra parquet")
-    path = tmp_path / f"index{request.param}"
-    done = cli("embed", "--model", in_use.model, "--input", in_use.photos, "--output", path)
-    assert done.exit_code == 0, done.output
-    return path
-
-
 def rows(text: str) -> list[tuple[str, str, float]]:
     """Return key, person and cosine of each line of the tables."""
     found = re.findall(r"│ \d+ +│ (\S+) +│ (\S*) +│ ([-\d.]+) ", text)
@@ -96,14 +86,3 @@ def test_wrong_inputs_get_one_line(cli, in_use, tmp_path):
         arrays = dict(held)
     np.savez(tmp_path / "d.npz", **{**arrays, "embedding": arrays["embedding"][:, :5]})
     fails("query has 8 dimensions, the index 5", index=tmp_path / "d.npz")
-
-
-def test_index_remove(cli, in_use, index):
-    done = cli("index", "remove", "p3", "--index", index)
-    assert done.exit_code == 0 and "removed 4 rows of p3" in done.stdout, done.output
-    assert "20 rows are left" in done.stdout
-    words = ["search", "--index", index, "--query", in_use.photo(3), "--model", in_use.model]
-    found = rows(cli(*words, "--top", 30).stdout)
-    assert len(found) == 20 and "p3" not in {person for _, person, _ in found}
-    done = cli("index", "remove", "p44", "--index", index)
-    assert done.exit_code == 2 and "no row of 'p44': did you mean p4" in done.stderr
