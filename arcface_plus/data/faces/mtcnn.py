@@ -21,6 +21,7 @@ from arcface_plus.data.faces.face import Face, suppress
 from arcface_plus.data.faces.onnx_file import missing_extra, open_onnx
 
 _SMALLEST = 20  # smaller faces, in pixels, are not looked for
+_BORDER = 0.25  # of the longer side: a face that fills the image needs something around it
 _SHRINK = 0.709  # from one scale of the pyramid to the next
 _THRESHOLDS = (0.6, 0.7, 0.7)
 _STRIDE, _CELL = 2, 12  # of the first net, which sees cells of 12 pixels
@@ -67,12 +68,11 @@ class Mtcnn:
 
     def _proposed(self, image: np.ndarray) -> np.ndarray:
         """Return the square boxes (N, 4) that the first net finds at any scale of ``image``."""
-        border = max(image.shape[:2]) // 4
+        border = int(_BORDER * max(image.shape[:2]))
         bordered = _bordered(image, (border,) * 4, 127)
         found, cell = [np.empty((0, 9))], float(_SMALLEST)
         while cell <= min(bordered.shape[:2]):
             scale = _CELL / cell
-            # A face that fills the image is seen only with something around it.
             large = 2 * cell > min(image.shape[:2])
             looked_at, shift = (bordered, border) if large else (image, 0)
             size = [int(np.ceil(side * scale)) for side in looked_at.shape[1::-1]]

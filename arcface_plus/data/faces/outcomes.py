@@ -65,9 +65,9 @@ def numbers_of(face: Face) -> tuple[str, ...]:
 
 
 def as_line(row: Iterable[str]) -> str:
-    """Return ``row`` as a line of CSV."""
+    """Return ``row`` as a line of CSV (RFC 4180)."""
     line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(row)
+    csv.writer(line).writerow(row)
     return line.getvalue()
 
 

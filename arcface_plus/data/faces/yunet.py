@@ -20,8 +20,9 @@ class YuNet:
 
     def __init__(self, path: Path, name: str) -> None:
         self.name = name
-        level = cv2.utils.logging.getLogLevel()
-        cv2.utils.logging.setLogLevel(2)  # errors: OpenCV 5 warns that it chose where to run
+        log = getattr(cv2.utils, "logging", cv2)  # of OpenCV 5, and of 4
+        level = log.getLogLevel()
+        log.setLogLevel(2)  # errors: OpenCV 5 warns that it chose where to run
         try:
             self._net = cv2.FaceDetectorYN.create(str(path), "", (32, 32), _SCORE, _OVERLAP)
         except cv2.error as error:
@@ -30,7 +31,7 @@ class YuNet:
                 "fix: give the YuNet file of its release"
             ) from error
         finally:
-            cv2.utils.logging.setLogLevel(level)
+            log.setLogLevel(level)
         self._lock = Lock()  # the input size is a property of the net
 
     def detect(self, image: np.ndarray) -> list[Face]:
