@@ -22,6 +22,8 @@ COMMANDS = {
     "cli/ijb.py:ijb_command",
     "cli/study/distribution.py:distribution_command",
     "cli/tammes.py:tammes_command",
+    "cli/use/compare.py:compare_command",
+    "cli/use/search.py:search_command",
     "cli/verify.py:verify_command",
 }
 # A table of layers, and a Triton kernel, which is compiled as one function.

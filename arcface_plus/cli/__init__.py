@@ -5,6 +5,7 @@
 - ``embed.py``, ``verify.py``, ``ijb.py``, ``identify.py``: the verbs of these names;
   ``verify_output.py`` belongs to ``verify``.
 - ``tammes.py``, ``margins.py``, ``info.py``: the verbs of these names.
+- ``use/``: ``compare``, ``search``, ``index remove``.
 - ``data/``: ``data pack``, ``check``, ``pairs``, ``split`` … ``study/``: ``study NAME``.
 - ``model_options.py``: the options of every verb that embeds images.
 - ``progress.py``: bars on a terminal, lines elsewhere. ``json_files.py``: results as JSON files.

@@ -16,6 +16,7 @@ from arcface_plus.cli import embed, identify, ijb, margins, tammes, verify
 from arcface_plus.cli.data import app as data
 from arcface_plus.cli.errors import exit_code_for
 from arcface_plus.cli.study import app as study
+from arcface_plus.cli.use import compare, index, search
 
 app = typer.Typer(
     name="arcface-plus",
@@ -28,6 +29,9 @@ app.add_typer(data.app, name="data")
 app.add_typer(study.app, name="study")
 app.add_typer(margins.app, name="margins")
 app.command("verify")(verify.verify_command)
+app.command("compare")(compare.compare_command)
+app.command("search")(search.search_command)
+app.add_typer(index.app, name="index")
 app.command("embed")(embed.embed_command)
 app.command("ijb")(ijb.ijb_command)
 app.command("identify")(identify.identify_command)

@@ -26,7 +26,7 @@ def embed_command(
     source: Annotated[
         Path, typer.Option("--input", help="A folder of images, a .rec, a .bin or a pairs.txt.")
     ],
-    output: Annotated[Path, typer.Option(help="The .npz or .parquet to write.")],
+    output: Annotated[Path, typer.Option(help="The .npz, .npy or .parquet to write.")],
     root: Annotated[Path | None, typer.Option(help="Image folder of a pairs.txt.")] = None,
     flip: Flip = None,
     batch_size: BatchSize = 64,

@@ -19,7 +19,12 @@ from arcface_plus.cli.model_options import (
     parse_preprocessing,
 )
 from arcface_plus.cli.progress import counted
-from arcface_plus.cli.verify_output import result_table, table_rows, write_report_page
+from arcface_plus.cli.verify_output import (
+    result_table,
+    store_calibration,
+    table_rows,
+    write_report_page,
+)
 
 if TYPE_CHECKING:
     from arcface_plus.evaluation.scoring import Entry
@@ -65,6 +70,14 @@ def verify_command(
         float | None,
         typer.Option(help="Advise the threshold for this false accept rate, with its interval."),
     ] = None,
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate",
+            help="Fit likelihood ratios on the pair set, and store them and the thresholds of --far"
+            " with the model, for compare and search.",
+        ),
+    ] = False,
     pca: Annotated[
         int | None,
         typer.Option(
@@ -132,6 +145,8 @@ def verify_command(
             raise FileNotFoundError(f"the folder {output.parent} of {output.name} does not exist.")
     other = [compare] if compare is not None and compare.suffix == ".npz" else compare
     _check_use(model, embeddings, sets, other, advise_far, pca, markdown and latex)
+    if calibrate and (model is None or len(sets) != 1 or pca is not None):
+        raise ValueError("--calibrate needs a --model and one pair set, and no --pca.")
     scoring = Scoring(root, folds, parse_fars(far), pca, cache)
     foreign = [parse_preprocessing(text) for text in (preprocessing, compare_preprocessing)]
     with start_world(device) as world:
@@ -156,6 +171,8 @@ def verify_command(
         entries = advise(entries, advise_far)
     style = "markdown" if markdown else "latex" if latex else None
     _show(entries, style=style, method=method, json_path=json_path, report=report)
+    if calibrate and model is not None:
+        typer.echo(store_calibration(entries[0], model), err=style is not None)
 
 
 def parse_fars(text: str) -> tuple[float, ...]:

@@ -51,6 +51,25 @@ def result_table(entry: Entry) -> Table:
     return table
 
 
+def store_calibration(entry: Entry, model: Path) -> str:
+    """Store the calibration that ``entry`` gives with ``model``, and say how good it is."""
+    from arcface_plus.evaluation.model_calibration import (
+        calibrate,
+        calibration_file,
+        save_calibration,
+    )
+
+    calibration, path = calibrate(entry), calibration_file(model)
+    save_calibration(calibration, path)
+    held_out, pairs = calibration.held_out, calibration.pairs
+    fars = ", ".join(f"{each.far:g}" for each in calibration.thresholds) or "none"
+    return (
+        f"calibration on {pairs.name} ({pairs.units} {pairs.basis}): on held-out folds Cllr "
+        f"{held_out.cllr:.4f} bits, minCllr {held_out.min_cllr:.4f} (both kinds of pair count "
+        f"alike: a prior of 1/2). Thresholds recorded for a FAR of {fars}.\nWrote {path}"
+    )
+
+
 def table_rows(entries: Sequence[Entry], *, style: str, method: str | None) -> str:
     """Return accuracies as rows of a paper's table; a model compared to is a row below."""
     from arcface_plus.evaluation.tables import result_rows

@@ -8,6 +8,8 @@
 Files here:
 
 - ``scoring.py``         what ``arcface-plus verify`` scores: a model or embeddings on pair sets
+- ``model_calibration.py``  thresholds and likelihood ratios stored with a model
+- ``photographs.py``     single photographs: their faces, two of them side by side
 - ``hooks.py``           verification during training; the numbers in a run's verification.json
 - ``classification.py``  top-1 and top-5 on test images during training
 - ``tables.py``          accuracies as rows of a paper's table (Markdown, LaTeX)

@@ -23,6 +23,7 @@ from arcface_plus.evaluation.embedding.embed import (
     embed_pairs,
 )
 from arcface_plus.evaluation.embedding.files import read_embedded_pairs
+from arcface_plus.evaluation.embedding.set_files import origin_of
 from arcface_plus.evaluation.pairs.comparison import PairedDifference, accuracy_difference
 from arcface_plus.evaluation.pairs.dependence import Units, find_units
 from arcface_plus.evaluation.pairs.distribution import distance_distribution
@@ -139,7 +140,7 @@ def score_model(
             "pairs": str(source),
             "fingerprint": pairs.fingerprint(),
             "model": str(path),
-            "flip": options.flip,
+            **vars(origin_of(network, flip=options.flip)),
             "precision": options.precision,
         }
         units = find_units(

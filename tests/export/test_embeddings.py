@@ -127,8 +127,7 @@ def test_resume_computes_only_what_is_missing(model, folder, tmp_path, monkeypat
     computed.append(None)  # so that nothing is interrupted again
     run(model, folder, tmp_path / "e.npz", resume=True)
     assert computed == [range(4), range(4, 8), None, range(4, 8), range(8, 11)]
-    with np.load(tmp_path / "e.npz") as a, np.load(tmp_path / "whole.npz") as b:
-        assert all(np.array_equal(a[name], b[name]) for name in b.files)
+    assert (tmp_path / "e.npz").read_bytes() == (tmp_path / "whole.npz").read_bytes()
 
 
 def test_resume_refuses_another_collection(model, folder, tmp_path) -> None:
@@ -144,8 +143,43 @@ def test_output_is_not_overwritten_unasked(model, folder, tmp_path) -> None:
     with pytest.raises(ValueError, match="--overwrite"):
         run(model, folder, tmp_path / "e.npz")
     assert (tmp_path / "e.npz").read_bytes() == b"precious"
-    with pytest.raises(ValueError, match=r"\.npz or \.parquet"):
+    with pytest.raises(ValueError, match=r"end in \.npz, \.npy, \.parquet"):
         run(model, folder, tmp_path / "e.csv")
+
+
+def test_matrix_that_can_be_mapped(model, folder, tmp_path) -> None:
+    run(model, folder, tmp_path / "e.npz")
+    run(model, folder, tmp_path / "e.npy")
+    matrix = np.load(tmp_path / "e.npy", mmap_mode="r")
+    with np.load(tmp_path / "e.npz") as want, np.load(tmp_path / "e.rows.npz") as rows:
+        assert np.array_equal(matrix, want["embedding"])
+        assert set(rows.files) == set(want.files) - {"embedding"}
+        assert all(np.array_equal(rows[name], want[name]) for name in rows.files)
+        assert rows["flip"] and Preprocessing.from_json(str(rows["preprocessing"])).size == 32
+
+
+def test_resumed_with_another_option_is_refused(model, folder, tmp_path, monkeypatch) -> None:
+    def broken(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(export, "embed_rows", broken)
+    with pytest.raises(KeyboardInterrupt):
+        run(model, folder, tmp_path / "e.npz")
+    monkeypatch.undo()
+    for other in ({"flip": False}, {"batch_size": 3}):
+        with pytest.raises(ValueError, match="option"), start_world("cpu") as world:
+            options = EmbeddingOptions(**other)
+            export.export_embeddings(
+                model, open_collection(folder), tmp_path / "e.npz", world, options, resume=True
+            )
+
+
+def test_nothing_readable_is_an_error(model, folder, tmp_path) -> None:
+    for path in folder.rglob("*.jpg"):
+        path.write_bytes(b"no image")
+    with pytest.raises(ValueError, match="none of the 11 images is readable"):
+        run(model, folder, tmp_path / "e.npz", skip_bad=True)
+    assert not (tmp_path / "e.npz").exists()
 
 
 def test_parquet(model, folder, tmp_path) -> None:

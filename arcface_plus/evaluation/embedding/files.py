@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
@@ -139,12 +141,12 @@ def _match(listed: PairList, files: list[str], path: Path) -> np.ndarray:
 
 
 def read_arrays(
-    path: Path, *layouts: tuple[str, ...], expected: str, optional: str = ""
-) -> list[np.ndarray]:
+    path: Path, *layouts: tuple[str, ...], expected: str, optional: Sequence[str] = ()
+) -> list[Any]:
     """Return the arrays of the first of ``layouts`` whose names the file all has.
 
-    The array ``optional`` comes last, where the file has it. ``expected``: what the file should
-    hold, for messages. Raises FileNotFoundError, and ValueError naming the file.
+    The arrays ``optional`` come last, None for one that the file lacks. ``expected``: what the file
+    should hold, for messages. Raises FileNotFoundError, and ValueError naming the file.
     """
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
@@ -155,8 +157,8 @@ def read_arrays(
         with np.load(path, allow_pickle=False) as archive:
             for names in layouts:
                 if set(names) <= set(archive.files):
-                    more = [optional] if optional in archive.files else []
-                    return [archive[name] for name in [*names, *more]]
+                    more = [archive[name] if name in archive.files else None for name in optional]
+                    return [archive[name] for name in names] + more
             absent = [name for name in layouts[0] if name not in archive.files]
             held = ", ".join(archive.files) or "nothing"
             raise ValueError(f"it lacks {', '.join(absent)} and holds {held}")

@@ -7,21 +7,33 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from arcface_plus.evaluation.embedding.files import read_arrays
+from arcface_plus.evaluation.embedding.set_files import (
+    ORIGIN,
+    PAIRS,
+    Origin,
+    origin_of,
+    read_columns,
+)
+from arcface_plus.models.embedding_model import EmbeddingModel
 
 IDENTITIES = ("folder", "label", "prefix")
-_LAYOUTS = (("key", "embedding"), ("files", "emb"))
 _SHOWN = 3
 
 
 @dataclass(frozen=True)
 class EmbeddingSet:
-    """Hold ``keys`` (N,) text, ``embeddings`` (N, D) and ``labels`` (N,) integers or None."""
+    """Hold ``keys`` (N,) text, ``embeddings`` (N, D) and ``labels`` (N,) integers or None.
+
+    ``origin``: what made the embeddings, where the file states it. ``has_pairs``: whether it holds
+    the pairs of a pair set, too.
+    """
 
     keys: np.ndarray
     embeddings: np.ndarray
     labels: np.ndarray | None
     source: str
+    origin: Origin | None = None
+    has_pairs: bool = False
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -29,6 +41,31 @@ class EmbeddingSet:
     def describe(self, row: int) -> str:
         """Name row ``row`` for messages."""
         return f"The embedding of {self.keys[row]} in {self.source}"
+
+    def names(self) -> np.ndarray:
+        """Return what to call the person of each row, (N,) text.
+
+        It is the folder of the key, else the label, else nothing.
+        """
+        folders = [str(PurePosixPath(key).parent) for key in self.keys.tolist()]
+        labels = [-1] * len(folders) if self.labels is None else self.labels.tolist()
+        numbers = ["" if label < 0 else str(label) for label in labels]
+        return np.array([n if f == "." else f for f, n in zip(folders, numbers, strict=True)])
+
+    def check_made_by(self, model: EmbeddingModel) -> Origin:
+        """Return the origin of the rows; ValueError where ``model`` makes other embeddings."""
+        if self.origin is None:
+            raise ValueError(
+                f"{self.source} does not say which model made it; embed its photographs again."
+            )
+        made = origin_of(model, flip=self.origin.flip)
+        if made != self.origin:
+            what = "preprocessing" if made.model_hash == self.origin.model_hash else "weights"
+            raise ValueError(
+                f"{self.source} was made by another model (its {what} differ): search with that "
+                "model, or embed the photographs again with this one."
+            )
+        return self.origin
 
     def people(self, identity: str) -> np.ndarray:
         """Return who each row shows, (N,).
@@ -80,18 +117,13 @@ class EmbeddingSet:
 
 
 def read_embedding_set(path: str | Path) -> EmbeddingSet:
-    """Read an ``.npz`` of key (N,), embedding (N, D) and perhaps label (N,), or of files and emb.
+    """Read a file that ``arcface-plus embed`` wrote (``set_files``), or an .npz of files and emb.
 
     Raises FileNotFoundError, and ValueError naming the file for what is missing or does not fit.
     """
     path = Path(path)
-    keys, embeddings, *more = read_arrays(
-        path,
-        *_LAYOUTS,
-        expected="key and embedding, as arcface-plus embed writes it, or of files and emb",
-        optional="label",
-    )
-    labels = more[0] if more else None
+    columns = read_columns(path)
+    keys, embeddings, labels = columns["key"], columns["embedding"], columns.get("label")
     fits = (
         keys.ndim == 1
         and keys.dtype.kind in "US"
@@ -106,4 +138,9 @@ def read_embedding_set(path: str | Path) -> EmbeddingSet:
             f"1, but they are {keys.dtype} {keys.shape}, {embeddings.dtype} {embeddings.shape}"
             f"{'' if labels is None else f' and {labels.dtype} {labels.shape}'}."
         )
-    return EmbeddingSet(keys.astype(str), embeddings, labels, str(path))
+    origin = None
+    if set(ORIGIN) <= set(columns):
+        weights, preprocessing, flip = (str(columns[name]) for name in ORIGIN)
+        origin = Origin(weights, preprocessing, flip == "True")
+    has_pairs = any(name in columns for name in PAIRS)
+    return EmbeddingSet(keys.astype(str), embeddings, labels, str(path), origin, has_pairs)

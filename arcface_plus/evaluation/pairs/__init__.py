@@ -7,5 +7,6 @@
 - ``intervals.py``     95 % intervals of accuracy, TAR and thresholds; a threshold for a FAR
 - ``dependence.py``    which pairs share people, and the variance that follows (jackknife)
 - ``comparison.py``    two models on the same pairs: paired difference and McNemar's test
+- ``calibration.py``   cosines to likelihood ratios, and their cost (Cllr)
 - ``distribution.py``  where genuine and impostor cosines lie (distribution view)
 """
