@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,26 +42,18 @@ def curve_fars(result: VerificationResult) -> np.ndarray:
 def curve_tars(distances: np.ndarray, is_same: np.ndarray, fars: np.ndarray) -> np.ndarray:
     """Return TAR at each of ``fars``, none of which the pairs refuse."""
     found = tar_at_far(distances[is_same], distances[~is_same], fars.tolist())
-    return np.array([found.tar_at_far[far] for far in fars.tolist()])
+    return np.array(list(found.tar_at_far.values()))
 
 
 def roc_chart(curve: Curve) -> Chart:
     """Draw TAR over FAR."""
     result, intervals = curve.result, curve.intervals
-    shown = [other.tar_at_far for other in curve.baselines.values()]
-    lowest = min(
-        curve.tar.min(), intervals.tar.min(), *(t for tars in shown for t in tars.values())
-    )
-    draw = Drawing(
-        _far_scale(intervals.fars),
-        svg.percent_scale([100 * lowest, 100.0], BOTTOM, TOP),
-    )
-    y_ticks = [(value, f"{value:g}") for value in draw.y.ticks()]
-    _axes(draw, result, "true accept rate, TAR (%)", y_ticks)
-    _band(draw, intervals.fars, 100 * curve.tar, 100 * intervals.tar)
-    for shape, tars in enumerate(shown, 1):
-        _points(draw, shape, {far: 100 * tar for far, tar in tars.items()})
-    _points(draw, 0, {far: 100 * tar for far, tar in result.tar_at_far.items()})
+    shown = [result.tar_at_far, *(each.tar_at_far for each in curve.baselines.values())]
+    points = [tar for tars in shown for tar in tars.values()]
+    y = svg.percent_scale([100 * min(intervals.tar.min(), curve.tar.min(), *points), 100.0])
+    draw = _curves(curve, y, "true accept rate, TAR (%)", "{:g}".format, lambda tar: 100 * tar)
+    for far, tar in result.tar_at_far.items():
+        draw.mark(far, 100 * tar, 0, "model mark")
     words = ", ".join(
         f"{percent(tar)} % at FAR {rate_words(far)}" for far, tar in result.tar_at_far.items()
     )
@@ -92,19 +84,15 @@ def det_chart(curve: Curve) -> Chart:
     """Draw both error rates on log axes, which show how good models differ."""
     result, intervals = curve.result, curve.intervals
     floor = min(0.1, 1 / result.genuine_pairs)
-    draw = Drawing(_far_scale(intervals.fars), Scale(floor, 1, BOTTOM, TOP, log=True))
-    y_ticks = [(frr, rate_words(frr)) for frr in draw.y.ticks()]
-    _axes(draw, result, "false reject rate, FRR (log scale)", y_ticks)
-    equal = np.array([max(floor, draw.x.low), 1.0])
-    draw.add(svg.polyline(draw.x(equal), draw.y(equal), "equal"))
-    misses = 1 - intervals.tar[:, ::-1]
-    _band(draw, intervals.fars, 1 - curve.tar, misses)
-    for shape, other in enumerate(curve.baselines.values(), 1):
-        _points(draw, shape, {far: 1 - tar for far, tar in other.tar_at_far.items()})
+    y = Scale(floor, 1, BOTTOM, TOP, log=True)
+    draw = _curves(curve, y, "false reject rate, FRR (log scale)", rate_words, lambda tar: 1 - tar)
+    equal = (max(floor, draw.x.low), 1.0)
+    draw.line(equal, equal, "equal")
     if result.eer > equal[0]:
-        x, y = float(draw.x(result.eer)), float(draw.y(result.eer))
         words = f"EER {percent(result.eer)} %"
-        draw.add(svg.marker(x, y, 0, "model mark", words), svg.text(x + 9, y - 6, words))
+        draw.mark(result.eer, result.eer, 0, "model mark", words)
+        x, height = float(draw.x(result.eer)), float(draw.y(result.eer))
+        draw.parts.append(svg.text(x + 9, height - 6, words))
     return Chart(
         title="False rejects against false accepts (DET)",
         svg=draw.svg(f"DET curve with 95 % intervals. Equal error rate {percent(result.eer)} %."),
@@ -116,7 +104,7 @@ def det_chart(curve: Curve) -> Chart:
         ),
         header=("FAR", "FRR (%)", "95 % interval"),
         rows=[
-            (rate_words(far), percent(1 - tar), span(misses[curve.at(far)]))
+            (rate_words(far), percent(1 - tar), span(1 - intervals.tar[curve.at(far), ::-1]))
             for far, tar in result.tar_at_far.items()
         ],
         legend=_legend(curve),
@@ -132,39 +120,34 @@ def basis_words(intervals: Intervals) -> str:
     return f"jackknife over {units} people{by}"
 
 
-def _far_scale(fars: np.ndarray) -> Scale:
-    return Scale(min(0.1, float(fars[0])), 1, LEFT, RIGHT, log=True)
-
-
-def _axes(
-    draw: Drawing, result: VerificationResult, y_label: str, y_ticks: list[tuple[float, str]]
-) -> None:
-    coarse = COARSE_BELOW / result.impostor_pairs
-    draw.add(svg.box(LEFT, TOP, float(draw.x(min(coarse, 1.0))), BOTTOM, "coarse"))
+def _curves(
+    curve: Curve,
+    y: Scale,
+    y_label: str,
+    y_words: Callable[[float], str],
+    of_tar: Callable[[np.ndarray], np.ndarray],
+) -> Drawing:
+    """Draw ``of_tar`` over FAR: the model's curve and band, and the points of the baselines."""
+    fars, band = curve.intervals.fars, of_tar(curve.intervals.tar)
+    draw = Drawing(Scale(min(0.1, float(fars[0])), 1, LEFT, RIGHT, log=True), y)
+    coarse = COARSE_BELOW / curve.result.impostor_pairs
+    draw.box((draw.x.low, min(coarse, 1.0)), (y.low, y.high), "coarse")
     draw.axes(
         x_label="false accept rate, FAR (log scale)",
         y_label=y_label,
         x_ticks=[(far, rate_words(far)) for far in draw.x.ticks()],
-        y_ticks=y_ticks,
+        y_ticks=[(value, y_words(value)) for value in y.ticks()],
     )
-
-
-def _band(draw: Drawing, fars: np.ndarray, values: np.ndarray, ends: np.ndarray) -> None:
-    x = draw.x(fars)
-    across, low = svg.steps(x, draw.y(ends[:, 0]))
-    _, high = svg.steps(x, draw.y(ends[:, 1]))
-    draw.add(svg.area(across, low, high, "model band"))
-    draw.add(svg.polyline(*svg.steps(x, draw.y(values)), "model stroke"))
-
-
-def _points(draw: Drawing, shape: int, values: Mapping[float, float]) -> None:
-    if shape:
-        fars = np.array(sorted(values))
-        heights = np.array([values[far] for far in fars])
-        draw.add(svg.polyline(draw.x(fars), draw.y(heights), f"other dash-{shape % 3}"))
-    for far, value in values.items():
-        x, y = float(draw.x(far)), float(draw.y(value))
-        draw.add(svg.marker(x, y, shape, "model mark" if shape == 0 else "other mark"))
+    across, low = svg.steps(fars, band[:, 0])
+    draw.area(across, low, svg.steps(fars, band[:, 1])[1], "model band")
+    draw.line(*svg.steps(fars, of_tar(curve.tar)), "model stroke")
+    for shape, other in enumerate(curve.baselines.values(), 1):
+        at = np.array(sorted(other.tar_at_far))
+        values = of_tar(np.array([other.tar_at_far[far] for far in at.tolist()]))
+        draw.line(at, values, f"other dash-{shape % 3}")
+        for far, value in zip(at, values, strict=True):
+            draw.mark(far, value, shape, "other mark")
+    return draw
 
 
 def _legend(curve: Curve) -> list[tuple[str, str]]:
