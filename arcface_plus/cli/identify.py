@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from arcface_plus.cli.errors import refuse
 from arcface_plus.cli.json_files import write_json
 
 if TYPE_CHECKING:
@@ -49,10 +50,16 @@ def identify_command(
     from arcface_plus.evaluation.search.distractors import identify_among_distractors
     from arcface_plus.evaluation.search.identification import identify
 
-    if gallery is None and distractors is None:
-        raise ValueError("Give --gallery, --distractors or both to search in.")
-    if gallery is None and rank:
-        raise ValueError("--rank is for a --gallery; among distractors alone rank-1 is stated.")
+    refuse(
+        {
+            "Give --gallery, --distractors or both to search in.": (
+                gallery is None and distractors is None
+            ),
+            "--rank is for a --gallery; among distractors alone rank-1 is stated.": (
+                gallery is None and bool(rank)
+            ),
+        }
+    )
     paths = {"probes": probes, "gallery": gallery, "distractors": distractors}
     given = {name: path for name, path in paths.items() if path is not None}
     sets = {name: read_embedding_set(path) for name, path in given.items()}
