@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from arcface_plus.evaluation.embedding.embed import (
     both_sides,
     embed_pairs,
 )
-from arcface_plus.evaluation.embedding.files import read_embedded_pairs
+from arcface_plus.evaluation.embedding.files import EmbeddedPairs, read_embedded_pairs
 from arcface_plus.evaluation.pairs.comparison import PairedDifference, accuracy_difference
 from arcface_plus.evaluation.pairs.dependence import Units, find_units
 from arcface_plus.evaluation.pairs.distribution import distance_distribution
@@ -142,14 +143,13 @@ def score_model(
             "flip": options.flip,
             "precision": options.precision,
         }
-        units = find_units(
-            pairs.is_same, people=pairs.people(), photographs=(pairs.index_a, pairs.index_b)
-        )
         with show(pairs.name) as progress:
             sides = both_sides(_embeddings(network, pairs, scoring, options, progress), pairs)
-        entries.append(
-            _entry(facts, path, sides, pairs.is_same, units, pairs.folds, scoring, pairs)
+        photographs = (pairs.index_a, pairs.index_b)
+        held = EmbeddedPairs(
+            *sides, pairs.is_same, pairs.folds, pairs.name, pairs.people(), photographs
         )
+        entries.append(_entry(facts, path, held, scoring, pairs))
     return entries
 
 
@@ -194,31 +194,27 @@ def _score_file(path: Path, listed: Path | None, scoring: Scoring, *, named_by_l
         facts["pairs"] = str(listed)
     # With the images at hand, the report can show them.
     pairs = load_pairs(listed, scoring.root) if listed and scoring.root else None
-    units = find_units(held.is_same, people=held.people, photographs=held.photographs)
-    sides = (held.embeddings_a, held.embeddings_b)
-    return _entry(facts, path, sides, held.is_same, units, held.folds, scoring, pairs)
+    return _entry(facts, path, held, scoring, pairs)
 
 
 def _entry(
     facts: dict[str, Any],
     source: Path,
-    sides: tuple[np.ndarray, np.ndarray],
-    is_same: np.ndarray,
-    units: Units,
-    stated_folds: int | None,
+    held: EmbeddedPairs,
     scoring: Scoring,
     pairs: PairSet | None,
 ) -> Entry:
-    folds = scoring.folds or stated_folds or 10
+    folds = scoring.folds or held.folds or 10
+    units = find_units(held.is_same, people=held.people, photographs=held.photographs)
     try:
+        a, b, is_same = checked_pairs(held.embeddings_a, held.embeddings_b, held.is_same)
         if scoring.pca is None:
-            a, b, is_same = checked_pairs(*sides, is_same)
             distances = squared_distances(a, b)
             result = verify_distances(distances, is_same, folds, fars=scoring.fars)
         else:
             facts["pca"] = scoring.pca
             result, distances = verify_with_pca(
-                *sides, is_same, scoring.pca, folds, fars=scoring.fars
+                a, b, is_same, scoring.pca, folds, fars=scoring.fars
             )
     except ValueError as error:  # of several sets, say which
         raise ValueError(f"{facts['name']}: {error}") from error
@@ -236,10 +232,7 @@ def _embeddings(
     progress: Progress,
 ) -> np.ndarray:
     """Embed the images that ``pairs`` uses, or find them in the cache."""
-
-    def make() -> np.ndarray:
-        return embed_pairs(network, pairs, options, progress=progress)
-
+    make = partial(embed_pairs, network, pairs, options, progress=progress)
     if scoring.cache is None:
         return make()
     facts: dict[str, str | bool] = {

@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from arcface_plus.data.pairs.sets import PairSet
 from arcface_plus.evaluation.pairs.dependence import Units, find_units
@@ -40,9 +41,6 @@ from arcface_plus.evaluation.report.tables import (
 )
 from arcface_plus.evaluation.report.words import plain, whole
 from arcface_plus.files import written_beside
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
 
 
 @dataclass(frozen=True)
@@ -109,8 +107,6 @@ def write_report(
 
 
 def _templates() -> Environment:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # slow to import
-
     return Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
