@@ -69,7 +69,8 @@ def table_rows(entries: Sequence[Entry], *, style: str, method: str | None) -> s
 
 def write_report_page(path: Path, entries: Sequence[Entry]) -> None:
     """Write the HTML report of ``entries``."""
-    from arcface_plus.evaluation.report.page import ReportSection, write_report
+    from arcface_plus.evaluation.report.page import write_report
+    from arcface_plus.evaluation.report.section import ReportSection
     from arcface_plus.runs.folder import environment
 
     sections = [

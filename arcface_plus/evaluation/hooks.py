@@ -15,10 +15,8 @@ from arcface_plus.distributed import Group
 from arcface_plus.evaluation.classification import logged_scorings
 from arcface_plus.evaluation.embedding.baselines import raw_pixel_embeddings
 from arcface_plus.evaluation.embedding.embed import EmbeddingOptions, pair_distances
-from arcface_plus.evaluation.pairs.intervals import Intervals
 from arcface_plus.evaluation.pairs.verification import VerificationResult, verify, verify_distances
-from arcface_plus.evaluation.report.page import ReportSection, section_intervals
-from arcface_plus.evaluation.report.tables import Baseline, MainNumbers
+from arcface_plus.evaluation.report.section import Baseline, MainNumbers, ReportSection
 from arcface_plus.evaluation.scoring import all_numbers
 from arcface_plus.evaluation.settings import EvaluationConfig
 
@@ -94,20 +92,15 @@ class PairEvaluation:
         """Return the history's entries of step 0 by set, where the untrained net was scored."""
         return {entry["set"]: entry for entry in self.history if entry["step"] == 0}
 
-    def intervals(self) -> dict[str, Intervals]:
-        """Return the 95 % intervals of each set's newest result."""
-        return {name: section_intervals(section) for name, section in self.last.items()}
-
     def to_dict(self) -> dict[str, Any]:
         """Return everything measured, JSON-able."""
-        intervals = self.intervals()
         return {
             "protocol": {
                 "flip": self.config.flip,
                 "pairs": {name: repr(pairs) for name, pairs in self.sets.items()},
             },
             "results": {
-                name: all_numbers(each.result, intervals[name], each.distances, each.is_same)
+                name: all_numbers(each.result, each.intervals, each.distances, each.is_same)
                 for name, each in self.last.items()
             },
             "untrained_net": self.untrained(),

@@ -2,56 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
 
 from arcface_plus.evaluation.pairs.dependence import PAIRS, PHOTOGRAPHS
 from arcface_plus.evaluation.pairs.intervals import Intervals
-from arcface_plus.evaluation.pairs.roc import COARSE_BELOW, tar_at_far
-from arcface_plus.evaluation.pairs.verification import VerificationResult
+from arcface_plus.evaluation.pairs.roc import COARSE_BELOW
 from arcface_plus.evaluation.report import svg as svg
+from arcface_plus.evaluation.report.section import ReportSection
 from arcface_plus.evaluation.report.svg import BOTTOM, LEFT, RIGHT, TOP, Chart, Drawing, Scale
 from arcface_plus.evaluation.report.words import percent, rate_words, span, whole
 
-_POINTS = 160
 MODEL = "this model"
 
 
-@dataclass(frozen=True)
-class Curve:
-    """Hold a model's curve: TAR at ``intervals.fars``, and what is drawn beside it."""
-
-    tar: np.ndarray
-    intervals: Intervals
-    result: VerificationResult
-    baselines: Mapping[str, VerificationResult]
-
-    def at(self, target: float) -> int:
-        """Return the place of a FAR target, which ``curve_fars`` holds."""
-        return int(np.flatnonzero(self.intervals.fars == target)[0])
-
-
-def curve_fars(result: VerificationResult) -> np.ndarray:
-    """Return the FARs to draw at: k of the impostor pairs, even on a log axis, and the targets."""
-    counts = np.round(np.geomspace(1, result.impostor_pairs, _POINTS)).astype(np.int64)
-    return np.union1d(counts / result.impostor_pairs, list(result.tar_at_far))
-
-
-def curve_tars(distances: np.ndarray, is_same: np.ndarray, fars: np.ndarray) -> np.ndarray:
-    """Return TAR at each of ``fars``, none of which the pairs refuse."""
-    found = tar_at_far(distances[is_same], distances[~is_same], fars.tolist())
-    return np.array(list(found.tar_at_far.values()))
-
-
-def roc_chart(curve: Curve) -> Chart:
+def roc_chart(section: ReportSection) -> Chart:
     """Draw TAR over FAR."""
-    result, intervals = curve.result, curve.intervals
-    shown = [result.tar_at_far, *(each.tar_at_far for each in curve.baselines.values())]
+    result, intervals = section.result, section.intervals
+    shown = [result.tar_at_far, *(each.tar_at_far for each in section.curved.values())]
     points = [tar for tars in shown for tar in tars.values()]
-    y = svg.percent_scale([100 * min(intervals.tar.min(), curve.tar.min(), *points), 100.0])
-    draw = _curves(curve, y, "true accept rate, TAR (%)", "{:g}".format, lambda tar: 100 * tar)
+    y = svg.percent_scale([100 * min(intervals.tar.min(), intervals.rates.min(), *points), 100.0])
+    draw = _curves(section, y, "true accept rate, TAR (%)", "{:g}".format, lambda tar: 100 * tar)
     for far, tar in result.tar_at_far.items():
         draw.mark(far, 100 * tar, 0, "model mark")
     words = ", ".join(
@@ -71,21 +43,23 @@ def roc_chart(curve: Curve) -> Chart:
             (
                 rate_words(far),
                 percent(tar),
-                span(intervals.tar[curve.at(far)]),
+                span(intervals.tar[intervals.fars == far][0]),
                 f"{result.tar_thresholds[far]:.3f}",
             )
             for far, tar in result.tar_at_far.items()
         ],
-        legend=_legend(curve),
+        legend=_legend(section),
     )
 
 
-def det_chart(curve: Curve) -> Chart:
+def det_chart(section: ReportSection) -> Chart:
     """Draw both error rates on log axes, which show how good models differ."""
-    result, intervals = curve.result, curve.intervals
+    result, intervals = section.result, section.intervals
     floor = min(0.1, 1 / result.genuine_pairs)
     y = Scale(floor, 1, BOTTOM, TOP, log=True)
-    draw = _curves(curve, y, "false reject rate, FRR (log scale)", rate_words, lambda tar: 1 - tar)
+    draw = _curves(
+        section, y, "false reject rate, FRR (log scale)", rate_words, lambda tar: 1 - tar
+    )
     equal = (max(floor, draw.x.low), 1.0)
     draw.line(equal, equal, "equal")
     if result.eer > equal[0]:
@@ -104,10 +78,14 @@ def det_chart(curve: Curve) -> Chart:
         ),
         header=("FAR", "FRR (%)", "95 % interval"),
         rows=[
-            (rate_words(far), percent(1 - tar), span(1 - intervals.tar[curve.at(far), ::-1]))
+            (
+                rate_words(far),
+                percent(1 - tar),
+                span(1 - intervals.tar[intervals.fars == far][0, ::-1]),
+            )
             for far, tar in result.tar_at_far.items()
         ],
-        legend=_legend(curve),
+        legend=_legend(section),
     )
 
 
@@ -121,16 +99,16 @@ def basis_words(intervals: Intervals) -> str:
 
 
 def _curves(
-    curve: Curve,
+    section: ReportSection,
     y: Scale,
     y_label: str,
     y_words: Callable[[float], str],
     of_tar: Callable[[np.ndarray], np.ndarray],
 ) -> Drawing:
     """Draw ``of_tar`` over FAR: the model's curve and band, and the points of the baselines."""
-    fars, band = curve.intervals.fars, of_tar(curve.intervals.tar)
+    fars, band = section.intervals.fars, of_tar(section.intervals.tar)
     draw = Drawing(Scale(min(0.1, float(fars[0])), 1, LEFT, RIGHT, log=True), y)
-    coarse = COARSE_BELOW / curve.result.impostor_pairs
+    coarse = COARSE_BELOW / section.result.impostor_pairs
     draw.box((draw.x.low, min(coarse, 1.0)), (y.low, y.high), "coarse")
     draw.axes(
         x_label="false accept rate, FAR (log scale)",
@@ -140,8 +118,8 @@ def _curves(
     )
     across, low = svg.steps(fars, band[:, 0])
     draw.area(across, low, svg.steps(fars, band[:, 1])[1], "model band")
-    draw.line(*svg.steps(fars, of_tar(curve.tar)), "model stroke")
-    for shape, other in enumerate(curve.baselines.values(), 1):
+    draw.line(*svg.steps(fars, of_tar(section.intervals.rates)), "model stroke")
+    for shape, other in enumerate(section.curved.values(), 1):
         at = np.array(sorted(other.tar_at_far))
         values = of_tar(np.array([other.tar_at_far[far] for far in at.tolist()]))
         draw.line(at, values, f"other dash-{shape % 3}")
@@ -150,11 +128,11 @@ def _curves(
     return draw
 
 
-def _legend(curve: Curve) -> list[tuple[str, str]]:
-    if not curve.baselines:
+def _legend(section: ReportSection) -> list[tuple[str, str]]:
+    if not section.curved:
         return []
     others = [
         (svg.line_sample(f"other dash-{shape % 3}", shape), name)
-        for shape, name in enumerate(curve.baselines, 1)
+        for shape, name in enumerate(section.curved, 1)
     ]
     return [(svg.line_sample("model stroke", 0), MODEL), *others]

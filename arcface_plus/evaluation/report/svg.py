@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -68,10 +68,9 @@ def nice_step(least: float) -> float:
     return next(f * magnitude for f in (1, 2, 2.5, 5, 10) if f * magnitude >= least * (1 - 1e-9))
 
 
-def percent_scale(values: Iterable[float]) -> Scale:
+def percent_scale(values: Sequence[float]) -> Scale:
     """Return a y scale with round ends around ``values``, within 0 to 100."""
-    known = list(values)
-    low, high = min(known), max(known)
+    low, high = min(values), max(values)
     step = nice_step(max(high - low, 0.1) / 4)
     low = max(0.0, math.floor(low / step - 0.1) * step)
     high = max(min(100.0, math.ceil(high / step + 0.1) * step), low + step)
