@@ -23,15 +23,10 @@ def exit_code_for(error: Exception) -> int:
     """
     bad_path = FileNotFoundError | PermissionError | IsADirectoryError | NotADirectoryError
     fault = ZeroDivisionError | OverflowError  # arithmetic of ours, not a loss that is not finite
-    if isinstance(error, ValueError | bad_path):
-        code = 2
-    elif isinstance(error, ArithmeticError | OSError | ImportError) and not isinstance(
-        error, fault
-    ):
-        code = 1
-    else:
+    foreseen = ValueError | ArithmeticError | OSError | ImportError
+    if isinstance(error, fault) or not isinstance(error, foreseen):
         traceback.print_exception(error)
         return 1
     rank = f"[rank {os.environ['RANK']}] " if "RANK" in os.environ else ""
     print(f"{rank}error: {error}", file=sys.stderr)  # noqa: T201
-    return code
+    return 2 if isinstance(error, ValueError | bad_path) else 1

@@ -36,11 +36,11 @@ from arcface_plus.evaluation.pairs.intervals import (
 from arcface_plus.evaluation.pairs.pca import verify_with_pca
 from arcface_plus.evaluation.pairs.verification import (
     FAR_TARGETS,
-    VerificationResult,
     checked_pairs,
     squared_distances,
     verify_distances,
 )
+from arcface_plus.evaluation.report.section import ReportSection
 from arcface_plus.models import model_hash
 from arcface_plus.models.embedding_model import EmbeddingModel
 
@@ -62,44 +62,39 @@ class Scoring:
 
 @dataclass(frozen=True)
 class Entry:
-    """Hold one scored set: what it is, squared distances (N,) and labels of its pairs, the result.
+    """Hold one scored set: what it is, and its distances and result as the report takes them.
 
-    ``source``: what made the embeddings. ``advice``: where it was asked for. ``other``,
-    ``difference``: the entry of the model it is compared to, and how much better this one is.
+    ``source``: what made the embeddings. ``intervals``: at the result's FARs. ``advice``: where it
+    was asked for. ``other``, ``difference``: the entry of the model it is compared to, and how much
+    better this one is.
     """
 
     facts: dict[str, Any]
     source: Path
-    distances: np.ndarray
-    is_same: np.ndarray
-    result: VerificationResult
+    section: ReportSection
     units: Units
     intervals: Intervals
-    pairs: PairSet | None = None
     advice: FarAdvice | None = None
     other: Entry | None = None
     difference: PairedDifference | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return every number, and what it is of, as plain types that JSON can hold."""
-        measured = all_numbers(self.result, self.intervals, self.distances, self.is_same)
-        content = {**self.facts, **measured}
+        content = {**self.facts, **all_numbers(self.section, self.intervals)}
         if self.advice is not None:
             content["advice"] = self.advice.to_dict()
         if self.other is not None and self.difference is not None:
-            other = {**self.other.facts, "accuracy": self.other.result.accuracy}
+            other = {**self.other.facts, "accuracy": self.other.section.result.accuracy}
             content["comparison"] = {"other": other, **self.difference.to_dict()}
         return content
 
 
-def all_numbers(
-    result: VerificationResult, intervals: Intervals, distances: np.ndarray, is_same: np.ndarray
-) -> dict[str, Any]:
+def all_numbers(section: ReportSection, intervals: Intervals) -> dict[str, Any]:
     """Return result, intervals and distribution view as plain types that JSON can hold."""
     return {
-        **result.to_dict(),
+        **section.result.to_dict(),
         "intervals": intervals.to_dict(),
-        "distribution": distance_distribution(distances, is_same).to_dict(),
+        "distribution": distance_distribution(section.distances, section.is_same).to_dict(),
     }
 
 
@@ -157,17 +152,18 @@ def compare(entries: Sequence[Entry], others: Sequence[Entry]) -> list[Entry]:
     """Return ``entries`` with their comparison to the other model's, pair by pair."""
     compared = []
     for entry, other in zip(entries, others, strict=True):
-        if entry.is_same.tolist() != other.is_same.tolist():
+        mine, its = entry.section, other.section
+        if mine.is_same.tolist() != its.is_same.tolist():
             raise ValueError(
                 f"{entry.source} and {other.source} do not hold the same pairs: their labels "
                 "differ. Embed the same pair set with both."
             )
         difference = accuracy_difference(
-            entry.distances,
-            entry.result.thresholds,
-            other.distances,
-            other.result.thresholds,
-            entry.is_same,
+            mine.distances,
+            mine.result.thresholds,
+            its.distances,
+            its.result.thresholds,
+            mine.is_same,
             entry.units,
         )
         compared.append(replace(entry, other=other, difference=difference))
@@ -179,7 +175,9 @@ def advise(entries: Sequence[Entry], far: float) -> list[Entry]:
     advised = []
     for entry in entries:
         try:
-            found = threshold_at_far(entry.distances, entry.is_same, entry.units, far)
+            found = threshold_at_far(
+                entry.section.distances, entry.section.is_same, entry.units, far
+            )
         except ValueError as error:
             raise ValueError(f"--advise-far, {entry.facts['name']}: {error}") from error
         advised.append(replace(entry, advice=found))
@@ -221,7 +219,8 @@ def _entry(
     intervals = score_intervals(
         distances, is_same, result.thresholds, units, fars=list(result.tar_at_far)
     )
-    return Entry(facts, source, distances, is_same, result, units, intervals, pairs)
+    section = ReportSection(facts["name"], pairs, distances, is_same, result, units=units)
+    return Entry(facts, source, section, units, intervals)
 
 
 def _embeddings(

@@ -16,8 +16,20 @@ from arcface_plus.evaluation.pairs.distribution import (
     distance_distribution,
 )
 from arcface_plus.evaluation.pairs.verification import VerificationResult
-from arcface_plus.evaluation.report import svg as svg
-from arcface_plus.evaluation.report.svg import BOTTOM, LEFT, RIGHT, TOP, Chart, Drawing, Scale
+from arcface_plus.evaluation.report.svg import (
+    BOTTOM,
+    LEFT,
+    RIGHT,
+    TOP,
+    Chart,
+    Drawing,
+    Scale,
+    line_sample,
+    percent_scale,
+    polyline,
+    steps,
+    text,
+)
 from arcface_plus.evaluation.report.words import whole
 
 _QUANTILES = (0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1)
@@ -40,13 +52,13 @@ def distance_chart(
         y_ticks=[(value, f"{value:g}") for value in draw.y.ticks(5)],
     )
     for row, ((style, label, of), share) in enumerate(zip(kinds, shares, strict=True)):
-        x, y = svg.steps(_BINS, 100 * np.append(share, 0.0))
+        x, y = steps(_BINS, 100 * np.append(share, 0.0))
         draw.area(x, y, np.zeros(len(y)), f"{style} fill")
         draw.line(x, y, f"{style} stroke")
         draw.parts.append(_name(draw, style, label, share, result.threshold))
         base = BOTTOM + 4 + 10 * row
         for at in draw.x(np.unique(np.round(distances[of & ~right], 2))):
-            draw.parts.append(svg.polyline((at, at), (base, base + 8), f"{style} rug"))
+            draw.parts.append(polyline((at, at), (base, base + 8), f"{style} rug"))
     _threshold(draw, result)
     rejects, accepts = int((is_same & ~right).sum()), int((~is_same & ~right).sum())
     wrong = (
@@ -94,7 +106,7 @@ def _name(draw: Drawing, style: str, label: str, share: np.ndarray, threshold: f
     above = float(draw.y(100 * share.max())) - 8
     half = 4.3 * len(label) + 8
     x = min(peak, limit - half) if style == "genuine" else max(peak, limit + half)
-    return svg.text(x, above, label, f"{style} name", anchor="middle")
+    return text(x, above, label, f"{style} name", anchor="middle")
 
 
 def _threshold(draw: Drawing, result: VerificationResult) -> None:
@@ -104,7 +116,7 @@ def _threshold(draw: Drawing, result: VerificationResult) -> None:
     draw.line((result.threshold, result.threshold), extent, "threshold")
     aside, anchor = (-7, "end") if at > (LEFT + RIGHT) / 2 else (7, "start")
     words = f"threshold {result.threshold:.2f}"
-    draw.parts.append(svg.text(at + aside, TOP + 8, words, anchor=anchor))
+    draw.parts.append(text(at + aside, TOP + 8, words, anchor=anchor))
 
 
 def fold_chart(result: VerificationResult) -> Chart:
@@ -112,7 +124,7 @@ def fold_chart(result: VerificationResult) -> Chart:
     values = [100 * accuracy for accuracy in result.fold_accuracies]
     low, high = (100 * end for end in result.confidence_interval)
     extent, mean = (0.5, result.folds + 0.5), 100 * result.accuracy
-    draw = Drawing(Scale(*extent, LEFT, RIGHT), svg.percent_scale([*values, low, high]))
+    draw = Drawing(Scale(*extent, LEFT, RIGHT), percent_scale([*values, low, high]))
     every = math.ceil(result.folds / 12)
     draw.axes(
         x_label="fold",
@@ -150,7 +162,7 @@ def history_chart(history: Sequence[tuple[int, float]], levels: Mapping[str, flo
     first, last = min(steps), max(max(steps), min(steps) + 1)
     draw = Drawing(
         Scale(first, last, LEFT, RIGHT - 8),
-        svg.percent_scale([*values, *(100 * level for level in levels.values())]),
+        percent_scale([*values, *(100 * level for level in levels.values())]),
     )
     draw.axes(
         x_label="training step",
@@ -158,11 +170,11 @@ def history_chart(history: Sequence[tuple[int, float]], levels: Mapping[str, flo
         x_ticks=[(step, whole(round(step))) for step in draw.x.ticks(5) if step % 1 == 0],
         y_ticks=[(value, f"{value:g}") for value in draw.y.ticks()],
     )
-    legend = [(svg.line_sample("model stroke"), "this model")]
+    legend = [(line_sample("model stroke"), "this model")]
     for shape, (name, level) in enumerate(levels.items(), 1):
         style = f"other dash-{shape % 3}"
         draw.line((first, last), (100 * level, 100 * level), style)
-        legend.append((svg.line_sample(style), name))
+        legend.append((line_sample(style), name))
     draw.line(steps, values, "model stroke")
     for step, value in zip(steps, values, strict=True):
         draw.mark(step, value, 0, "model mark", f"step {step}: {value:.2f} %")

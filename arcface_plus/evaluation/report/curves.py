@@ -9,9 +9,20 @@ import numpy as np
 from arcface_plus.evaluation.pairs.dependence import PAIRS, PHOTOGRAPHS
 from arcface_plus.evaluation.pairs.intervals import Intervals
 from arcface_plus.evaluation.pairs.roc import COARSE_BELOW
-from arcface_plus.evaluation.report import svg as svg
 from arcface_plus.evaluation.report.section import ReportSection
-from arcface_plus.evaluation.report.svg import BOTTOM, LEFT, RIGHT, TOP, Chart, Drawing, Scale
+from arcface_plus.evaluation.report.svg import (
+    BOTTOM,
+    LEFT,
+    RIGHT,
+    TOP,
+    Chart,
+    Drawing,
+    Scale,
+    line_sample,
+    percent_scale,
+    steps,
+    text,
+)
 from arcface_plus.evaluation.report.words import percent, rate_words, span, whole
 
 MODEL = "this model"
@@ -22,7 +33,7 @@ def roc_chart(section: ReportSection) -> Chart:
     result, intervals = section.result, section.intervals
     shown = [result.tar_at_far, *(each.tar_at_far for each in section.curved.values())]
     points = [tar for tars in shown for tar in tars.values()]
-    y = svg.percent_scale([100 * min(intervals.tar.min(), intervals.rates.min(), *points), 100.0])
+    y = percent_scale([100 * min(intervals.tar.min(), intervals.rates.min(), *points), 100.0])
     draw = _curves(section, y, "true accept rate, TAR (%)", "{:g}".format, lambda tar: 100 * tar)
     for far, tar in result.tar_at_far.items():
         draw.mark(far, 100 * tar, 0, "model mark")
@@ -66,7 +77,7 @@ def det_chart(section: ReportSection) -> Chart:
         words = f"EER {percent(result.eer)} %"
         draw.mark(result.eer, result.eer, 0, "model mark", words)
         x, height = float(draw.x(result.eer)), float(draw.y(result.eer))
-        draw.parts.append(svg.text(x + 9, height - 6, words))
+        draw.parts.append(text(x + 9, height - 6, words))
     return Chart(
         title="False rejects against false accepts (DET)",
         svg=draw.svg(f"DET curve with 95 % intervals. Equal error rate {percent(result.eer)} %."),
@@ -116,9 +127,9 @@ def _curves(
         x_ticks=[(far, rate_words(far)) for far in draw.x.ticks()],
         y_ticks=[(value, y_words(value)) for value in y.ticks()],
     )
-    across, low = svg.steps(fars, band[:, 0])
-    draw.area(across, low, svg.steps(fars, band[:, 1])[1], "model band")
-    draw.line(*svg.steps(fars, of_tar(section.intervals.rates)), "model stroke")
+    across, low = steps(fars, band[:, 0])
+    draw.area(across, low, steps(fars, band[:, 1])[1], "model band")
+    draw.line(*steps(fars, of_tar(section.intervals.rates)), "model stroke")
     for shape, other in enumerate(section.curved.values(), 1):
         at = np.array(sorted(other.tar_at_far))
         values = of_tar(np.array([other.tar_at_far[far] for far in at.tolist()]))
@@ -132,7 +143,7 @@ def _legend(section: ReportSection) -> list[tuple[str, str]]:
     if not section.curved:
         return []
     others = [
-        (svg.line_sample(f"other dash-{shape % 3}", shape), name)
+        (line_sample(f"other dash-{shape % 3}", shape), name)
         for shape, name in enumerate(section.curved, 1)
     ]
-    return [(svg.line_sample("model stroke", 0), MODEL), *others]
+    return [(line_sample("model stroke", 0), MODEL), *others]

@@ -9,6 +9,7 @@ import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -23,8 +24,7 @@ _OUTLINES = (
 )
 
 
-@dataclass(frozen=True)
-class Chart:
+class Chart(NamedTuple):
     """Hold one figure: drawing, words and the numbers behind it (``rows`` under ``header``)."""
 
     title: str
