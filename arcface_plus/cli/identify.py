@@ -108,11 +108,13 @@ def gallery_table(result: IdentificationResult) -> Table:
     )
     for rank, rate in result.rank_rates.items():
         table.add_row(f"rank-{rank}", f"{rate:.5f}")
-    for fpir, rate in result.tpir.items():
-        note = " (coarse: fewer than 10 false positives)" if fpir in result.coarse_fpirs else ""
-        table.add_row(f"TPIR@FPIR={fpir:g}", f"{rate:.5f}{note}")
-    for fpir, needed in result.refused_fpirs.items():
-        table.add_row(f"TPIR@FPIR={fpir:g}", f"refused: needs {needed} non-mated probes")
+    _add_rates(
+        table,
+        ("TPIR@FPIR", "false positives", "non-mated probes"),
+        result.tpir,
+        result.coarse_fpirs,
+        result.refused_fpirs,
+    )
     return table
 
 
@@ -126,11 +128,29 @@ def distractor_table(result: DistractorResult) -> Table:
         title_justify="left",
     )
     table.add_row("rank-1", f"{result.rank1:.5f}")
-    for far, tar in result.tar_at_far.items():
-        note = " (coarse: fewer than 10 false accepts)" if far in result.coarse_fars else ""
-        table.add_row(f"TAR@FAR={far:g}", f"{tar:.5f}{note}")
-    for far, needed in result.refused_fars.items():
-        table.add_row(f"TAR@FAR={far:g}", f"refused: needs {needed} impostor pairs")
+    _add_rates(
+        table,
+        ("TAR@FAR", "false accepts", "impostor pairs"),
+        result.tar_at_far,
+        result.coarse_fars,
+        result.refused_fars,
+    )
     if result.left_out:
         table.add_row("left out", f"{result.left_out} probes alone of their person")
     return table
+
+
+def _add_rates(
+    table: Table,
+    words: tuple[str, str, str],
+    rates: dict[float, float],
+    coarse: tuple[float, ...],
+    refused: dict[float, int],
+) -> None:
+    """Add a row a target; ``words``: the measure, what is counted, what a refused target needs."""
+    measure, errors, needs = words
+    for target, rate in rates.items():
+        note = f" (coarse: fewer than 10 {errors})" if target in coarse else ""
+        table.add_row(f"{measure}={target:g}", f"{rate:.5f}{note}")
+    for target, needed in refused.items():
+        table.add_row(f"{measure}={target:g}", f"refused: needs {needed} {needs}")

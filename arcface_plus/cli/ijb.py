@@ -138,17 +138,16 @@ def _score(
     from arcface_plus.evaluation.search.templates import verify_templates
 
     console = Console()
-    content = dict(facts)
     if pairs is not None:
         verified = verify_templates(templates, pairs)
-        content["verification"] = verified.to_dict()
+        facts["verification"] = verified.to_dict()
         console.print(verification_table(facts["target"], verified))
     if searches is not None:
         identified = identify_ijb(templates, searches)
-        content["identification"] = identified.to_dict()
+        facts["identification"] = identified.to_dict()
         console.print(galleries_table(facts["target"], identified))
     if json_path is not None:
-        write_json(json_path, content)
+        write_json(json_path, facts)
         console.print(f"Wrote {json_path}")
 
 
@@ -188,15 +187,13 @@ def galleries_table(target: str, result: IjbIdentification) -> Table:
     def add(measure: str, mean: str, cells: list[str]) -> None:
         table.add_row(measure, *cells[:-1], mean, cells[-1])
 
-    searches = [f"{each.mated} + {each.non_mated}" for each in named.values()]
-    add("mated + not", "", searches)
+    add("mated + not", "", [f"{each.mated} + {each.non_mated}" for each in named.values()])
     for k, rate in means["rank_rates"].items():
         add(f"rank-{k}", f"{rate:.5f}", [f"{each.rank_rates[k]:.5f}" for each in named.values()])
     fpirs = {f for each in named.values() for f in [*each.tpir, *each.refused_fpirs]}
     for fpir in sorted(fpirs):
         mean = f"{means['tpir'][fpir]:.5f}" if fpir in means["tpir"] else "–"
-        cells = [tpir_text(each, fpir) for each in named.values()]
-        add(f"TPIR@FPIR={fpir:g}", mean, cells)
+        add(f"TPIR@FPIR={fpir:g}", mean, [tpir_text(each, fpir) for each in named.values()])
     if any(each.coarse_fpirs for each in named.values()):
         table.caption = "* coarse: fewer than 10 false positives allowed"
         table.caption_justify = "left"

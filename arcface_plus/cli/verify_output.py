@@ -34,9 +34,8 @@ def result_table(entry: Entry) -> Table:
     table.add_row("95 % interval", f"{_span(intervals.accuracy)} ({basis})")
     table.add_row("pairs would claim", f"{_span(intervals.pairs_claim)} (bootstrap over pairs)")
     table.add_row("folds would claim", f"{_span(result.confidence_interval)} (t over folds)")
-    cosine = 1 - result.threshold / 2
-    threshold = f"{result.threshold:.4f} squared L2, {cosine:.4f} cosine (mean of folds)"
-    table.add_row("threshold", threshold)
+    cosine = f"{1 - result.threshold / 2:.4f} cosine"
+    table.add_row("threshold", f"{result.threshold:.4f} squared L2, {cosine} (mean of folds)")
     table.add_row("AUC", f"{result.auc:.6f}")
     table.add_row("EER", f"{result.eer:.5f}")
     for (far, tar), ends in zip(result.tar_at_far.items(), intervals.tar, strict=True):

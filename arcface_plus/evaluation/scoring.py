@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -45,8 +45,7 @@ from arcface_plus.models import model_hash
 from arcface_plus.models.embedding_model import EmbeddingModel
 
 
-@dataclass(frozen=True)
-class Scoring:
+class Scoring(NamedTuple):
     """Hold how pair sets are scored.
 
     ``root``: image folder of lists. ``folds``: None for those a set states, else 10. ``pca``:

@@ -110,26 +110,27 @@ def _check_use(
     against: str,
 ) -> None:
     again = compare is not None and compare.resolve() == (model or embeddings or compare).resolve()
-    reasons = {
-        "Give either --model or --embeddings.": (model is None) == (embeddings is None),
-        "--model needs either --pairs lfw.bin or --input FOLDER to embed.": (
-            model is not None and (pairs is None) == (source is None)
-        ),
-        "--input holds images, which --embeddings do not need; leave it out.": (
-            embeddings is not None and source is not None
-        ),
-        "--identity says who the rows of --embeddings show, without --pairs.": (
-            identity is not None and (embeddings is None or pairs is not None)
-        ),
-        "--compare takes what the first is: a model, or an .npz of embeddings.": (
-            compare is not None and (compare.suffix == ".npz") != (embeddings is not None)
-        ),
-        f"--compare {compare} is the first itself; name another.": again,
-        f"--against is {against!r}, but must be images or centres.": (
-            against not in ("images", "centres")
-        ),
-    }
-    refuse(reasons)
+    refuse(
+        {
+            "Give either --model or --embeddings.": (model is None) == (embeddings is None),
+            "--model needs either --pairs lfw.bin or --input FOLDER to embed.": (
+                model is not None and (pairs is None) == (source is None)
+            ),
+            "--input holds images, which --embeddings do not need; leave it out.": (
+                embeddings is not None and source is not None
+            ),
+            "--identity says who the rows of --embeddings show, without --pairs.": (
+                identity is not None and (embeddings is None or pairs is not None)
+            ),
+            "--compare takes what the first is: a model, or an .npz of embeddings.": (
+                compare is not None and (compare.suffix == ".npz") != (embeddings is not None)
+            ),
+            f"--compare {compare} is the first itself; name another.": again,
+            f"--against is {against!r}, but must be images or centres.": (
+                against not in ("images", "centres")
+            ),
+        }
+    )
 
 
 def _open(path: Path, root: Path | None, *, as_pairs: bool) -> Collection:
@@ -138,13 +139,15 @@ def _open(path: Path, root: Path | None, *, as_pairs: bool) -> Collection:
 
     shown = open_collection(path, root)
     unknown = int((shown.labels < 0).sum())
-    reasons = {
-        f"--input {path} is a pair set; give it as --pairs.": not as_pairs and bool(shown.pairs),
-        f"--pairs {path} is no pair set; give it as --input.": as_pairs and not shown.pairs,
-        f"{path}: {unknown} images do not say who they show; put each into the folder of its "
-        "person.": not as_pairs and unknown > 0,
-    }
-    refuse(reasons)
+    refuse(
+        {
+            f"--input {path} is a pair set; give it as --pairs.": not as_pairs
+            and bool(shown.pairs),
+            f"--pairs {path} is no pair set; give it as --input.": as_pairs and not shown.pairs,
+            f"{path}: {unknown} images do not say who they show; put each into the folder of its "
+            "person.": not as_pairs and unknown > 0,
+        }
+    )
     return shown
 
 

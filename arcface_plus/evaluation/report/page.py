@@ -80,12 +80,11 @@ def _templates() -> Environment:
 
 def _section_context(section: ReportSection, anchor: str) -> dict[str, Any]:
     result, intervals = section.result, section.intervals
-    distances, is_same = section.distances, section.is_same
-    sizes = np.diff(fold_bounds(len(distances), result.folds))
+    sizes = np.diff(fold_bounds(len(section.distances), result.folds))
     limits = np.repeat(np.array(result.thresholds), sizes)
-    right = (distances < limits) == is_same
+    right = (section.distances < limits) == section.is_same
     charts = [
-        distance_chart(distances, is_same, right, result),
+        distance_chart(section.distances, section.is_same, right, result),
         fold_chart(result),
         roc_chart(section),
         det_chart(section),
@@ -97,7 +96,7 @@ def _section_context(section: ReportSection, anchor: str) -> dict[str, Any]:
         "name": section.name,
         "anchor": anchor,
         "result": result,
-        "pairs": whole(len(distances)),
+        "pairs": whole(len(section.distances)),
         "genuine": whole(result.genuine_pairs),
         "impostor": whole(result.impostor_pairs),
         "key_figures": key_figures(result, intervals),

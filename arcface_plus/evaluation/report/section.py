@@ -96,5 +96,8 @@ class ReportSection:
     @cached_property
     def curved(self) -> dict[str, VerificationResult]:
         """The baselines that have a curve."""
-        results = self.baselines.items()
-        return {name: each for name, each in results if isinstance(each, VerificationResult)}
+        return {
+            name: each
+            for name, each in self.baselines.items()
+            if isinstance(each, VerificationResult)
+        }

@@ -9,7 +9,6 @@ import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -24,7 +23,8 @@ _OUTLINES = (
 )
 
 
-class Chart(NamedTuple):
+@dataclass(frozen=True)
+class Chart:
     """Hold one figure: drawing, words and the numbers behind it (``rows`` under ``header``)."""
 
     title: str

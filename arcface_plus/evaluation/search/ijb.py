@@ -5,7 +5,6 @@ Shapes: N images, T templates, D dimensions.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,8 +24,7 @@ _IMAGES_AT_ONCE = 4096  # a rank's part of what is pooled before the next is emb
 _SHOWN = 3
 
 
-@dataclass(frozen=True)
-class IjbIdentification:
+class IjbIdentification(NamedTuple):
     """Hold 1:N results by gallery, and of both galleries as one (closed set alone)."""
 
     galleries: dict[str, IdentificationResult]
