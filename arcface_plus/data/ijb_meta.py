@@ -168,11 +168,8 @@ def read_subjects(path: str | Path, known: np.ndarray | None = None) -> Subjects
     ``known``: sorted ids of templates with images. Raises ValueError naming file and line for
     missing columns, ids that are no whole numbers, a template of two subjects or without images.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}.")
     found: dict[int, int] = {}
-    with path.open(encoding="utf-8-sig", errors="backslashreplace", newline="") as file:
+    with Path(path).open(encoding="utf-8-sig", errors="backslashreplace", newline="") as file:
         reader = csv.reader(file)
         headings = [word.strip().upper() for word in next(reader, [])]
         if headings[:2] != ["TEMPLATE_ID", "SUBJECT_ID"]:

@@ -63,13 +63,6 @@ class RecordIndex:
     def __len__(self) -> int:
         return len(self.offsets)
 
-    def __contains__(self, key: int) -> bool:
-        return key in self.keys if isinstance(self.keys, range) else bool((self.keys == key).any())
-
-    def keys_array(self) -> np.ndarray:
-        """Return the keys as an int64 array, (n,)."""
-        return np.asarray(self.keys, dtype=np.int64)
-
     def offsets_of(self, keys: range) -> np.ndarray:
         """Return the offsets of successive keys, without a copy where the index is in key order."""
         if isinstance(self.keys, range) and len(keys):
@@ -112,9 +105,8 @@ def read_index(path: Path) -> RecordIndex:
     if not path.read_bytes()[:64].strip():
         raise ValueError(f"{path}: no lines; delete it to have the .rec scanned instead")
     try:
-        with warnings.catch_warnings():
-            # Where newer NumPy raises, an older one warns and cuts 1.5 to 1.
-            warnings.simplefilter("error", DeprecationWarning)
+        # Where newer NumPy raises, an older one warns and cuts 1.5 to 1.
+        with warnings.catch_warnings(action="error", category=DeprecationWarning):
             table = np.loadtxt(path, dtype=np.int64, delimiter="\t", ndmin=2, comments=None)
     except (ValueError, DeprecationWarning) as error:
         raise ValueError(

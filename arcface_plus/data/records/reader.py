@@ -103,8 +103,7 @@ class RecordReader:
             end = offset + 8 + part
             if magic == MAGIC and 24 <= part <= LENGTH_MASK and flag == 0 and end <= self._size:
                 return Record(label, self.buffer[offset + 32 : end], key)
-        header, data = read_labelled(self.buffer, offset, where=self.path, key=key)
-        return Record(header.label, data, key)
+        return Record(*read_labelled(self.buffer, offset, where=self.path, key=key), key)
 
     def __iter__(self) -> Iterator[Record]:
         return (self[position] for position in range(len(self)))
