@@ -51,10 +51,8 @@ def open_collection(path: str | Path, root: str | Path | None = None) -> Collect
         return Collection(records, [str(key) for key in records.reader.keys], records.labels)
     pairs = load_pairs(path, root)
     index = {"index_a": pairs.index_a, "index_b": pairs.index_b, "is_same": pairs.is_same}
-    if isinstance(pairs.images, ImageFiles):
-        keys = list(pairs.images.paths)
-    else:
-        keys = [str(i) for i in range(len(pairs.images))]
+    numbers = [str(i) for i in range(len(pairs.images))]
+    keys = list(pairs.images.paths) if isinstance(pairs.images, ImageFiles) else numbers
     return Collection(pairs.images, keys, _labels_of(pairs.names, len(keys)), index)
 
 

@@ -14,7 +14,7 @@ Fields are separated by tabs where a line has any, else by blanks. Empty lines d
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -39,30 +39,34 @@ class ListedImage(NamedTuple):
         return self.name if self.number is None else f"{self.name}_{self.number:04d}"
 
 
+class NamedPairs:
+    """Pairs as rows ``index_a`` and ``index_b`` (N,) of images, and the person of each image.
+
+    ``names`` is None where people are not known.
+    """
+
+    names: Sequence[str] | None
+    index_a: np.ndarray
+    index_b: np.ndarray
+
+    def people(self) -> tuple[list[str], list[str]] | None:
+        """Return the person on either side of every pair, or None where that is not known."""
+        if (names := self.names) is None:
+            return None
+        return [names[i] for i in self.index_a], [names[i] for i in self.index_b]
+
+
 @dataclass(frozen=True)
-class PairList:
-    """Hold a list of pairs: each image once, pairs as indices into ``images``."""
+class PairList(NamedPairs):
+    """Hold a list of pairs: each image once, and its person where the list names people."""
 
     images: list[ListedImage]
+    names: list[str] | None
     index_a: np.ndarray
     index_b: np.ndarray
     is_same: np.ndarray
     folds: int | None
     source: Path
-
-    @property
-    def names(self) -> list[str] | None:
-        """Person of each image, where the list names people."""
-        if any(image.number is None for image in self.images):
-            return None
-        return [image.name for image in self.images]
-
-    def people(self) -> tuple[list[str], list[str]] | None:
-        """Return the person on either side of every pair, where the list names people."""
-        names = self.names
-        if names is None:
-            return None
-        return [names[i] for i in self.index_a], [names[i] for i in self.index_b]
 
 
 def read_pair_list(path: str | Path) -> PairList:
@@ -95,10 +99,11 @@ def read_pair_list(path: str | Path) -> PairList:
     index_a, index_b, same = np.array(rows, dtype=np.int64).T.copy()
     is_same = same.astype(bool)
     folds = _check_header(header, is_same, path)
-    return PairList(list(index), index_a, index_b, is_same, folds, source=path)
+    names = None if by_path else [image.name for image in index]
+    return PairList(list(index), names, index_a, index_b, is_same, folds, source=path)
 
 
-def locate_images(images: Iterable[ListedImage], root: Path, *, source: Path) -> list[str]:
+def locate_images(images: Sequence[ListedImage], root: Path, *, source: Path) -> list[str]:
     """Return the path below ``root`` of each image.
 
     A person and a number are ``NAME/NAME_0001.jpg`` (or .jpeg, .png, .pgm, .bmp), or a file in
@@ -111,7 +116,6 @@ def locate_images(images: Iterable[ListedImage], root: Path, *, source: Path) ->
         raise FileNotFoundError(
             f"{root} is not a folder; give the folder of the images of {source} as root (--root)."
         )
-    images = list(images)
     index_of = cache(lambda person: _folder_index(root / person))
     found: list[str] = []
     missing: list[str] = []
