@@ -19,11 +19,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 GALLERIES = {"IJBB": ("S1", "S2"), "IJBC": ("G1", "G2")}
-TARGETS = tuple(GALLERIES)
 _LANDMARK_WORDS = 12
 
 
@@ -59,8 +59,7 @@ class TemplatePairs:
         return len(self.is_same)
 
 
-@dataclass(frozen=True)
-class Subjects:
+class Subjects(NamedTuple):
     """Hold T templates of a gallery or of probes, sorted by id, and who they show; (T,) int64."""
 
     templates: np.ndarray
@@ -74,7 +73,7 @@ def meta_file(folder: str | Path, target: str, rest: str) -> Path:
     Raises ValueError for an unknown target, FileNotFoundError naming what the folder lacks.
     """
     if target not in GALLERIES:
-        raise ValueError(f"The target is {target!r}, but must be one of {', '.join(TARGETS)}.")
+        raise ValueError(f"The target is {target!r}, but must be one of {', '.join(GALLERIES)}.")
     path = Path(folder) / f"{target.lower()}_{rest}"
     if not path.is_file():
         raise FileNotFoundError(

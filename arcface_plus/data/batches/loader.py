@@ -42,8 +42,8 @@ class Batch:
 class ImageReader:
     """Reads images of ``source`` as ``config`` wants them; safe to hand to workers and threads."""
 
-    def __init__(self, source: ImageSource, config: DataConfig) -> None:
-        self.source, self.config = source, config
+    def __init__(self, source: ImageSource, config: DataConfig, seed: int) -> None:
+        self.source, self.config, self.seed = source, config, seed
 
     def read_first(
         self, candidates: Sequence[int], step: int, bad: dict[int, str]
@@ -90,10 +90,6 @@ def to_batch(
 
 class _PlannedBatches(ImageReader, Dataset["Batch | ValueError"]):
     """Maps a plan to its batch, or to why there is none; lives in the workers."""
-
-    def __init__(self, source: ImageSource, config: DataConfig, seed: int) -> None:
-        super().__init__(source, config)
-        self.seed = seed
 
     def __getitem__(self, plan: BatchPlan) -> Batch | ValueError:
         try:

@@ -87,12 +87,11 @@ def read_pair_list(path: str | Path) -> PairList:
     if not lines:
         raise ValueError(f"{path} holds no pairs.")
     by_path = not header and _is_path_line(lines[0][1])
-    parse = _path_pair if by_path else _lfw_pair
     index: dict[ListedImage, int] = {}
     rows = []
     for number, fields in lines:
         try:
-            first, second, same = parse([field.strip() for field in fields])
+            first, second, same = _parse([field.strip() for field in fields], by_path)
         except ValueError as error:
             raise ValueError(f"{path}, line {number}: {error}.") from error
         rows.append([*(index.setdefault(image, len(index)) for image in (first, second)), same])
@@ -163,19 +162,16 @@ def _is_path_line(fields: list[str]) -> bool:
     return len(fields) == 3 and fields[2] in ("0", "1") and not _is_number(fields[1])
 
 
-def _path_pair(fields: list[str]) -> tuple[ListedImage, ListedImage, bool]:
-    if not _is_path_line(fields):
-        raise ValueError(f"{' '.join(fields)!r} is not 'path path 0' or 'path path 1'")
-    return ListedImage(fields[0], None), ListedImage(fields[1], None), fields[2] == "1"
-
-
-def _lfw_pair(fields: list[str]) -> tuple[ListedImage, ListedImage, bool]:
+def _parse(fields: list[str], by_path: bool) -> tuple[ListedImage, ListedImage, bool]:
     match fields:
-        case [name, i, j] if _is_number(i) and _is_number(j):
+        case [a, b, same] if by_path and _is_path_line(fields):
+            return ListedImage(a, None), ListedImage(b, None), same == "1"
+        case [name, i, j] if not by_path and _is_number(i) and _is_number(j):
             return ListedImage(name, int(i)), ListedImage(name, int(j)), True
-        case [name, i, other, j] if _is_number(i) and _is_number(j):
+        case [name, i, other, j] if not by_path and _is_number(i) and _is_number(j):
             return ListedImage(name, int(i)), ListedImage(other, int(j)), name == other
-    raise ValueError(f"{' '.join(fields)!r} is not 'NAME i j' or 'NAME i OTHER j'")
+    forms = "'path path 0' or 'path path 1'" if by_path else "'NAME i j' or 'NAME i OTHER j'"
+    raise ValueError(f"{' '.join(fields)!r} is not {forms}")
 
 
 def _check_header(header: list[int], is_same: np.ndarray, path: Path) -> int | None:

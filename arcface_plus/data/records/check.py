@@ -60,8 +60,7 @@ def check_records(
     problems = find_record_problems(
         reader, num_classes, decode=decode, sample=sample, on_progress=on_progress
     )
-    errors = [str(problem) for problem in problems if problem.severity == "error"]
-    if errors:
+    if errors := [str(problem) for problem in problems if problem.severity == "error"]:
         raise ValueError("\n".join(errors))
     return problems
 

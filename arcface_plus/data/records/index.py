@@ -47,7 +47,7 @@ class RecordIndex:
         self.offsets = offsets
         self.where = where
         self.keys: range | np.ndarray = keys
-        self._order: np.ndarray | None = None
+        self._order = np.empty(0, dtype=np.int64)
         if len(keys) and keys[-1] - keys[0] == len(keys) - 1 and (np.diff(keys) == 1).all():
             self.keys = range(int(keys[0]), int(keys[-1]) + 1)
             return
@@ -63,9 +63,9 @@ class RecordIndex:
     def __len__(self) -> int:
         return len(self.offsets)
 
-    def offsets_of(self, keys: range) -> np.ndarray:
-        """Return the offsets of successive keys, without a copy where the index is in key order."""
-        if isinstance(self.keys, range) and len(keys):
+    def offsets_of(self, keys: range | np.ndarray) -> np.ndarray:
+        """Return the offsets of ``keys``: a view where both they and the index count up by one."""
+        if isinstance(self.keys, range) and isinstance(keys, range) and keys:
             start = self.row(keys[0])
             self.row(keys[-1])
             return self.offsets[start : start + len(keys)]
@@ -78,10 +78,8 @@ class RecordIndex:
             rows = keys - self.keys.start
             found = (rows >= 0) & (rows < len(self.keys))
         else:
-            order = self._order
-            assert order is not None
-            at = np.minimum(np.searchsorted(self.keys, keys, sorter=order), len(order) - 1)
-            rows = order[at]
+            at = np.searchsorted(self.keys, keys, sorter=self._order)
+            rows = self._order[np.minimum(at, len(self) - 1)]
             found = self.keys[rows] == keys
         if not found.all():
             raise ValueError(
@@ -116,8 +114,7 @@ def read_index(path: Path) -> RecordIndex:
         raise ValueError(
             f"{path}: lines of {table.shape[1]} columns; every line must be 'key TAB byte offset'"
         )
-    columns = np.ascontiguousarray(table.T)
-    return RecordIndex(columns[0], columns[1], where=str(path))
+    return RecordIndex(*np.ascontiguousarray(table.T), where=str(path))
 
 
 def scan_index(buffer: Buffer, *, where: str) -> RecordIndex:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from array import array
+from contextlib import AbstractContextManager
 from itertools import pairwise
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO, Literal
 
 import numpy as np
@@ -18,7 +18,7 @@ from arcface_plus.files import sync
 Layout = Literal["insightface", "plain"]
 
 
-class RecordWriter:
+class RecordWriter(AbstractContextManager["RecordWriter"]):
     """Write image records to ``path`` (a ``.rec`` file), its ``.idx`` and ``property``.
 
     ``layout="insightface"`` numbers images 1, 2, … and adds header-0 and one identity record a
@@ -51,8 +51,7 @@ class RecordWriter:
             self.path.with_suffix(".idx"),
             self.path,  # Last: where the .rec is, the others are too.
         )
-        existing = [str(target) for target in self._targets if target.exists()]
-        if existing and not overwrite:
+        if existing := [str(t) for t in self._targets if t.exists() and not overwrite]:
             raise ValueError(f"{', '.join(existing)} exist(s); choose another place, or overwrite")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._offset = 0
@@ -173,16 +172,8 @@ class RecordWriter:
         for beside in self._beside:
             beside.unlink(missing_ok=True)
 
-    def __enter__(self) -> RecordWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if error is None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        if kind is None:
             self.close()
         else:
             self.abort()
