@@ -217,7 +217,8 @@ def _line_of(path: Path, record: int) -> int:
 
 def _records(path: Path, words: int) -> Iterator[tuple[str, list[str]]]:
     for number, line in _filled_lines(path):
-        found, where = line.split(), f"{path}, line {number}"
+        found = line.split()
+        where = f"{path}, line {number}"
         if len(found) != words:
             raise ValueError(
                 f"{where}: {words} words are expected, but it has {len(found)}: "

@@ -121,7 +121,7 @@ class _Check:
         ``keys`` are those of the images where they are not given. ``message`` is one for all, or
         says what is wrong with a row.
         """
-        index, keys = self.reader.index, self.image_keys if keys is None else keys
+        keys = self.image_keys if keys is None else keys
         for i, row in enumerate([None] if rows is None else rows[: self.listed]):
             key = None if row is None else int(keys[row])
             self.problems.append(
@@ -131,7 +131,9 @@ class _Check:
                     message=message if isinstance(message, str) else message(row),
                     fix=fix,
                     key=key,
-                    offset=None if key is None else int(index.offsets[index.row(key)]),
+                    offset=None
+                    if key is None
+                    else int(self.reader.index.offsets_of(np.array([key]))[0]),
                     count=len(rows) - i if rows is not None and i == self.listed - 1 else 1,
                     severity="warning" if warn else "error",
                 )
@@ -166,10 +168,12 @@ class _Check:
             self._add("idx-overlap", "listed records overlap, or the last padding is cut", REINDEX)
         elif len(at):
             unlisted = int((starts[at] - expected[at]).sum())
-            message = (
-                f"{unlisted} bytes, the first at {expected[at[0]]}, belong to no listed record"
+            self._add(
+                "idx-gap",
+                f"{unlisted} bytes, the first at {expected[at[0]]}, belong to no listed record",
+                REINDEX,
+                warn=True,
             )
-            self._add("idx-gap", message, REINDEX, warn=True)
 
     def labels(self, table: HeaderTable) -> None:
         """Check that every image has bytes and a whole-number label."""
