@@ -91,8 +91,9 @@ class Calibration(_Stored):
 
 def calibrate(entry: Entry) -> Calibration:
     """Return the calibration of a model on the pair set that ``entry`` scored (``score_model``)."""
-    facts, result, cosines = entry.facts, entry.result, 1 - entry.distances / 2
-    held_out = held_out_ratios(cosines, entry.is_same, result.folds)
+    facts, section, result = entry.facts, entry.section, entry.section.result
+    cosines, is_same = 1 - section.distances / 2, section.is_same
+    held_out = held_out_ratios(cosines, is_same, result.folds)
     thresholds = [
         Threshold(far=far, cosine=1 - d / 2, tar=tar, coarse=far in result.coarse_fars)
         for (far, tar), d in zip(
@@ -111,8 +112,8 @@ def calibrate(entry: Entry) -> Calibration:
             units=entry.units.count,
         ),
         thresholds=tuple(thresholds),
-        ratios=fit_ratios(cosines, entry.is_same),
-        held_out=calibration_quality(held_out, entry.is_same, result.folds),
+        ratios=fit_ratios(cosines, is_same),
+        held_out=calibration_quality(held_out, is_same, result.folds),
     )
 
 

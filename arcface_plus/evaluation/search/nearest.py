@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from arcface_plus.evaluation.search.products import Describe, row_products, unit_rows
+from arcface_plus.evaluation.pairs.verification import row_products
+from arcface_plus.evaluation.search.products import Describe, unit_rows
 
 ROWS_AT_ONCE = 65_536
 
