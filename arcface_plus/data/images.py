@@ -47,7 +47,10 @@ def decode_image(data: bytes, *, where: str, max_pixels: int = MAX_PIXELS) -> np
 
 def read_image(path: str | Path) -> np.ndarray:
     """Read an image file to (H, W, 3) uint8 RGB; errors name the path."""
-    return decode_image(Path(path).read_bytes(), where=str(path))
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such image file")
+    return decode_image(path.read_bytes(), where=str(path))
 
 
 def encode_jpeg(rgb: np.ndarray, quality: int = 95) -> bytes:

@@ -71,11 +71,11 @@ def test_what_is_recorded(entry, model, tmp_path):
         12,
     )
     assert (found.pairs.genuine, found.pairs.impostor) == (30, 30)
-    cosines = 1 - entry.distances / 2
-    assert found.ratios == fit_ratios(cosines, entry.is_same)
+    cosines = 1 - entry.section.distances / 2
+    assert found.ratios == fit_ratios(cosines, entry.section.is_same)
     assert [each.far for each in found.thresholds] == [0.5, 0.1], "30 pairs do not resolve 0.01"
     for each in found.thresholds:
-        impostors, genuine = cosines[~entry.is_same], cosines[entry.is_same]
+        impostors, genuine = cosines[~entry.section.is_same], cosines[entry.section.is_same]
         assert np.mean(impostors > each.cosine + 1e-12) <= each.far
         assert np.mean(genuine > each.cosine + 1e-12) == each.tar > 0
     assert [each.coarse for each in found.thresholds] == [False, True]
