@@ -18,7 +18,10 @@ class EmbeddingModel(nn.Module):
 
     ``name``: the architecture's name in ``MODELS``. ``preprocessing``: what the input must be.
     ``architecture``: the arguments that rebuild the network, or None where it cannot be rebuilt.
+    ``origin``: which file it started from, in words.
     """
+
+    origin = ""
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ from pathlib import Path
 from arcface_plus.checkpoint import Checkpoints
 from arcface_plus.data.sources.image_source import open_source
 from arcface_plus.distributed import barrier, start_world
+from arcface_plus.runs.beginning import Beginning
 from arcface_plus.runs.build import announce, build_loader, build_state, build_trainer
 from arcface_plus.runs.configuration import load_config
 from arcface_plus.runs.evaluation import RunEvaluation
@@ -35,15 +36,16 @@ def train(
     source = open_source(config.data, seed=config.seed)
     evaluation = RunEvaluation(config)
     with start_world(config.train.device) as world:
-        state = build_state(config, source, world)
-        regularizer = RunRegularizer(config.regularizer, state.model, state.head, seed=config.seed)
-        evaluation.attach(state.head)
         checkpoints = Checkpoints(
             config.folder / "checkpoints", world, keep=config.train.keep_checkpoints
         )
         start = choose_start(config, resume=resume, overwrite=overwrite, steps=checkpoints.steps())
         if start is not None:
             check_resumable(checkpoints.path(start), config)
+        state = build_state(config, source, world, resumes=start is not None)
+        regularizer = RunRegularizer(config.regularizer, state.model, state.head, seed=config.seed)
+        evaluation.attach(state.head)
+        beginning = None if start is not None else Beginning(config, source, state)
         loader = build_loader(config, source, world, start=start or 0)
         claim(config, world, start=start, overwrite=overwrite)
         monitor = Monitor(
@@ -57,7 +59,10 @@ def train(
                 config, state, loader, monitor, checkpoints, evaluation.hooks(), regularizer
             )
             announce(config, source, state, regularizer, monitor)
-            if start is not None:
+            if beginning is not None:
+                beginning.apply(monitor)
+            else:
+                assert start is not None
                 trainer.resume(start)
                 evaluation.recall()
                 monitor.say(f"continuing from {checkpoints.path(start)}")

@@ -22,7 +22,7 @@ from arcface_plus.models.batch_statistics import average_batch_norm_buffers
 from arcface_plus.models.embedding_model import EmbeddingModel
 from arcface_plus.training.guard import BatchNormRestorer
 from arcface_plus.training.monitor import Monitor
-from arcface_plus.training.optim import scale_gradients, squared_gradient_norm
+from arcface_plus.training.optim import scale_gradients, set_training, squared_gradient_norm
 from arcface_plus.training.precision import autocast_dtype
 from arcface_plus.training.quarantine import Quarantine
 from arcface_plus.training.schedule import lr_at
@@ -260,11 +260,7 @@ class Trainer:
         self.state.restore(self.checkpoints, self.checkpoints.path(step))
 
     def _set_mode(self) -> None:
-        self.model.train()
-        if self.config.freeze_batch_norm:
-            for module in self.model.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
+        set_training(self.model, self.optim.layers, all_statistics=self.config.freeze_batch_norm)
 
     def _set_learning_rate(self) -> float:
         value = lr_at(
@@ -275,7 +271,7 @@ class Trainer:
         )
         for optimizer in self.state.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = value
+                group["lr"] = value * group.get("lr_scale", 1.0)
         return value
 
 

@@ -57,13 +57,23 @@ class Shortcut(nn.Conv2d):
         return F.conv2d(x[:, :, ::rows, ::columns], self.weight)
 
 
+class EverySecondPixel(nn.Module):
+    """The shortcut without weights that the IR nets of AdaFace and CVLface begin with."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to (N, C, H / 2, W / 2)."""
+        return x[:, :, ::2, ::2]
+
+
 class Block(nn.Module):
     """Add BN-Conv-BN-PReLU-Conv(stride)-BN to a shortcut.
 
-    The shortcut is a strided 1×1 convolution with BN where the shape changes.
+    The shortcut is a strided 1×1 convolution with BN where the shape changes, or without weights.
     """
 
-    def __init__(self, inputs: int, outputs: int, *, stride: int) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, *, stride: int, plain_shortcut: bool = False
+    ) -> None:
         super().__init__()
         self.bn1 = nn.BatchNorm2d(inputs, eps=EPS)
         self.conv1 = _conv(inputs, outputs, 3)
@@ -71,8 +81,10 @@ class Block(nn.Module):
         self.prelu = nn.PReLU(outputs)
         self.conv2 = _conv(outputs, outputs, 3, stride)
         self.bn3 = nn.BatchNorm2d(outputs, eps=EPS)
-        self.downsample: nn.Sequential | None = None
-        if stride != 1 or inputs != outputs:
+        self.downsample: nn.Module | None = None
+        if plain_shortcut:
+            self.downsample = EverySecondPixel()
+        elif stride != 1 or inputs != outputs:
             self.downsample = nn.Sequential(
                 Shortcut(inputs, outputs, stride=stride), nn.BatchNorm2d(outputs, eps=EPS)
             )
@@ -84,8 +96,10 @@ class Block(nn.Module):
         return out + (x if self.downsample is None else self.downsample(x))
 
 
-def _stage(inputs: int, outputs: int, *, blocks: int) -> nn.Sequential:
-    first = Block(inputs, outputs, stride=2)
+def _stage(
+    inputs: int, outputs: int, *, blocks: int, plain_shortcut: bool = False
+) -> nn.Sequential:
+    first = Block(inputs, outputs, stride=2, plain_shortcut=plain_shortcut)
     return nn.Sequential(first, *(Block(outputs, outputs, stride=1) for _ in range(blocks - 1)))
 
 
@@ -96,7 +110,8 @@ class IResNet(EmbeddingModel):
     stem; the stages have 1, 2, 4 and 8 times as many (64 in the papers). ``dropout``: before the
     FC layer. ``init``: see ``initialize``. ``fix_last_gain``: hold the gain of the last batch norm
     at 1, untrained. ``checkpoint_gradients``: in training, recompute each block in backward.
-    ``preprocessing``: (x - 127.5) / 128, RGB, where None.
+    ``preprocessing``: (x - 127.5) / 128, RGB, where None. ``plain_shortcut``: the shortcut of the
+    very first block has no weights, as in the IR nets of AdaFace and CVLface.
     Under autocast the FC layer and its batch norm run in the parameters' own precision.
     Raises ValueError for an option out of range. Source: Deng et al., ArcFace, CVPR 2019.
     """
@@ -113,6 +128,7 @@ class IResNet(EmbeddingModel):
         init: str = "normal",
         fix_last_gain: bool = True,
         checkpoint_gradients: bool = False,
+        plain_shortcut: bool = False,
     ) -> None:
         blocks = layout_of(name, DEPTHS, "an IResNet")
         architecture = {
@@ -123,6 +139,8 @@ class IResNet(EmbeddingModel):
             "width": check_count("width", width),
             "fix_last_gain": check_flag("fix_last_gain", fix_last_gain),
         }
+        if check_flag("plain_shortcut", plain_shortcut):
+            architecture["plain_shortcut"] = True
         check_scheme(init)
         super().__init__(
             name,
@@ -134,7 +152,7 @@ class IResNet(EmbeddingModel):
         self.conv1 = _conv(3, width, 3)
         self.bn1 = nn.BatchNorm2d(width, eps=EPS)
         self.prelu = nn.PReLU(width)
-        self.layer1 = _stage(width, width, blocks=blocks[0])
+        self.layer1 = _stage(width, width, blocks=blocks[0], plain_shortcut=plain_shortcut)
         self.layer2 = _stage(width, 2 * width, blocks=blocks[1])
         self.layer3 = _stage(2 * width, 4 * width, blocks=blocks[2])
         self.layer4 = _stage(4 * width, 8 * width, blocks=blocks[3])
