@@ -169,6 +169,8 @@ def _with_zeros(graph: str) -> Any:
     try:
         unpacking = zlib.decompressobj()
         content = unpacking.decompress(base64.b64decode(graph, validate=True), _LARGEST_GRAPH)
+        if not unpacking.eof:
+            raise ValueError(f"it is cut off, or unpacks to more than {_LARGEST_GRAPH} bytes")
         model = onnx.ModelProto.FromString(content)
     except Exception as error:  # zlib's, base64's and protobuf's share no base class
         raise ValueError(f"its ONNX graph is damaged ({error!s:.200})") from error

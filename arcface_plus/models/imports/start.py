@@ -30,7 +30,8 @@ def start_from(
     ``build_model``) and ``preprocessing`` (fields of it) state, and for images of ``size`` pixels.
     Tensors of the same name and shape are taken; others begin anew, from torch's global generator.
     Its ``origin`` says what was taken.
-    Raises ValueError naming ``path`` where less than half of the net fits, FileNotFoundError where it is not there.
+    Raises ValueError naming ``path`` where less than half of the net fits, FileNotFoundError where
+    it is not there.
     """
     path = weights_path(path)
     given = {**preprocessing, "size": size}
