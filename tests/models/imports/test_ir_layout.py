@@ -120,20 +120,14 @@ def test_it_trains_and_its_own_file_loads(tmp_path, net) -> None:
     assert torch.equal(again(x), model.eval()(x))
 
 
-class _Foreign:
-    """Pretends to be of a package that is not installed where the checkpoint is read."""
-
-
 def test_objects_of_lightning_are_not_made(tmp_path, net, monkeypatch) -> None:
-    module = types.ModuleType("absent_lightning")
-    module.Callback = _Foreign
-    monkeypatch.setattr(_Foreign, "__module__", "absent_lightning")
-    monkeypatch.setattr(_Foreign, "__qualname__", "Callback")
+    module = types.ModuleType("absent_lightning")  # where the checkpoint is read it is not there
+    module.Callback = type("Callback", (), {"__module__": "absent_lightning"})
     monkeypatch.setitem(sys.modules, "absent_lightning", module)
     state = {f"model.{key}": value for key, value in net.state_dict().items()}
-    foreign = _Foreign()
+    foreign = module.Callback()
     foreign.best = 3
-    torch.save({"state_dict": state, "callbacks": {_Foreign: foreign}}, tmp_path / "a.ckpt")
+    torch.save({"state_dict": state, "callbacks": {module.Callback: foreign}}, tmp_path / "a.ckpt")
     monkeypatch.delitem(sys.modules, "absent_lightning")
     assert load_model(tmp_path / "a.ckpt").name == "iresnet18"
     (tmp_path / "a.ckpt").rename(tmp_path / "a.pt")

@@ -69,11 +69,11 @@ def test_a_wrong_conversion_is_refused(tmp_path, write_net, monkeypatch) -> None
 
     def wrong(model):
         module = right(model)
-        module.Gemm.bias.data += 1e-3
+        module.Gemm.bias.data += 1
         return module
 
     monkeypatch.setattr(onnx_net, "_converted", wrong)
-    with pytest.raises(ValueError, match=r"net\.onnx.*differs from onnxruntime by 0\.00"):
+    with pytest.raises(ValueError, match=r"net\.onnx.*differs from onnxruntime by "):
         OnnxNet.from_file(path, SMALL)
 
 
