@@ -142,7 +142,7 @@ class _TrainingImages:
     def __getitem__(self, index: int) -> np.ndarray:
         try:
             where = self.describe(index)
-            return fit_square(self.source[index], self.config.size, where=where)
+            return fit_square(self.source.read(index)[0], self.config.size, where=where)
         except (ValueError, OSError):
             if self.config.on_bad_image == "stop":
                 raise

@@ -30,16 +30,18 @@ class OtherHead:
             raise FileNotFoundError(f"head.from_head {path} does not exist")
         self.path, self.world = path, world
         self.folder = path if path.is_dir() else path.parent
-        self._files = [] if (self.folder / "checkpoints").is_dir() else _rank_files(path)
+        snapshots = self.folder / "checkpoints"
+        self._files = [] if snapshots.is_dir() else _rank_files(path)
         if self._files:
             shapes = [tuple(read_head(file).shape) for file in self._files]
             if len({dim for _, dim in shapes}) != 1:
                 raise ValueError(f"{self.folder}: its head files differ in width: {shapes}")
             self.count, self.dim = sum(rows for rows, _ in shapes), shapes[0][1]
             return
-        self._checkpoints = Checkpoints(self.folder / "checkpoints", world)
-        steps = self._checkpoints.steps()
-        if not steps:
+        if snapshots.is_dir():
+            self._checkpoints = Checkpoints(snapshots, world)
+            steps = self._checkpoints.steps()
+        if not snapshots.is_dir() or not steps:
             raise ValueError(
                 f"head.from_head {path} is neither a run with a checkpoint nor a folder of "
                 "arcface_torch's softmax_fc_gpu_N.pt"

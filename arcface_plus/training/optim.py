@@ -75,8 +75,9 @@ def _matches(name: str, pattern: str) -> bool:
 
 
 def _nearest(pattern: str, names: Sequence[str]) -> list[str]:
-    modules = list(dict.fromkeys(name.rpartition(".")[0] for name in names))
-    return difflib.get_close_matches(pattern.strip("*."), modules, n=5, cutoff=0.0)
+    parts = [name.split(".") for name in names]
+    known = dict.fromkeys(".".join(each[:k]) for each in parts for k in range(1, len(each) + 1))
+    return difflib.get_close_matches(pattern.strip("*."), known, n=5, cutoff=0.0)
 
 
 def _kind(model: nn.Module) -> str:
