@@ -65,6 +65,8 @@ class Beginning:
             write_classes(self.source, self.config.folder)
             if self.config.model.start is not None:
                 save_model(self.model, self.config.folder / START)
+        if self.config.head.init == "class_means" and (self.rows < 0).any():
+            monitor.say(f"class means: embedding {len(self.source)} images once")
         if self.other is not None or self.config.head.init == "class_means":
             monitor.say(self._start_head())
 
