@@ -15,7 +15,7 @@ from arcface_plus.distributed import World
 from arcface_plus.losses.head.classifier import ClassifierHead
 from arcface_plus.models import Preprocessing, build_model
 from arcface_plus.models.embedding_model import EmbeddingModel
-from arcface_plus.models.imports.start import start_from
+from arcface_plus.models.start import start_from
 from arcface_plus.runs.configuration import RunConfig
 from arcface_plus.runs.folder import START
 from arcface_plus.training.monitor import Monitor

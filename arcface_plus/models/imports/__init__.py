@@ -2,5 +2,4 @@
 
 ir_layout   the IR nets of AdaFace and CVLface: their weights under the names of our IResNet
 onnx_net    an ONNX file as a network with parameters (the extra ``onnx2torch``)
-start       the net that a run begins with, from a file: what of it fits, and what begins anew
 """

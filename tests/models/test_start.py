@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 
 from arcface_plus.models import Preprocessing, build_model, save_model
-from arcface_plus.models.imports.start import start_from
+from arcface_plus.models.start import start_from
 
 STORED = Preprocessing(mean=100, std=50, channels="bgr", size=32, flip_sum=False)
 
