@@ -168,6 +168,14 @@ class Checkpoints:
             whole[name] = tensor
         return whole
 
+    def stored_shape(self, path: Path, name: str) -> tuple[int, ...]:
+        """Return the shape of the whole tensor ``name`` in the snapshot ``path``."""
+        metadata = dcp.FileSystemReader(path).read_metadata().state_dict_metadata
+        size = getattr(metadata.get(name), "size", None)
+        if size is None:
+            raise ValueError(f"checkpoint {path}: '{name}' is absent.")
+        return tuple(size)
+
     def stored_names(self, path: Path) -> set[str]:
         return set(dcp.FileSystemReader(path).read_metadata().state_dict_metadata)
 

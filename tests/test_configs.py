@@ -131,3 +131,69 @@ def test_a_bin_that_is_none_exits_2(cli, casia: Path, tmp_path: Path) -> None:
     answer = cli("train", config, *shrunk(casia, tmp_path / "runs"), *change)
     assert answer.exit_code == 2 and "lfw.bin" in answer.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_own_faces_train_and_choose_their_best_model(tmp_path: Path, monkeypatch) -> None:
+    """The recipe of the README, on patterns in the place of people, for one epoch."""
+    rng = np.random.default_rng(0)
+    for person in range(8):
+        pattern = cv2.resize(rng.integers(0, 200, (6, 6, 3), dtype=np.uint8), (112, 112))
+        folder = tmp_path / "data" / "mine" / "train" / f"person{person}"
+        folder.mkdir(parents=True)
+        for number in range(9):
+            noisy = pattern + rng.integers(0, 55, (112, 112, 3), dtype=np.uint8)
+            (folder / f"{number}.jpg").write_bytes(encode_jpeg(noisy))
+    faces = [path.read_bytes() for path in sorted(tmp_path.glob("data/mine/train/*/*.jpg"))][:40]
+    same = [bool(k % 2) for k in range(20)]
+    save_pairs_bin(tmp_path / "data" / "mine" / "heldout.bin", faces, same)
+    monkeypatch.chdir(tmp_path)
+    short = ["--train.steps", "4 epochs", "--schedule.warmup_steps", "1 epoch"]
+    folder = train(CONFIGS / "own_faces.yaml", [*short, "--evaluation.every", "1"])
+    written = load_config(folder / "config.yaml")
+    assert (written.train.steps, written.head.margin.warmup_steps) == (4, 30)
+    assert written.optim.lr == pytest.approx(0.1)
+    measured = json.loads((folder / "verification.json").read_text())
+    assert measured["model"]["chosen_by"] == "heldout/accuracy"
+    assert measured["model"]["step"] in range(5)
+
+
+def test_fine_tuning_starts_from_an_onnx_file(tmp_path: Path) -> None:
+    """The layers it names are there, the others stay, and the run loads without the file."""
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnx2torch")
+    rng, helper = np.random.default_rng(0), onnx.helper
+    shapes = {"w": (4, 3, 8, 8), "s": (4, 1, 1), "g": (9, 64), "b": (9,)}
+    node = [
+        helper.make_node("Conv", ["input", "w"], ["x"], kernel_shape=[8, 8], strides=[8, 8]),
+        helper.make_node("PRelu", ["x", "s"], ["y"]),
+        helper.make_node("Flatten", ["y"], ["z"]),
+        helper.make_node("Gemm", ["z", "g", "b"], ["embedding"], transB=1),
+    ]
+    info = helper.make_tensor_value_info
+    ends = [[info("input", 1, ["N", 3, 32, 32])], [info("embedding", 1, ["N", 9])]]
+    weights = [
+        onnx.numpy_helper.from_array(rng.normal(size=shape).astype(np.float32) / 8, name)
+        for name, shape in shapes.items()
+    ]
+    graph = helper.make_graph(node, "net", *ends, weights)
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / "net.onnx")
+    for person in "abc":
+        (tmp_path / "train" / person).mkdir(parents=True)
+        for name in ("1.jpg", "2.jpg", "3.jpg"):
+            face = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            (tmp_path / "train" / person / name).write_bytes(encode_jpeg(face))
+    faces = [encode_jpeg(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)) for _ in range(40)]
+    save_pairs_bin(tmp_path / "lfw.bin", faces, [bool(i % 2) for i in range(20)])
+    words = ["--model.init", str(tmp_path / "net.onnx"), "--output", str(tmp_path / "runs")]
+    words += ["--data.path", str(tmp_path / "train"), "--data.size", "32", "--train.steps", "2"]
+    words += ["--schedule.warmup_steps", "0", "--train.global_batch", "4", "--data.workers", "0"]
+    words += ["--train.device", "cpu", "--evaluation.sets", f"{{lfw: {tmp_path / 'lfw.bin'}}}"]
+    folder = train(CONFIGS / "faces" / "fine_tune.yaml", words)
+    (tmp_path / "net.onnx").unlink()
+    ended = load_model(folder).state_dict()
+    began = load_model(folder / "start.safetensors").state_dict()
+    assert {key for key in began if not began[key].equal(ended[key])} == {
+        "net.Gemm.weight",
+        "net.Gemm.bias",
+    }

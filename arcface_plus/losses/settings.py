@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
@@ -49,6 +50,19 @@ class HeadConfig(Section):
     adaptive: AdaptiveLoss | None = Field(
         None, description="a loss whose margin depends on the sample, in place of margin"
     )
+    init: Literal["random", "class_means"] = Field(
+        "random", description="how classes begin; class_means: at the mean of their embeddings"
+    )
+    from_head: Path | None = Field(
+        None,
+        description="another head (a run folder, arcface_torch's head files), whose rows are kept "
+        "for the people that persist",
+    )
+    from_names: str | None = Field(
+        None,
+        description="a file with the names of from_head's people, one a line, or the word labels: "
+        "class c there is class c here",
+    )
     mma_weight: float = Field(0.03, ge=0, description="λ of the MMA penalty; 0 is no penalty")
     mma_rows: int | None = Field(None, ge=1, description="estimate MMA from this many random rows")
     mma_refresh_every: Positive = Field(1, description="steps between searches for neighbours")
@@ -63,6 +77,12 @@ class HeadConfig(Section):
     class_chunk: int | None = Field(
         None, ge=1, description="recompute logits in chunks of this many classes; saves memory"
     )
+
+    @model_validator(mode="after")
+    def _names_of_a_head(self) -> HeadConfig:
+        if self.from_names is not None and self.from_head is None:
+            raise ValueError("from_names is about from_head; set from_head, or remove it")
+        return self
 
     @model_validator(mode="after")
     def _bias_fits(self) -> HeadConfig:

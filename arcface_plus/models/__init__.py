@@ -5,6 +5,8 @@ build                  which names there are, and how one becomes a network
 embedding_model        what all networks share, and the checks of their options
 face/                  embedding nets: IResNet (ArcFace's), MobileFaceNet
 classification/        the nets of the MMA paper's tables: ResNet, VGG, Wide ResNet, DenseNet
+imports/               nets that others trained, as nets to train: IR nets, ONNX files
+start                  the net that a run begins with, from a file: what fits, what begins anew
 initialization         how weights begin: He et al. (ICCV 2015), eq. (10) by fan-in, (14) by fan-out
 preprocessing          how pixels become input, as stored with the weights
 weights                load_model, save_model, and the hash of weights

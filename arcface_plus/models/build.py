@@ -9,6 +9,7 @@ from typing import Any
 from arcface_plus.models.classification import densenet, resnet, vgg, wide_resnet
 from arcface_plus.models.embedding_model import EmbeddingModel
 from arcface_plus.models.face import iresnet, mobilefacenet
+from arcface_plus.models.imports import onnx_net
 from arcface_plus.models.preprocessing import Preprocessing
 
 # Each class takes the name and keyword-only options.
@@ -20,6 +21,8 @@ MODELS: dict[str, type[EmbeddingModel]] = {
     **dict.fromkeys(wide_resnet.LAYOUTS, wide_resnet.WideResNet),
     **dict.fromkeys(densenet.LAYOUTS, densenet.DenseNet),
 }
+# What a weights file may name besides: it brings its graph with it.
+_FROM_FILES: dict[str, type[EmbeddingModel]] = {onnx_net.NAME: onnx_net.OnnxNet}
 
 
 def build_model(
@@ -63,16 +66,17 @@ def build_from_options(name: str, options: dict[str, Any]) -> EmbeddingModel:
 
     Raises ValueError as ``build_model`` does.
     """
-    if name not in MODELS:
+    classes = MODELS | _FROM_FILES
+    if name not in classes:
         nearest = difflib.get_close_matches(str(name), MODELS, n=1, cutoff=0.0)[0]
         raise ValueError(
             f"unknown model {name!r}; the nearest name is {nearest!r}, "
             f"known are {', '.join(MODELS)}"
         )
-    accepted = set(inspect.signature(MODELS[name]).parameters) - {"name"}
+    accepted = set(inspect.signature(classes[name]).parameters) - {"name"}
     if unknown := sorted(options.keys() - accepted):
         raise ValueError(
             f"{name} has no option {', '.join(unknown)}; leave it unset. "
             f"Its options are {', '.join(sorted(accepted))}"
         )
-    return MODELS[name](name, **options)
+    return classes[name](name, **options)

@@ -20,7 +20,10 @@ class EmbeddingModel(nn.Module):
     ``preprocessing``: what the input must be; (x - 127.5) / 128, RGB, where None. ``options``: the
     further arguments that rebuild the network, or None where it cannot be rebuilt: they become
     ``architecture``. Raises ValueError where the two sizes differ.
+    ``origin``: which file it started from, in words.
     """
+
+    origin = ""
 
     def __init__(
         self,

@@ -24,7 +24,8 @@ def infer_options(state: State) -> dict[str, Any]:
     raise ValueError(
         f"these weights are neither an IResNet nor a MobileFaceNet (first keys: "
         f"{', '.join(list(state)[:5]) or 'none'}); fix: pass an arcface_torch backbone "
-        "(r18, r34, r50, r100, r200, mbf, mbf_large) or a file written by save_model"
+        "(r18, r34, r50, r100, r200, mbf, mbf_large), an IR net of AdaFace or CVLface, or a file "
+        "written by save_model"
     )
 
 
@@ -63,6 +64,7 @@ def _infer_iresnet(state: State) -> dict[str, Any]:
         "size": positions * iresnet.DOWNSAMPLING,
         "width": width,
         "fix_last_gain": _all_ones(state["features.weight"]),
+        "plain_shortcut": "layer1.0.downsample.0.weight" not in state,
     }
 
 

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import torch
 from torch import Tensor
 
+from arcface_plus.models.imports.ir_layout import as_iresnet, ir_prefix
+
 State = dict[str, Tensor]
 
 METADATA_KEY = "arcface_plus"
 RUN_WEIGHTS = "model.safetensors"
-PICKLED = (".pt", ".pth")
+LIGHTNING = ".ckpt"
+PICKLED = (".pt", ".pth", LIGHTNING)
 SUFFIXES = (".safetensors", *PICKLED, ".onnx")
 
 
@@ -41,12 +46,24 @@ def weights_path(path: str | os.PathLike[str]) -> Path:
 
 
 def read_tensors(path: Path) -> tuple[State, str | None]:
-    """Return the tensors of a .safetensors or .pt/.pth file, and our metadata where it has any.
+    """Return the tensors of a .safetensors, .pt/.pth or .ckpt file, and our metadata if there.
 
+    Those of AdaFace's and CVLface's IR nets get the names that our IResNet has for them.
     Raises ValueError naming the file where it is damaged or holds anything but tensors.
     """
-    if path.suffix in PICKLED:
-        return _read_pickled(path), None
+    state, metadata = (
+        (_read_pickled(path), None) if path.suffix in PICKLED else _read_safetensors(path)
+    )
+    prefix = None if metadata is not None else ir_prefix(state)
+    if prefix is not None:
+        try:
+            state = as_iresnet(state, prefix)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+    return state, metadata
+
+
+def _read_safetensors(path: Path) -> tuple[State, str | None]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -58,9 +75,24 @@ def read_tensors(path: Path) -> tuple[State, str | None]:
     return state, metadata.get(METADATA_KEY)
 
 
-def _read_pickled(path: Path) -> State:
+def read_head(path: Path) -> Tensor:
+    """Return one rank's class weights (n, dim) of arcface_torch's classifier; ValueError if none.
+
+    ``path``: its ``softmax_fc_gpu_N.pt`` or ``checkpoint_gpu_N.pt``.
+    """
+    content = _unpickled(path)
+    if isinstance(content, Mapping):
+        content = content.get("state_dict_softmax_fc", content)
+    weight = content.get("weight") if isinstance(content, Mapping) else None
+    if not isinstance(weight, Tensor) or not _is_plain(weight) or weight.ndim != 2:
+        raise ValueError(f"{path} holds no class weights (a matrix called weight)")
+    return weight
+
+
+def _unpickled(path: Path) -> Any:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with _others_are_inert(path):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path}: refused, it holds more than tensors or is damaged; fix: save the state dict "
@@ -70,8 +102,13 @@ def _read_pickled(path: Path) -> State:
         raise ValueError(
             f"{path}: not a readable torch file ({_first_line(error)}); fix: copy or save it again"
         ) from error
-    if isinstance(content, Mapping) and "state_dict_backbone" in content:
-        content = content["state_dict_backbone"]  # arcface_torch's training checkpoint
+
+
+def _read_pickled(path: Path) -> State:
+    content = _unpickled(path)
+    for inner in ("state_dict_backbone", "state_dict"):  # checkpoints of arcface_torch, Lightning
+        if isinstance(content, Mapping) and isinstance(content.get(inner), Mapping):
+            content = content[inner]
     if not isinstance(content, Mapping) or not content:
         raise ValueError(f"{path}: not a state dict of tensors; fix: save model.state_dict()")
     for key, value in content.items():
@@ -82,6 +119,27 @@ def _read_pickled(path: Path) -> State:
     if all(key.startswith("module.") for key in content):  # saved from under DDP
         return {key.removeprefix("module."): value for key, value in content.items()}
     return dict(content)
+
+
+class _Inert(dict[Any, Any]):
+    """What stands for an object of another program: takes all it is given and does nothing."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__()
+
+
+@contextmanager
+def _others_are_inert(path: Path) -> Iterator[None]:
+    """Let Lightning's checkpoints be read, which hold its own objects beside the tensors.
+
+    None of them is made: ``_Inert`` takes the place of every name that torch does not know.
+    """
+    if path.suffix != LIGHTNING:
+        yield
+        return
+    names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    with torch.serialization.safe_globals([(_Inert, name) for name in names]):
+        yield
 
 
 def _is_plain(tensor: Tensor) -> bool:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import safetensors.torch
 import torch
@@ -21,6 +21,7 @@ from arcface_plus.models.layouts import infer_options
 from arcface_plus.models.onnx_model import OnnxModel
 from arcface_plus.models.preprocessing import INSIGHTFACE, Preprocessing
 from arcface_plus.models.weight_files import (
+    LIGHTNING,
     METADATA_KEY,
     PICKLED,
     State,
@@ -37,23 +38,18 @@ def load_model(
     """Load a network in eval mode on the CPU.
 
     ``path``: a run folder (its model.safetensors), a .safetensors file, a .pt/.pth state dict in
-    the layout of insightface's arcface_torch, or an .onnx file. ``preprocessing`` replaces what the
-    file says, and is required where it says nothing (foreign .onnx and .safetensors; a foreign
-    .pt/.pth is taken to want arcface_torch's (x - 127.5) / 127.5, RGB).
+    the layout of insightface's arcface_torch or of CVLface's IR nets, a .ckpt of AdaFace, or an
+    .onnx file. ``preprocessing`` replaces what the file says, and is required where it says nothing
+    (foreign .onnx and .safetensors; a foreign .pt/.pth is taken to want arcface_torch's
+    (x - 127.5) / 127.5, RGB, and a .ckpt AdaFace's, the same in BGR).
     Nothing in the file is run as code. Raises FileNotFoundError, or ValueError naming the file and
     what does not fit.
     """
     path = weights_path(path)
     if path.suffix == ".onnx":
         return OnnxModel(path, preprocessing=preprocessing).eval()
-    state, metadata = read_tensors(path)
+    options, stored, state = read_net(path)
     try:
-        if metadata is not None:
-            options, stored = _parse_metadata(metadata)
-        else:
-            options, stored = infer_options(state), None
-            if path.suffix in PICKLED:
-                stored = replace(INSIGHTFACE, size=options["size"])
         chosen = preprocessing or stored
         if chosen is None:
             raise ValueError(
@@ -69,6 +65,33 @@ def load_model(
     model.to_empty(device="cpu")
     model.load_state_dict(state)
     return model.eval()
+
+
+class NetFile(NamedTuple):
+    """What a weights file holds: the options of its net, ``name`` among them, and its tensors.
+
+    ``preprocessing`` is None where the file says nothing of it.
+    """
+
+    options: dict[str, Any]
+    preprocessing: Preprocessing | None
+    state: State
+
+
+def read_net(path: Path) -> NetFile:
+    """Read a weights file other than ONNX; ValueError naming it where it is none."""
+    state, metadata = read_tensors(path)
+    try:
+        if metadata is not None:
+            return NetFile(*_parse_metadata(metadata), state)
+        options = infer_options(state)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    if path.suffix not in PICKLED:
+        return NetFile(options, None, state)
+    # AdaFace, whose checkpoints are Lightning's, trains on BGR.
+    channels = "bgr" if path.suffix == LIGHTNING else "rgb"
+    return NetFile(options, replace(INSIGHTFACE, size=options["size"], channels=channels), state)
 
 
 def save_model(model: nn.Module, path: str | os.PathLike[str]) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -14,9 +13,11 @@ from arcface_plus.data.batches.order import OrderedSteps
 from arcface_plus.data.sources.image_source import ImageSource
 from arcface_plus.distributed import World
 from arcface_plus.losses.head.classifier import ClassifierHead
-from arcface_plus.models import Preprocessing, build_model, load_model
+from arcface_plus.models import Preprocessing, build_model
 from arcface_plus.models.embedding_model import EmbeddingModel
+from arcface_plus.models.start import start_from
 from arcface_plus.runs.configuration import RunConfig
+from arcface_plus.runs.folder import START
 from arcface_plus.training.monitor import Monitor
 from arcface_plus.training.quarantine import Quarantine
 from arcface_plus.training.regularization import RunRegularizer, head_mma_weight
@@ -26,10 +27,15 @@ from arcface_plus.training.trainer import Evaluate, Trainer
 from arcface_plus.training.uniform_monitor import margin_warnings
 
 
-def build_state(config: RunConfig, source: ImageSource, world: World) -> RunState:
-    """Return the state that the run begins in; ValueError where its parts do not fit."""
+def build_state(
+    config: RunConfig, source: ImageSource, world: World, *, resumes: bool = False
+) -> RunState:
+    """Return the state that the run begins in; ValueError where its parts do not fit.
+
+    A run that ``resumes`` takes the net that it began with from its own folder.
+    """
     check_batch(config, world.size)
-    model, head = build(config, source.num_classes, world)
+    model, head = build(config, source.num_classes, world, resumes=resumes)
     branch = None
     if config.branch.enabled:
         branch = SecondBranch(
@@ -64,26 +70,11 @@ def check_batch(config: RunConfig, ranks: int) -> None:
 
 
 def build(
-    config: RunConfig, num_classes: int, world: World
+    config: RunConfig, num_classes: int, world: World, *, resumes: bool = False
 ) -> tuple[EmbeddingModel, ClassifierHead]:
     """Return the net and the head with weights that depend on the seed alone, not on the ranks."""
     torch.manual_seed(config.seed)
-    wanted = config.model
-    model = build_model(
-        wanted.name,
-        embedding_dim=wanted.embedding_dim,
-        dropout=wanted.dropout,
-        size=config.data.size,
-        width=wanted.width,
-        preprocessing=Preprocessing(
-            mean=wanted.mean, std=wanted.std, size=config.data.size, flip_sum=config.evaluation.flip
-        ),
-        init=wanted.init,
-        fix_last_gain=wanted.fix_last_gain,
-        checkpoint_gradients=wanted.checkpoint_gradients,
-    )
-    if wanted.weights is not None:
-        start_from(model, wanted.weights)
+    model = _build_net(config, resumes=resumes)
     if config.train.sync_batch_norm:
         if world.device.type != "cuda":
             raise ValueError("train.sync_batch_norm needs CUDA; leave it false on the CPU.")
@@ -109,15 +100,22 @@ def build(
     return model.to(world.device), head.to(world.device)
 
 
-def start_from(model: nn.Module, path: Path) -> None:
-    """Copy the weights of ``path`` into ``model``; ValueError where the nets differ."""
-    try:
-        model.load_state_dict(load_model(path).state_dict())
-    except RuntimeError as error:
-        raise ValueError(
-            f"model.weights {path} do not fit the configured net: {error}. Set model.name and its "
-            "options to those of the weights."
-        ) from error
+def _build_net(config: RunConfig, *, resumes: bool) -> EmbeddingModel:
+    """Return the net with drawn weights, or as a file or the run's own beginning has it."""
+    wanted, size = config.model, config.data.size
+    options = wanted.model_dump(
+        include={"name", "embedding_dim", "dropout", "width", "fix_last_gain"}, exclude_none=True
+    )
+    if wanted.checkpoint_gradients:
+        options["checkpoint_gradients"] = True
+    inputs = wanted.model_dump(include={"mean", "std", "channels"}, exclude_none=True)
+    inputs["flip_sum"] = config.evaluation.flip
+    if wanted.start is None:
+        preprocessing = Preprocessing(size=size, **inputs)
+        return build_model(size=size, init=wanted.init, preprocessing=preprocessing, **options)
+    own = config.folder / START
+    path = own if resumes and own.is_file() else wanted.start
+    return start_from(path, options, inputs, size=size)
 
 
 def build_loader(
@@ -176,8 +174,10 @@ def announce(
     head, world = state.head, state.world
     parameters = sum(p.numel() for p in state.model.parameters()) / 1e6
     penalty = f" + {head.mma_weight} × MMA" if head.mma_weight else ""
+    if state.model.origin:
+        monitor.say(state.model.origin)
     monitor.say(
-        f"{config.name}: {config.model.name} ({parameters:.2f} M parameters, {state.precision}) "
+        f"{config.name}: {state.model.name} ({parameters:.2f} M parameters, {state.precision}) "
         f"on {len(source)} images of {source.num_classes} classes, "
         f"{head.margin or 'softmax'}{penalty}\n"
         f"{config.train.steps} steps of {config.train.global_batch} images on {world.size} "

@@ -57,6 +57,11 @@ class RunConfig(Section):
                 f"({self.head.mma_weight}) both penalise the class weights; set head.mma_weight "
                 "to 0, or regularizer.layers to hidden"
             )
+        if self.head.init == "class_means" and self.model.start is None:
+            raise ValueError(
+                "head.init class_means puts classes where the net embeds them, but the net's "
+                "weights are drawn at random; set model.init to a file, or head.init to random"
+            )
         if self.optim.nesterov and self.head.sample_rate < 1 and not self.head.sample_dense:
             raise ValueError(
                 "optim.nesterov does not go with head.sample_rate below 1, whose rows are updated "

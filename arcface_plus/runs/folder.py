@@ -21,6 +21,7 @@ from arcface_plus.runs.configuration import RunConfig
 from arcface_plus.settings import Section
 
 FINISHED = "model.safetensors"
+START = "start.safetensors"  # the net that a run began with, where model.init is a file
 _PACKAGES = ("torch", "torchvision", "numpy", "opencv-python", "scikit-learn", "safetensors")
 
 
@@ -28,8 +29,8 @@ _PACKAGES = ("torch", "torchvision", "numpy", "opencv-python", "scikit-learn", "
 # they decide what step k computes.
 _FREE: dict[str, set[str]] = {
     "data": {"path", "workers", "on_bad_image", "quarantine_limit"},
-    "model": {"weights", "checkpoint_gradients"},
-    "head": {"class_chunk"},
+    "model": {"init", "weights", "checkpoint_gradients"},  # weights: what init was called before
+    "head": {"class_chunk", "init", "from_head", "from_names"},
     "regularizer": set(),
     "branch": set(),
     "train": {
@@ -82,7 +83,7 @@ def choose_start(
         raise ValueError(
             f"--resume {resume} is not a whole checkpoint of this run; {checkpoints} holds: "
             f"{', '.join(path.name for path in known) or 'none'}. To start a new run from other "
-            "weights, set --model.weights."
+            "weights, set --model.init."
         )
     return step
 
@@ -110,7 +111,7 @@ def check_resumable(path: Path, config: RunConfig) -> None:
     if changed:
         raise ValueError(
             f"{path} was saved by a run with other settings: {'; '.join(changed)}. Resume with "
-            "those, or start a run of another --name (model.weights starts it from these weights)."
+            "those, or start a run of another --name (model.init starts it from these weights)."
         )
 
 
@@ -211,6 +212,8 @@ _README = """# Run {name}
 | file | what it is |
 |---|---|
 | `model.safetensors` | the trained net, with its architecture and preprocessing: `arcface_plus.load_model("…/{name}")` |
+| `start.safetensors` | of runs with `model.init`: the net that it began with; resuming needs no other file |
+| `classes.txt` | what class c is called, on line c + 1, where the data says |
 | `verification.json` | accuracy on the held-out pairs, next to what needs no training |
 | `report.html` | the same with curves and the hardest pairs; open it in a browser |
 | `accuracy.json`, `classifier.safetensors` | of runs scored on test images: top-1 and top-5, smallest angle of every layer; the last layer's weights |

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from arcface_plus.checkpoint import Checkpoints
 from arcface_plus.data.sources.image_source import open_source
-from arcface_plus.distributed import barrier, start_world
+from arcface_plus.distributed import World, barrier, start_world
+from arcface_plus.runs.beginning import Beginning
 from arcface_plus.runs.build import announce, build_loader, build_state, build_trainer
-from arcface_plus.runs.configuration import load_config
+from arcface_plus.runs.configuration import RunConfig, load_config
 from arcface_plus.runs.evaluation import RunEvaluation
 from arcface_plus.runs.folder import check_resumable, choose_start, prepare
 from arcface_plus.training.monitor import Monitor
@@ -35,28 +36,24 @@ def train(
     source = open_source(config.data, seed=config.seed)
     evaluation = RunEvaluation(config)
     with start_world(config.train.device) as world:
-        state = build_state(config, source, world)
-        regularizer = RunRegularizer(config.regularizer, state.model, state.head, seed=config.seed)
-        evaluation.attach(state.head)
-        checkpoints = Checkpoints(
-            config.folder / "checkpoints", world, keep=config.train.keep_checkpoints
-        )
+        snapshots = config.folder / "checkpoints"
+        checkpoints = Checkpoints(snapshots, world, keep=config.train.keep_checkpoints)
         start = choose_start(config, resume=resume, overwrite=overwrite, steps=checkpoints.steps())
         if start is not None:
             check_resumable(checkpoints.path(start), config)
+        state = build_state(config, source, world, resumes=start is not None)
+        regularizer = RunRegularizer(config.regularizer, state.model, state.head, seed=config.seed)
+        evaluation.attach(state.head)
+        beginning = Beginning(config, source, state) if start is None else None
         loader = build_loader(config, source, world, start=start or 0)
         prepare(config, world, start=start, overwrite=overwrite)
-        monitor = Monitor(
-            config.folder,
-            total_steps=config.train.steps,
-            start_step=start or 0,
-            enabled=world.is_main,
-        )
-        with closing(monitor):
+        with closing(_open_monitor(config, world, start or 0)) as monitor:
             trainer = build_trainer(
                 config, state, loader, monitor, checkpoints, evaluation.hooks(), regularizer
             )
             announce(config, source, state, regularizer, monitor)
+            if beginning is not None:
+                beginning.apply(monitor)
             if start is not None:
                 trainer.resume(start)
                 evaluation.recall()
@@ -65,3 +62,9 @@ def train(
             evaluation.save(state, monitor)
         barrier(world.control)
     return config.folder
+
+
+def _open_monitor(config: RunConfig, world: World, start: int) -> Monitor:
+    return Monitor(
+        config.folder, total_steps=config.train.steps, start_step=start, enabled=world.is_main
+    )

@@ -1,8 +1,10 @@
-"""Parameter groups, the gradient norm that counts each shard once, and the row-wise optimizer."""
+"""Which parameters learn how fast, the gradient norm over shards, and the row-wise optimizer."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -10,9 +12,76 @@ from torch import Tensor, nn
 
 from arcface_plus.distributed import Group, all_reduce_sum
 from arcface_plus.losses.head.classifier import ClassifierHead
-from arcface_plus.training.settings import OptimConfig
+from arcface_plus.training.settings import LayerRate, OptimConfig
 
+_BatchNorm = nn.modules.batchnorm._BatchNorm
 _ROWS_AT_ONCE = 16_384  # bounds what an update of sampled rows makes beside them
+
+
+def layer_rates(model: nn.Module, layers: Sequence[LayerRate]) -> dict[str, float]:
+    """Return what the learning rate is multiplied by, for each parameter of ``model`` by its name.
+
+    Running means of batch norms have an entry too: where it is 0, they stay. A pattern, as
+    ``fnmatch`` reads it, names parameters or modules around them; the last that matches counts.
+    Raises ValueError for a pattern that matches nothing, naming the nearest names, and where every
+    parameter would be frozen.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    names += [f"{name}.running_mean".lstrip(".") for name, _ in _tracking(model)]
+    rates = dict.fromkeys(names, 1.0)
+    for layer in layers:
+        matching = [name for name in names if _matches(name, layer.pattern)]
+        if not matching:
+            raise ValueError(
+                f"optim.layers: {layer.pattern!r} matches no layer of the {_kind(model)}; the "
+                f"nearest are {', '.join(_nearest(layer.pattern, names))}"
+            )
+        rates |= dict.fromkeys(matching, layer.lr)
+    if not any(rates[name] for name, p in model.named_parameters() if p.requires_grad):
+        raise ValueError(
+            "optim.layers freezes every layer of the net, so that nothing but the head would "
+            "learn; give one of them an lr above 0"
+        )
+    return rates
+
+
+def freeze(model: nn.Module, rates: dict[str, float]) -> None:
+    """Let the parameters whose rate is 0 need no gradient."""
+    for name, parameter in model.named_parameters():
+        if rates[name] == 0:
+            parameter.requires_grad_(False)
+
+
+def set_training(model: nn.Module, layers: Sequence[LayerRate], *, all_statistics: bool) -> None:
+    """Put ``model`` into training mode, but for batch norms whose statistics are frozen.
+
+    ``all_statistics``: all are.
+    """
+    rates = layer_rates(model, layers)
+    model.train()
+    for name, module in _tracking(model):
+        if all_statistics or rates[f"{name}.running_mean".lstrip(".")] == 0:
+            module.eval()
+
+
+def _tracking(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    return [(name, m) for name, m in model.named_modules() if isinstance(m, _BatchNorm)]
+
+
+def _matches(name: str, pattern: str) -> bool:
+    """Return whether ``pattern`` fits the name of a parameter or of a module around it."""
+    parts = name.split(".")
+    return any(fnmatchcase(".".join(parts[:k]), pattern) for k in range(1, len(parts) + 1))
+
+
+def _nearest(pattern: str, names: Sequence[str]) -> list[str]:
+    parts = [name.split(".") for name in names]
+    known = dict.fromkeys(".".join(each[:k]) for each in parts for k in range(1, len(each) + 1))
+    return difflib.get_close_matches(pattern.strip("*."), known, n=5, cutoff=0.0)
+
+
+def _kind(model: nn.Module) -> str:
+    return str(getattr(model, "name", type(model).__name__))
 
 
 def decays(module: nn.Module, name: str, rule: str) -> bool:
@@ -27,24 +96,31 @@ def decays(module: nn.Module, name: str, rule: str) -> bool:
     return rule == "all" or name != "bias"
 
 
-def parameter_groups(model: nn.Module, head: ClassifierHead, rule: str) -> list[dict[str, Any]]:
-    """Return the groups ``[decaying, not decaying]`` of the net and the head.
+def parameter_groups(
+    model: nn.Module, head: ClassifierHead, rule: str, rates: Mapping[str, float] | None = None
+) -> list[dict[str, Any]]:
+    """Return the groups ``[decaying, not decaying]`` of the net and the head, then slower ones.
 
+    ``rates``: what the learning rate is multiplied by, for parameters of the net by name; those
+    with another one than 1 are groups of their own, which say it as ``lr_scale``.
     Class weights decay under every rule, biases of classes and what a margin learns as biases do.
     Parameters that need no gradient are left out.
     """
-    decaying: list[Tensor] = []
-    others: list[Tensor] = []
-    for module in model.modules():
+    groups: dict[tuple[float, bool], list[Tensor]] = {(1.0, True): [], (1.0, False): []}
+    for prefix, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.requires_grad:
-                (decaying if decays(module, name, rule) else others).append(parameter)
+                rate = (rates or {}).get(f"{prefix}.{name}".lstrip("."), 1.0)
+                groups.setdefault((rate, decays(module, name, rule)), []).append(parameter)
     if not sparse_updates(head):
-        decaying.append(head.weight)
+        groups[1.0, True].append(head.weight)
     offsets = [] if head.bias is None else [head.bias]
     offsets += head.replicated_parameters().values()
-    (decaying if decays(head, "bias", rule) else others).extend(offsets)
-    return [{"params": decaying}, {"params": others, "weight_decay": 0.0}]
+    groups[1.0, decays(head, "bias", rule)].extend(offsets)
+    return [
+        {"params": parameters, "lr_scale": rate} | ({} if decaying else {"weight_decay": 0.0})
+        for (rate, decaying), parameters in groups.items()
+    ]
 
 
 def sparse_updates(head: ClassifierHead) -> bool:
@@ -56,11 +132,14 @@ def build_optimizers(
 ) -> list[torch.optim.Optimizer]:
     """Return the optimizers of a run: SGD, and one for sampled class rows where they are sampled.
 
+    Layers that ``config`` freezes need no gradient from here on.
     Fused, because only then can a non-finite gradient stop the step without asking the host.
     """
+    rates = layer_rates(model, config.layers)
+    freeze(model, rates)
     optimizers: list[torch.optim.Optimizer] = [
         torch.optim.SGD(
-            parameter_groups(model, head, config.decay),
+            parameter_groups(model, head, config.decay, rates),
             lr=config.lr,
             momentum=config.momentum,
             weight_decay=config.weight_decay,
@@ -136,13 +215,6 @@ def _gradients(model: nn.Module, head: ClassifierHead) -> tuple[list[Tensor], li
     whole = [*model.parameters(), *head.replicated_parameters().values()]
     cut = map(gradient_values, head.sharded_parameters().values())
     return [p.grad for p in whole if p.grad is not None], [g for g in cut if g is not None]
-
-
-def set_learning_rate(optimizers: Iterable[torch.optim.Optimizer], value: float) -> None:
-    """Let every parameter of ``optimizers`` have the learning rate ``value``."""
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["lr"] = value
 
 
 def squared_gradient_norm(model: nn.Module, head: ClassifierHead, group: Group = None) -> Tensor:

@@ -1,8 +1,11 @@
-"""The learning rate as a pure function of the optimizer step."""
+"""The learning rate, a pure function of the optimizer step, and how optimizers get it."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+
+from torch.optim import Optimizer
 
 from arcface_plus.training.settings import ScheduleConfig
 
@@ -25,3 +28,19 @@ def lr_at(step: int, *, base_lr: float, total_steps: int, schedule: ScheduleConf
     else:
         left = 0.5 * (1 + math.cos(math.pi * done))
     return schedule.final_lr + (base_lr - schedule.final_lr) * left
+
+
+def set_learning_rate(
+    optimizers: Iterable[Optimizer],
+    step: int,
+    *,
+    base_lr: float,
+    total_steps: int,
+    schedule: ScheduleConfig,
+) -> float:
+    """Give ``optimizers`` the rate of ``step``, times the ``lr_scale`` of a group; return it."""
+    rate = lr_at(step, base_lr=base_lr, total_steps=total_steps, schedule=schedule)
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate * group.get("lr_scale", 1.0)
+    return rate

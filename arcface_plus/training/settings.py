@@ -9,6 +9,13 @@ from pydantic import Field, model_validator
 from arcface_plus.settings import Positive, Section
 
 
+class LayerRate(Section):
+    """How fast some layers of the net learn."""
+
+    pattern: str = Field(description="of names of layers or parameters, such as layer1.*")
+    lr: float = Field(ge=0, description="multiplies optim.lr; 0 freezes, batch statistics too")
+
+
 class OptimConfig(Section):
     """Stochastic gradient descent."""
 
@@ -20,6 +27,9 @@ class OptimConfig(Section):
     )
     clip_norm: float | None = Field(None, gt=0, description="largest gradient norm, all parameters")
     nesterov: bool = Field(False, description="Nesterov's momentum")
+    layers: tuple[LayerRate, ...] = Field(
+        (), description="layers of the net that learn at another rate; the last that matches counts"
+    )
 
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> OptimConfig:

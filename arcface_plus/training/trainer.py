@@ -22,10 +22,10 @@ from arcface_plus.models.batch_statistics import average_batch_norm_buffers
 from arcface_plus.models.embedding_model import EmbeddingModel
 from arcface_plus.training.guard import BatchNormRestorer
 from arcface_plus.training.monitor import Monitor
-from arcface_plus.training.optim import scale_gradients, set_learning_rate, squared_gradient_norm
+from arcface_plus.training.optim import scale_gradients, set_training, squared_gradient_norm
 from arcface_plus.training.precision import autocast_dtype
 from arcface_plus.training.quarantine import Quarantine
-from arcface_plus.training.schedule import lr_at
+from arcface_plus.training.schedule import set_learning_rate
 from arcface_plus.training.settings import OptimConfig, ScheduleConfig, TrainConfig
 from arcface_plus.training.state import RunState
 from arcface_plus.training.uniform_monitor import CollapseWatch, uniform_figures
@@ -268,21 +268,16 @@ class Trainer:
         self.state.restore(self.checkpoints, self.checkpoints.path(step))
 
     def _set_mode(self) -> None:
-        self.model.train()
-        if self.config.freeze_batch_norm:
-            for module in self.model.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
+        set_training(self.model, self.optim.layers, all_statistics=self.config.freeze_batch_norm)
 
     def _set_learning_rate(self) -> float:
-        value = lr_at(
+        return set_learning_rate(
+            self.state.optimizers,
             self.state.step,
             base_lr=self.optim.lr,
             total_steps=self.config.steps,
             schedule=self.schedule,
         )
-        set_learning_rate(self.state.optimizers, value)
-        return value
 
 
 def _wrap(model: nn.Module, world: World) -> DistributedDataParallel:

@@ -12,8 +12,10 @@ from arcface_plus.models import build_model
 from arcface_plus.training.optim import (
     RowSGD,
     build_optimizers,
+    layer_rates,
     parameter_groups,
     scale_gradients,
+    set_training,
     squared_gradient_norm,
 )
 from arcface_plus.training.settings import OptimConfig
@@ -147,3 +149,72 @@ def test_norm_is_not_finite_where_a_gradient_is_not() -> None:
     net.weight.grad = torch.zeros_like(net.weight)
     net.weight.grad[0, 0] = math.inf
     assert not torch.isfinite(squared_gradient_norm(net, classifier))
+
+
+def layers(*pairs: tuple[str, float]) -> OptimConfig:
+    return OptimConfig(layers=[{"pattern": pattern, "lr": lr} for pattern, lr in pairs])
+
+
+def test_layers_learn_at_the_rate_of_the_last_pattern_that_matches(model) -> None:
+    config = layers(("*", 0.5), ("layer?", 0), ("layer4.1.*", 0.1), ("layer4.1.bn1.weight", 1))
+    rates = layer_rates(model, config.layers)
+    assert {name for name, _ in model.named_parameters()} < set(rates)
+    assert rates["conv1.weight"] == rates["fc.bias"] == rates["features.running_mean"] == 0.5
+    assert rates["layer1.0.conv1.weight"] == rates["layer4.0.bn3.running_mean"] == 0
+    assert rates["layer4.1.conv2.weight"] == rates["layer4.1.bn1.bias"] == 0.1
+    assert rates["layer4.1.bn1.weight"] == 1
+    assert set(layer_rates(model, ()).values()) == {1.0}
+
+
+def test_a_step_moves_layers_by_their_rates(model) -> None:
+    """Against plain SGD, by hand: p − lr · scale · (gradient + decay · p)."""
+    config = layers(("conv1", 0.25), ("layer1", 0)).model_copy(
+        update={"lr": 0.5, "weight_decay": 0.01}
+    )
+    (optimizer,) = build_optimizers(model, head(), config)
+    frozen = [p for name, p in model.named_parameters() if name.startswith("layer1.")]
+    assert frozen and not any(p.requires_grad for p in frozen)
+    assert not {id(p) for p in frozen} & {
+        id(p) for group in optimizer.param_groups for p in group["params"]
+    }
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for p in model.parameters():
+        p.grad = torch.full_like(p, 0.1) if p.requires_grad else None
+    for group in optimizer.param_groups:
+        group["lr"] = 0.5 * group["lr_scale"]
+    optimizer.step()
+    after = dict(model.named_parameters())
+    for name, scale in (("conv1.weight", 0.25), ("fc.weight", 1.0)):
+        expected = before[name] - 0.5 * scale * (0.1 + 0.01 * before[name])
+        assert torch.allclose(after[name], expected, atol=1e-7)
+    assert torch.equal(after["layer1.0.conv1.weight"], before["layer1.0.conv1.weight"])
+
+
+def test_frozen_batch_norms_keep_their_statistics(model) -> None:
+    config = layers(("layer2", 0), ("bn1.weight", 0))
+    set_training(model, config.layers, all_statistics=False)
+    model(torch.randn(4, 3, 32, 32))
+    state = model.state_dict()
+    assert state["layer2.0.bn1.running_mean"].abs().max() == 0
+    assert not model.layer2[0].bn1.training and model.layer2.training
+    moved = ("bn1.running_mean", "layer1.0.bn2.running_mean", "features.running_mean")
+    assert all(state[name].abs().max() > 0 for name in moved)
+    set_training(model, (), all_statistics=True)
+    assert not any(m.training for m in model.modules() if isinstance(m, nn.BatchNorm2d))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "words"),
+    [("layers1.*", "nearest are layer1"), ("features.layers", "features"), ("", "nearest")],
+)
+def test_a_pattern_that_matches_nothing_names_the_nearest(model, pattern, words) -> None:
+    with pytest.raises(ValueError, match=rf"optim\.layers: .*iresnet18.*{words}"):
+        layer_rates(model, layers((pattern, 0.1)).layers)
+
+
+def test_a_net_that_learns_nothing_is_refused(model) -> None:
+    with pytest.raises(ValueError, match="freezes every layer"):
+        build_optimizers(model, head(), layers(("*", 0)))
+    # All that is left is the gain that fix_last_gain holds.
+    with pytest.raises(ValueError, match="freezes every layer"):
+        build_optimizers(model, head(), layers(("*", 0), ("features.weight", 1)))

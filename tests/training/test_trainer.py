@@ -271,12 +271,12 @@ def test_sampled_classes_train_and_resume(tiny: Path) -> None:
 
 def test_starts_from_given_weights(tiny: Path) -> None:
     first = train(tiny)
-    second = train(tiny, ["--name", "second", "--model.weights", str(first),
+    second = train(tiny, ["--name", "second", "--model.init", str(first),
                           "--optim.lr", "1e-12", "--train.freeze_batch_norm", "true"])  # fmt: skip
     a, b = state(first), state(second)
     assert all(torch.allclose(a[key].float(), b[key].float(), atol=1e-6) for key in a)
-    with pytest.raises(ValueError, match=r"model\.weights"):
-        train(tiny, ["--name", "third", "--model.weights", str(first), "--model.width", "16"])
+    with pytest.raises(ValueError, match=r"model\.init"):
+        train(tiny, ["--name", "third", "--model.init", str(first), "--model.width", "16"])
 
 
 # -- the best evaluation -------------------------------------------------------------------------

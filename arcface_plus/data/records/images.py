@@ -19,6 +19,27 @@ class RecordImages(ImageSource):
     def __getitem__(self, index: int, /) -> np.ndarray:
         return decode_image(self.reader[index].data, where=self.describe(index))
 
+    def names(self) -> list[str] | None:
+        """Return the folder that each person's images came from, as the ``.lst`` beside tells.
+
+        None without a list that has exactly one for each label (``data pack`` writes it).
+        """
+        listing = self.reader.path.with_suffix(".lst")
+        if not listing.is_file():
+            return None
+        found: dict[int, str] = {}
+        with listing.open(encoding="utf-8") as lines:
+            for line in lines:
+                parts = line.rstrip("\n").split("\t")
+                folder = parts[-1].rpartition("/")[0].rpartition("/")[2]
+                if len(parts) != 3 or not parts[1].isdecimal() or not folder:
+                    return None
+                if found.setdefault(int(parts[1]), folder) != folder:
+                    return None
+        if sorted(found) != list(range(self.num_classes)) or len(set(found.values())) < len(found):
+            return None
+        return [found[label] for label in range(self.num_classes)]
+
     def describe(self, index: int) -> str:
         return f"{self.reader.path}, record {self.reader.keys[index]}"
 

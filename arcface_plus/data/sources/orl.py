@@ -50,6 +50,7 @@ class OrlFaces(ImageSource):
         self.size = size
         folder = orl_folder()
         self.paths = [folder / f"s{p}" / f"{n}.pgm" for p in self.people for n in PHOTOGRAPHS]
+        self.class_names = [f"s{p}" for p in self.people]
         self.num_classes = len(self.people)
         self.labels = np.repeat(np.arange(self.num_classes, dtype=np.int64), len(PHOTOGRAPHS))
 

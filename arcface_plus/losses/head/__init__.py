@@ -7,6 +7,6 @@ scoring       the scores that one shard of classes gives all samples
 margin_state  what a margin keeps between steps, and what it learns
 plan          what the micro-batches of one optimizer step share
 sampling      which classes take part in a step (Partial FC, CVPR 2022)
-initial       the first class weights, the same at any number of ranks
+initial       the first class weights, the same at any number of ranks; class means
 ============  ======================================================================================
 """

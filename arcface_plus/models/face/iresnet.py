@@ -57,6 +57,14 @@ class Shortcut(nn.Conv2d):
         return F.conv2d(x[:, :, ::rows, ::columns], self.weight)
 
 
+class EverySecondPixel(nn.Module):
+    """The shortcut without weights that the IR nets of AdaFace and CVLface begin with."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to (N, C, H / 2, W / 2)."""
+        return x[:, :, ::2, ::2]
+
+
 class Block(nn.Module):
     """Add BN-Conv-BN-PReLU-Conv(stride)-BN to a shortcut.
 
@@ -71,7 +79,7 @@ class Block(nn.Module):
         self.prelu = nn.PReLU(outputs)
         self.conv2 = _conv(outputs, outputs, 3, stride)
         self.bn3 = nn.BatchNorm2d(outputs, eps=EPS)
-        self.downsample: nn.Sequential | None = None
+        self.downsample: nn.Module | None = None
         if stride != 1 or inputs != outputs:
             self.downsample = nn.Sequential(
                 Shortcut(inputs, outputs, stride=stride), nn.BatchNorm2d(outputs, eps=EPS)
@@ -91,7 +99,8 @@ class IResNet(EmbeddingModel):
     stem; the stages have 1, 2, 4 and 8 times as many (64 in the papers). ``dropout``: before the
     FC layer. ``init``: see ``initialize``. ``fix_last_gain``: hold the gain of the last batch norm
     at 1, untrained. ``checkpoint_gradients``: in training, recompute each block in backward.
-    ``preprocessing``: (x - 127.5) / 128, RGB, where None.
+    ``preprocessing``: (x - 127.5) / 128, RGB, where None. ``plain_shortcut``: the shortcut of the
+    very first block has no weights, as in the IR nets of AdaFace and CVLface.
     Under autocast the FC layer and its batch norm run in the parameters' own precision.
     Raises ValueError for an option out of range. Source: Deng et al., ArcFace, CVPR 2019.
     """
@@ -108,6 +117,7 @@ class IResNet(EmbeddingModel):
         init: str = "normal",
         fix_last_gain: bool = True,
         checkpoint_gradients: bool = False,
+        plain_shortcut: bool = False,
     ) -> None:
         blocks = layout_of(name, DEPTHS, "an IResNet")
         check_scheme(init)
@@ -120,6 +130,7 @@ class IResNet(EmbeddingModel):
                 "dropout": check_dropout(dropout),
                 "width": check_count("width", width),
                 "fix_last_gain": check_flag("fix_last_gain", fix_last_gain),
+                **({"plain_shortcut": True} if plain_shortcut else {}),
             },
         )
         self.checkpoint_gradients = check_flag("checkpoint_gradients", checkpoint_gradients)
@@ -130,6 +141,8 @@ class IResNet(EmbeddingModel):
         self.layer2 = stage(Block, width, 2 * width, blocks=blocks[1], stride=2)
         self.layer3 = stage(Block, 2 * width, 4 * width, blocks=blocks[2], stride=2)
         self.layer4 = stage(Block, 4 * width, 8 * width, blocks=blocks[3], stride=2)
+        if plain_shortcut:
+            self.layer1[0].downsample = EverySecondPixel()
         self.bn2 = nn.BatchNorm2d(8 * width, eps=EPS)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(8 * width * (size // DOWNSAMPLING) ** 2, embedding_dim)
