@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from arcface_plus.cli.data.align import Align, Detector, detector_of
 from arcface_plus.cli.model_options import (
     BatchSize,
     Device,
@@ -32,6 +33,8 @@ def embed_command(
     device: Device = "auto",
     precision: Precision = "fp32",
     resize: Resize = False,
+    align: Align = False,
+    detector: Detector = "mtcnn",
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="List unreadable images instead of stopping.")
     ] = False,
@@ -51,8 +54,11 @@ def embed_command(
     from arcface_plus.models import load_model
 
     check_output(output, overwrite=overwrite)
+    faces = detector_of(align, detector)
     collection = open_collection(source, root)
     network = load_model(model, preprocessing=parse_preprocessing(preprocessing))
+    if faces is not None:
+        collection = collection.aligned(faces, network.preprocessing.size)
     with start_world(device) as world, counted(source.name, enabled=world.is_main) as progress:
         skipped = export_embeddings(
             network,

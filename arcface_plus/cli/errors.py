@@ -10,11 +10,12 @@ import traceback
 def exit_code_for(error: Exception) -> int:
     """Print ``error`` to standard error and return its exit code.
 
-    Bad input (ValueError, a missing or unreadable file) is a message and 2. A run that broke down
-    in a way we foresaw is a message and 1. Anything else is a fault of ours: the traceback, and 1.
+    Bad input (ValueError, a missing or unreadable file, the missing package of an extra) is a
+    message and 2. A run that broke down in a way we foresaw is a message and 1. Anything else is a
+    fault of ours: the traceback, and 1.
     """
     bad_path = FileNotFoundError | PermissionError | IsADirectoryError | NotADirectoryError
-    if isinstance(error, ValueError | bad_path):
+    if isinstance(error, ValueError | ModuleNotFoundError | bad_path):
         code = 2
     elif isinstance(error, ZeroDivisionError | OverflowError):
         traceback.print_exception(error)  # arithmetic of ours, not a loss that is not finite

@@ -10,6 +10,7 @@
 - ``people_split``: people to train on, others to test on.
 - ``ijb_meta``: the lists of IJB-B and IJB-C: templates, 1:1 pairs, galleries and probes.
 
-Sub-folders: ``records`` (InsightFace's train.rec), ``pairs`` (pair sets), ``sources`` (training
-data by name), ``batches`` (order, augmentation, loading), ``pickles`` (data out of pickles).
+Sub-folders: ``records`` (InsightFace's train.rec), ``pairs`` (pair sets), ``faces`` (photographs to
+crops), ``sources`` (training data by name), ``batches`` (order, augmentation, loading), ``pickles``
+(data out of pickles).
 """

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from arcface_plus.data.faces.crops import FaceCrops
+from arcface_plus.data.faces.face import FaceDetector
 from arcface_plus.data.folder import IMAGE_SUFFIXES
 from arcface_plus.data.lazy_images import ImageFiles, ImageSequence
 from arcface_plus.data.pairs.sets import load_pairs
@@ -24,13 +26,20 @@ class Collection:
 
     ``keys``: path in a folder, key of a record, name or position in a pair set. ``labels`` (N,)
     int64: the record's label, or the rank of the person's name in sorted order; −1 where unknown.
-    ``pairs`` holds index_a, index_b and is_same of a pair set.
+    ``pairs`` holds index_a, index_b and is_same of a pair set. ``alignment`` names the detector
+    that aligns the images, where one does.
     """
 
     images: ImageSequence
     keys: Sequence[str]
     labels: np.ndarray
     pairs: dict[str, np.ndarray] = field(default_factory=dict)
+    alignment: str = ""
+
+    def aligned(self, detector: FaceDetector, size: int) -> Collection:
+        """Return the collection with the aligned face of each image, ``size`` pixels wide."""
+        crops = FaceCrops(self.images, detector, size)
+        return replace(self, images=crops, alignment=detector.name)
 
 
 def open_collection(path: str | Path, root: str | Path | None = None) -> Collection:

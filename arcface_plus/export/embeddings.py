@@ -137,6 +137,7 @@ class _WorkFolder:
             "model": model_hash(model),
             "preprocessing": model.preprocessing.to_json(),
             "keys": hashlib.sha256("\n".join(collection.keys).encode()).hexdigest(),
+            "alignment": collection.alignment,
             "flip": flip,
             "block": BLOCK,
         }
@@ -150,8 +151,8 @@ class _WorkFolder:
         if self.folder.exists() and resume:
             if not about.is_file() or json.loads(about.read_text()) != description:
                 return (
-                    f"{self.folder} was begun with another model, collection or flip; remove it "
-                    "or leave --resume out to start over."
+                    f"{self.folder} was begun with another model, collection, alignment or flip; "
+                    "remove it or leave --resume out to start over."
                 )
             return None
         if self.folder.exists():

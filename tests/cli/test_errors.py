@@ -32,6 +32,7 @@ def raised(error: Exception) -> Exception:
         (PermissionError(13, "bad", "a.rec"), 2),
         (IsADirectoryError(21, "bad", "a"), 2),
         (NotADirectoryError(20, "bad", "a"), 2),
+        (ModuleNotFoundError("bad"), 2),
         (OSError(28, "bad: no space left on device"), 1),
         (ImportError("bad"), 1),
         (ArithmeticError("bad: step 3 is not finite"), 1),

@@ -1,5 +1,6 @@
 """``arcface-plus data VERB``.
 
 - ``app``: pack, unpack, inspect, check, split, subset.
+- ``align``: align; ``--align`` of other verbs.
 - ``pairs``: pairs, overlap.
 """

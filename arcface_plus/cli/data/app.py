@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from arcface_plus.cli.data.align import Align, Detector, align_command, detector_of
 from arcface_plus.cli.data.pairs import overlap_command, pairs_command
 from arcface_plus.cli.progress import counted
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Pack, unpack, inspect, check and cut training data; make pairs.", no_args_is_help=True
 )
+app.command("align")(align_command)
 app.command("pairs")(pairs_command)
 app.command("overlap")(overlap_command)
 
@@ -36,6 +38,8 @@ def pack(
     resize: Annotated[
         bool, typer.Option("--resize", help="Scale images of another size instead of refusing.")
     ] = False,
+    align: Align = False,
+    detector: Detector = "mtcnn",
     reencode: Annotated[
         bool, typer.Option("--reencode", help="Encode JPEGs anew even where they fit as they are.")
     ] = False,
@@ -45,9 +49,13 @@ def pack(
     threads: Annotated[int, typer.Option(min=1, help="Images encoded at the same time.")] = 4,
     overwrite: Overwrite = False,
 ) -> None:
-    """Pack a folder of aligned faces into train.rec, train.idx, property and train.lst."""
+    """Pack a folder of aligned faces, or with --align of photographs, into train.rec.
+
+    Also written: train.idx, property and train.lst.
+    """
     from arcface_plus.data.records.packing import pack_folder
 
+    faces = detector_of(align, detector)
     with counted("packing") as on_progress:
         summary = pack_folder(
             source,
@@ -55,6 +63,7 @@ def pack(
             size=size,
             quality=quality,
             resize=resize,
+            detector=faces,
             reencode=reencode,
             on_error=on_error,
             overwrite=overwrite,

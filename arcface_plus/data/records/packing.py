@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from arcface_plus.data.faces.crops import align_image
+from arcface_plus.data.faces.face import FaceDetector
 from arcface_plus.data.folder import IMAGE_SUFFIXES, folders_in, images_in
 from arcface_plus.data.images import decode_image, encode_jpeg, image_format, image_size, resized
 from arcface_plus.data.records.reader import RecordReader, RecordWriter
@@ -40,6 +42,7 @@ def pack_folder(
     size: int = 112,
     quality: int = 95,
     resize: bool = False,
+    detector: FaceDetector | None = None,
     reencode: bool = False,
     on_error: str = "stop",
     overwrite: bool = False,
@@ -51,20 +54,19 @@ def pack_folder(
     Sub-folders, sorted by name, are people 0, 1, …; a ``.lst`` file beside the records notes key,
     label and file of each image. JPEGs of ``size`` × ``size`` keep their bytes unless
     ``reencode``; other formats become JPEG of ``quality``. Images of another size are errors
-    unless ``resize``. ``on_error="skip"`` leaves bad images out; a person without any image left
+    unless ``resize``. With a ``detector`` they are photographs: the aligned face is packed, and
+    none is an error. ``on_error="skip"`` leaves bad images out; a person without any image left
     gets no label. Raises ValueError naming the file.
     """
-    if on_error not in ("stop", "skip"):
-        raise ValueError(f"on_error={on_error!r} is unknown; use 'stop' or 'skip'")
-    if size < 1 or threads < 1:
-        raise ValueError(f"size={size} and threads={threads} must be at least 1")
+    _check_options(size, on_error, threads)
     output = output if output.suffix == ".rec" else output / "train.rec"
     listing_path = output.with_suffix(".lst")
     if listing_path.exists() and not overwrite:
         raise ValueError(f"{listing_path} exists; choose another place, or overwrite")
     files = list_faces(source)
 
-    encode = partial(encode_face, size=size, quality=quality, resize=resize, reencode=reencode)
+    change = partial(encode_face, size=size, quality=quality, resize=resize, reencode=reencode)
+    encode = partial(change, detector=detector)
     packed = _Packed()
     with (
         RecordWriter(output, image_size=(size, size), overwrite=overwrite) as writer,
@@ -82,6 +84,13 @@ def pack_folder(
     return PackSummary(
         output, len(packed.labels), len(packed.listing), packed.kept, packed.rejected
     )
+
+
+def _check_options(size: int, on_error: str, threads: int) -> None:
+    if on_error not in ("stop", "skip"):
+        raise ValueError(f"on_error={on_error!r} is unknown; use 'stop' or 'skip'")
+    if size < 1 or threads < 1:
+        raise ValueError(f"size={size} and threads={threads} must be at least 1")
 
 
 def _encoded(
@@ -143,7 +152,13 @@ def list_faces(source: Path) -> list[str]:
 
 
 def encode_face(
-    path: Path, *, size: int, quality: int, resize: bool, reencode: bool
+    path: Path,
+    *,
+    size: int,
+    quality: int,
+    resize: bool,
+    reencode: bool,
+    detector: FaceDetector | None = None,
 ) -> tuple[bytes, bool]:
     """Return the bytes to store for one image file, and whether they are the file's own.
 
@@ -151,12 +166,15 @@ def encode_face(
     """
     data = path.read_bytes()
     pixels = decode_image(data, where=str(path))
+    if detector is not None:
+        crop = align_image(pixels, detector, size=size, where=str(path)).crop
+        return encode_jpeg(crop, quality), False
     height, width = pixels.shape[:2]
     if (height, width) != (size, size):
         if not resize:
             raise ValueError(
                 f"{path}: {width}×{height} pixels, but records of {size}×{size} are written; "
-                "align the faces first, or allow resizing"
+                "align the faces first (arcface-plus data align, or --align), or allow resizing"
             )
         pixels = resized(pixels, size)
     elif image_format(data) == "jpeg" and image_size(data) == (height, width) and not reencode:
