@@ -76,11 +76,19 @@ class Checkpoints:
         found = (_NAME.match(p.parent.name) for p in self.folder.glob("*/manifest.json"))
         return sorted(int(m.group(1)) for m in found if m)
 
-    def save(self, step: int, tensors: Mapping[str, Stored], state: Mapping[str, Any]) -> Path:
+    def save(
+        self,
+        step: int,
+        tensors: Mapping[str, Stored],
+        state: Mapping[str, Any],
+        *,
+        protected: int | None = None,
+    ) -> Path:
         """Write a snapshot of ``tensors``.
 
         ``state`` must be JSON-able. Called by all ranks together; older snapshots beyond ``keep``
-        are removed once the new one is whole. Raises OSError where it cannot be written.
+        are removed once the new one is whole, but not that of step ``protected``. Raises OSError
+        where it cannot be written.
         """
         final, world = self.path(step), self.world
         aside = self.folder / f".tmp-{final.name}"
@@ -110,7 +118,8 @@ class Checkpoints:
             os.replace(aside, final)
             sync(self.folder)
             for old in self.steps()[: -self.keep]:
-                shutil.rmtree(self.path(old))
+                if old != protected:
+                    shutil.rmtree(self.path(old))
         barrier(world.control)
         return final
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
@@ -66,18 +66,24 @@ Share = Annotated[Number, Field(ge=0, lt=1)]
 Angle = Annotated[Number, Field(ge=0, le=math.pi / 2, description="radians")]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
+Warmup = Annotated[int, Field(ge=0, description="steps over which margins grow to their size")]
 People = Annotated[tuple[int, int], AfterValidator(_first_to_last)]
 
 AnySection = TypeVar("AnySection", bound=Section)
 
 
 def load_section(
-    kind: type[AnySection], path: str | Path, overrides: Sequence[str] = ()
+    kind: type[AnySection],
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    resolve: Callable[[dict[str, Any]], None] = lambda values: None,
 ) -> AnySection:
     """Read a YAML file and its bases, apply ``--a.b value`` overrides, and validate as ``kind``.
 
     ``overrides`` is a flat list of words as on a command line: ``["--optim.lr", "0.05"]`` or
-    ``["--optim.lr=0.05"]``; values are read as YAML.
+    ``["--optim.lr=0.05"]``; values are read as YAML. ``resolve`` may replace values before they
+    are validated.
 
     Raises FileNotFoundError, or ValueError that lists every problem with its file and line.
     """
@@ -86,6 +92,7 @@ def load_section(
     values = read_with_bases(Path(path), places, problems)
     for key, value in parse_overrides(overrides):
         override(values, key, value, places)
+    resolve(values)
     try:
         section = kind.model_validate(values)
     except ValidationError as error:

@@ -84,8 +84,8 @@ def _content(prediction: Prediction, proposals: list[Advice], gradient: float) -
                 "termination_angle": math.degrees(a.termination_angle),
                 "pole_loss": a.pole_loss,
                 "plain_pole_loss": a.plain_pole_loss,
-                "collapses": bool(a.warning),
-                "collapses_plain": bool(a.plain_warning),
+                "collapse_risk": a.risk,
+                "plain_collapse_risk": a.plain_risk,
                 "note": a.note,
             }
             for a in proposals
@@ -110,8 +110,8 @@ def _show(prediction: Prediction, proposals: list[Advice], gradient: float) -> N
             f"{a.parameter} = {a.value:.3f}",
             f"{math.degrees(a.termination_angle):.2f}°",
             _with_it(a.margin),
-            _verdict(a.pole_loss, a.warning),
-            _verdict(a.plain_pole_loss, a.plain_warning),
+            f"{a.risk} (loss {a.pole_loss:.3g})",
+            f"{a.plain_risk} (loss {a.plain_pole_loss:.3g})",
         )
     Console(width=100, highlight=False).print(table)
     for a in proposals:
@@ -119,7 +119,9 @@ def _show(prediction: Prediction, proposals: list[Advice], gradient: float) -> N
             typer.echo(f"{a.kind}: {a.note}.")
     typer.echo(
         "Polar collapse: the loss where all classes sit at one pole and all samples at the other; "
-        "below log 2 training may end there. Last column: with the raw cosine, no WC-ReLU."
+        "likely below log 2; early where it is below that of the start, at right angles: on few "
+        "images let the margin grow then (head.margin.warmup_steps); the log of a run warns while "
+        "it happens. Last column: with the raw cosine, no WC-ReLU."
     )
     if prediction.weight_spread > 1:
         typer.echo(
@@ -132,7 +134,3 @@ def _show(prediction: Prediction, proposals: list[Advice], gradient: float) -> N
 def _with_it(margin: Margin) -> str:
     words = [f"extension: {margin.extension}"] if margin.is_angular else []
     return ", ".join([*words, *(["wc_relu: true"] if margin.wc_relu else [])]) or "nothing"
-
-
-def _verdict(loss: float, warning: str) -> str:
-    return f"{'yes' if warning else 'no'} (loss {loss:.3g})"

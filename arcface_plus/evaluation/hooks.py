@@ -144,8 +144,9 @@ class PairEvaluation:
             )
         return sections
 
-    def write(self, path: Path) -> None:
-        path.write_text(json.dumps(self.to_dict(), indent=1), encoding="utf-8")
+    def write(self, path: Path, model: dict[str, Any]) -> None:
+        """Write everything measured, and what is to be said of the ``model``, as JSON."""
+        path.write_text(json.dumps({"model": model, **self.to_dict()}, indent=1), encoding="utf-8")
 
     def _folds(self, pairs: PairSet) -> int:
         return pairs.folds or self.config.folds

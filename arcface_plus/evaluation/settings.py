@@ -44,3 +44,9 @@ class EvaluationConfig(Section):
     flip: bool = Field(True, description="embed f(x) + f(flip x)")
     folds: int = Field(10, ge=2)
     batch_size: Positive = 64
+
+    @property
+    def comparable(self) -> list[str]:
+        """The numbers that say which of two evaluations is better, as metrics.jsonl names them."""
+        pairs = [f"{name}/{key}" for name in self.sets for key in ("accuracy", "auc", "eer")]
+        return pairs + (["top1", "top5"] if self.accuracy else [])

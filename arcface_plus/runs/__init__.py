@@ -1,6 +1,7 @@
 """A run put together: from a YAML file to a folder with a trained and verified model.
 
 configuration      all sections of a run, and the checks that concern two of them
+durations          epochs to steps, learning rates per 512 images to those of the run
 build              net, head, state, loader and trainer from their sections
 train              ``ap.train``: the order in which a run is opened, checked, trained and saved
 evaluation         what a run is scored on while it trains, and what it saves of that

@@ -13,6 +13,7 @@ from arcface_plus.evaluation.settings import EvaluationConfig
 from arcface_plus.losses.settings import HeadConfig
 from arcface_plus.models.settings import ModelConfig
 from arcface_plus.regularizers.settings import RegularizerConfig
+from arcface_plus.runs.durations import resolve
 from arcface_plus.settings import Section, load_section
 from arcface_plus.training.settings import BranchConfig, OptimConfig, ScheduleConfig, TrainConfig
 
@@ -44,6 +45,7 @@ class RunConfig(Section):
                 f"schedule.warmup_steps ({self.schedule.warmup_steps}) must be fewer than "
                 f"train.steps ({self.train.steps}); set --schedule.warmup_steps 0, or train longer"
             )
+        self._check_best()
         if self.branch.enabled and self.branch.start_step >= self.train.steps:
             raise ValueError(
                 f"branch.start_step ({self.branch.start_step}) must be below train.steps "
@@ -62,6 +64,19 @@ class RunConfig(Section):
             )
         return self
 
+    def _check_best(self) -> None:
+        best = self.train.best
+        if best is None:
+            return
+        if best not in self.evaluation.comparable:
+            measured = ", ".join(self.evaluation.comparable) or "nothing: give it evaluation.sets"
+            raise ValueError(f"train.best is {best!r}, but this run measures {measured}")
+        if not self.evaluation.every:
+            raise ValueError(
+                "train.best compares the evaluations of a run, but evaluation.every is 0, which is "
+                "one at the end; set --evaluation.every"
+            )
+
     def to_yaml(self) -> str:
         """Return the resolved configuration as YAML that loads to the same configuration."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
@@ -70,6 +85,7 @@ class RunConfig(Section):
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a YAML file (and its ``base``), apply ``--a.b value`` overrides, and validate.
 
+    Durations in epochs become steps, for which the training data are opened; see ``durations``.
     See :func:`arcface_plus.settings.load_section` for overrides and errors.
     """
-    return load_section(RunConfig, path, overrides)
+    return load_section(RunConfig, path, overrides, resolve=resolve)

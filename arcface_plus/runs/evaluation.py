@@ -26,6 +26,8 @@ from arcface_plus.runs.folder import FINISHED, environment
 from arcface_plus.runs.results import ACCURACY, CLASSIFIER_WEIGHTS, VERIFICATION
 from arcface_plus.training.monitor import Monitor
 from arcface_plus.training.regularization import CLASSIFIER
+from arcface_plus.training.state import RunState
+from arcface_plus.training.trainer import Evaluate
 
 
 class RunEvaluation:
@@ -62,9 +64,9 @@ class RunEvaluation:
         for hook in self.hooks().values():
             hook.recall(self.config.folder / "metrics.jsonl")
 
-    def save(self, model: nn.Module, world: World, monitor: Monitor) -> None:
+    def save(self, state: RunState, monitor: Monitor) -> None:
         """Save the model and what was measured of it, and show it; called by all ranks."""
-        folder, pairs = self.config.folder, self.pairs
+        folder, pairs, model, world = self.config.folder, self.pairs, state.model, state.world
         if self.accuracy is not None:
             self._save_accuracy(self.accuracy, model, world, monitor)
         if not world.is_main:
@@ -73,7 +75,7 @@ class RunEvaluation:
         if pairs.sets:
             if self.config.evaluation.raw_pixels:
                 pairs.score_raw_pixels()
-            pairs.write(folder / VERIFICATION)
+            pairs.write(folder / VERIFICATION, {"step": state.step, "chosen_by": state.best.name})
             monitor.close_progress()
             monitor.console.print(_results_table(pairs))
             write_report(

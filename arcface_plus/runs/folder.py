@@ -33,7 +33,7 @@ _FREE: dict[str, set[str]] = {
     "branch": set(),
     "train": {
         "steps", "device", "log_every", "checkpoint_every", "keep_checkpoints", "on_nonfinite",
-        "nonfinite_limit", "channels_last",
+        "nonfinite_limit", "channels_last", "best", "patience",
     },
     "optim": set(),
     "schedule": set(),

@@ -62,6 +62,6 @@ def train(
                 evaluation.recall()
                 monitor.say(f"continuing from {checkpoints.path(start)}")
             trainer.train()
-            evaluation.save(state.model, world, monitor)
+            evaluation.save(state, monitor)
         barrier(world.control)
     return config.folder

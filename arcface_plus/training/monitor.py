@@ -110,6 +110,11 @@ class Monitor:
         """Show a message above the progress bar, or as a line."""
         self.console.print(message, markup=False, soft_wrap=True)
 
+    def warn(self, step: int, message: str) -> None:
+        """Show a warning and keep it in metrics.jsonl."""
+        self.write(step, {"message": message}, prefix="warning")
+        self.say(f"warning: {message}")
+
     def close_progress(self) -> None:
         """Take the progress bar away, so that tables can follow."""
         if self._progress is not None:

@@ -138,6 +138,13 @@ def _gradients(model: nn.Module, head: ClassifierHead) -> tuple[list[Tensor], li
     return [p.grad for p in whole if p.grad is not None], [g for g in cut if g is not None]
 
 
+def set_learning_rate(optimizers: Iterable[torch.optim.Optimizer], value: float) -> None:
+    """Let every parameter of ``optimizers`` have the learning rate ``value``."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = value
+
+
 def squared_gradient_norm(model: nn.Module, head: ClassifierHead, group: Group = None) -> Tensor:
     """Return the squared norm () of the whole gradient: the net's, and each class shard's once.
 

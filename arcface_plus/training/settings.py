@@ -64,8 +64,22 @@ class TrainConfig(Section):
     log_every: Positive = 50
     checkpoint_every: Positive = 1000
     keep_checkpoints: Positive = 2
+    best: str | None = Field(
+        None,
+        description="the run's model is that of the evaluation where this number is best, such as "
+        "lfw/accuracy; otherwise the last one",
+    )
+    patience: int | None = Field(
+        None, ge=1, description="stop after that many evaluations in a row without a better best"
+    )
     on_nonfinite: Literal["stop", "skip"] = "stop"
     nonfinite_limit: int = Field(20, ge=0, description="skip: more skipped steps stop the run")
+
+    @model_validator(mode="after")
+    def _patience_needs_best(self) -> TrainConfig:
+        if self.patience is not None and self.best is None:
+            raise ValueError("patience waits for a better train.best; name a number, or remove it")
+        return self
 
 
 class BranchConfig(Section):

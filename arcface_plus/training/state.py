@@ -57,12 +57,14 @@ class RunState:
         half = self.precision == "fp16"
         self.scaler = ShardedGradScaler(device=world.device.type, enabled=half, init_scale=2.0**14)
         self.guard = FiniteGuard(train, world.device, overflow_is_normal=half)
+        self.best = BestModel(train.best, train.patience)
         self.step = 0
         self.parts: list[Part] = [
             _Net(model, self.optimizers),
             _Head(head, self.optimizers),
             _Scaler(self.scaler),
             self.guard,
+            self.best,
             _Generators(world),
         ]
         if branch is not None:
@@ -82,7 +84,7 @@ class RunState:
         for part in self.parts:
             tensors |= part.tensors()
             numbers |= part.numbers()
-        checkpoints.save(self.step, tensors, numbers)
+        checkpoints.save(self.step, tensors, numbers, protected=self.best.step)
 
     def restore(self, checkpoints: Checkpoints, path: Path) -> None:
         """Put the run into the state saved at ``path``, by any number of ranks."""
@@ -144,6 +146,45 @@ class _Head(Part):
         neighbours = tensors.get("head.mma.neighbours")
         if isinstance(neighbours, ClassRows):
             self.head.mma.restore({"neighbours": neighbours.local}, numbers["neighbour_uses"])
+
+
+class BestModel(Part):
+    """The best evaluation so far by the number ``name``; nothing is compared where it is None.
+
+    ``step``: of the best evaluation, None before the first. ``waited``: evaluations since then.
+    Of equally good ones the first counts. Equal error rates are better when smaller.
+    """
+
+    def __init__(self, name: str | None, patience: int | None = None) -> None:
+        self.name, self.patience = name, patience
+        self.step: int | None = None
+        self.score, self.waited = 0.0, 0
+
+    def observe(self, step: int, results: Mapping[str, Mapping[str, float]]) -> bool:
+        """Take the results of an evaluation, by kind; return whether it is the best so far."""
+        if self.name is None:
+            return False
+        found = [numbers[self.name] for numbers in results.values() if self.name in numbers]
+        if not found:
+            raise ValueError(f"train.best is {self.name!r}, which the evaluation did not measure.")
+        score = -found[0] if self.name.endswith("/eer") else found[0]
+        if self.step is not None and self.step != step and score <= self.score:
+            self.waited += 1
+            return False
+        self.step, self.score, self.waited = step, score, 0
+        return True
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether ``patience`` evaluations in a row were no better."""
+        return self.patience is not None and self.waited >= self.patience
+
+    def numbers(self) -> dict[str, Any]:
+        return {"best": {"step": self.step, "score": self.score, "waited": self.waited}}
+
+    def restore(self, tensors: Mapping[str, Stored], numbers: Mapping[str, Any]) -> None:
+        if kept := numbers.get("best"):  # absent from older checkpoints
+            self.step, self.score, self.waited = kept["step"], kept["score"], kept["waited"]
 
 
 class _Scaler(Part):

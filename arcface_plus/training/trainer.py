@@ -22,13 +22,13 @@ from arcface_plus.models.batch_statistics import average_batch_norm_buffers
 from arcface_plus.models.embedding_model import EmbeddingModel
 from arcface_plus.training.guard import BatchNormRestorer
 from arcface_plus.training.monitor import Monitor
-from arcface_plus.training.optim import scale_gradients, squared_gradient_norm
+from arcface_plus.training.optim import scale_gradients, set_learning_rate, squared_gradient_norm
 from arcface_plus.training.precision import autocast_dtype
 from arcface_plus.training.quarantine import Quarantine
 from arcface_plus.training.schedule import lr_at
 from arcface_plus.training.settings import OptimConfig, ScheduleConfig, TrainConfig
 from arcface_plus.training.state import RunState
-from arcface_plus.training.uniform_monitor import uniform_figures
+from arcface_plus.training.uniform_monitor import CollapseWatch, uniform_figures
 from arcface_plus.training.window import LogWindow
 
 # (model in eval mode, finished steps) -> numbers to log; called on all ranks together.
@@ -79,6 +79,7 @@ class Trainer:
         ranks = self.world.size
         self.parts = [contiguous_part(train.global_batch, r, ranks) for r in range(ranks)]
         self.predicted = uniform_figures(self.head) if monitor.enabled else {}
+        self.collapse = CollapseWatch(self.head)
         self.evaluated_at = -1
         self.window = LogWindow(self.world.device)
 
@@ -86,12 +87,12 @@ class Trainer:
 
     def train(self) -> None:
         """Train from the current step to the last one."""
-        total, state = self.config.steps, self.state
+        total, state, best = self.config.steps, self.state, self.state.best
         self._set_mode()
-        if state.step == 0 and self.evaluate_at_start:
-            self._run_evaluation()
+        if state.step == 0 and self.evaluate_at_start and self._run_evaluation():
+            self.save()
         batches = iter(self.loader) if state.step < total else iter(())
-        while state.step < total:
+        while state.step < total and not best.gave_up:
             began = time.perf_counter()
             batch = next(batches)
             self.window.waited += time.perf_counter() - began
@@ -100,8 +101,13 @@ class Trainer:
             state.step += 1
             self.monitor.advance(state.step)
             self._after_step(total)
+        if best.gave_up:
+            self.monitor.say(f"stopped: {best.waited} evaluations in a row were no better")
+        if best.step not in (None, state.step):
+            self.resume(best.step)
+            self.monitor.say(f"the run's model is that of step {best.step}: best {best.name}")
         # Also where there was nothing left to train: a run killed after its last checkpoint.
-        if self.evaluated_at != total:
+        if self.evaluated_at != state.step:
             self._run_evaluation()
 
     def train_step(self, batch: Batch) -> None:
@@ -203,9 +209,9 @@ class Trainer:
         if step % train.log_every == 0 or ended or self.window.is_first:
             self._log()
         # Before the checkpoint: a run resumed from it has then been scored at this step.
-        if (self.evaluate_every and step % self.evaluate_every == 0) or ended:
-            self._run_evaluation()
-        if step % train.checkpoint_every == 0 or ended:
+        scored = ended or (self.evaluate_every and step % self.evaluate_every == 0)
+        better = scored and self._run_evaluation()
+        if step % train.checkpoint_every == 0 or ended or better or self.state.best.gave_up:
             self.save()
 
     def _log(self) -> None:
@@ -224,11 +230,14 @@ class Trainer:
                 "overflows": self.state.guard.skipped(),
             }
         self.monitor.log(self.state.step, values)
+        if message := self.collapse.warning(values):
+            self.monitor.warn(self.state.step, message)
 
-    def _run_evaluation(self) -> None:
+    def _run_evaluation(self) -> bool:
+        """Call the evaluations, log their numbers; return whether this is the best model so far."""
         step = self.evaluated_at = self.state.step
         if not self.evaluations:
-            return
+            return False
         self._check_finite()
         average_batch_norm_buffers(self.model)
         self.model.eval()
@@ -238,6 +247,7 @@ class Trainer:
         self.window.skip_time(time.perf_counter() - began)
         for kind, numbers in results.items():
             self.monitor.write(step, numbers, prefix=kind)
+        return self.state.best.observe(step, results)
 
     def _check_finite(self) -> None:
         """Never log, score or save a state that a policy would refuse."""
@@ -271,9 +281,7 @@ class Trainer:
             total_steps=self.config.steps,
             schedule=self.schedule,
         )
-        for optimizer in self.state.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = value
+        set_learning_rate(self.state.optimizers, value)
         return value
 
 

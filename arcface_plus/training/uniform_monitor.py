@@ -7,14 +7,21 @@ The termination angle is [R], reconstructed; see ``losses.uniform_prediction``.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from arcface_plus.losses.head.classifier import ClassifierHead
 from arcface_plus.losses.margins.family import Margin
 from arcface_plus.losses.theory.uniform_prediction import (
+    collapse_risk,
     collapse_warning,
     nearest_class_angle,
     termination_angle,
 )
+
+# The run that docs/face_margins.md describes passes both within 50 steps of 90°; runs that learn
+# never pass the two together.
+OWN_ANGLE = 92.0  # degrees
+DRAWN_TOGETHER = 0.95  # of the angle between uniform classes
 
 
 def uniform_figures(head: ClassifierHead) -> dict[str, float]:
@@ -43,3 +50,42 @@ def margin_warnings(head: ClassifierHead) -> tuple[str, ...]:
         return ()
     warning = collapse_warning(head.margin, head.num_classes)
     return () if warning is None else (warning,)
+
+
+class CollapseWatch:
+    """Recognises the polar collapse while it happens, from the angles of successive log lines.
+
+    All samples drift away from their own class (past 90°) while all classes draw together. Watched
+    wherever the theory says that it can happen (``collapse_risk``), and with adaptive margins,
+    of which the theory says nothing.
+    """
+
+    def __init__(self, head: ClassifierHead) -> None:
+        margin, self.before = head.margin, (90.0, math.inf)
+        self.watching = margin is not None and head.embedding_dim > 1
+        self.key = "head.margin" if isinstance(margin, Margin) else "head.adaptive"
+        if isinstance(margin, Margin):
+            self.watching &= collapse_risk(margin, head.num_classes) != "no"
+        if self.watching:
+            self.uniform = math.degrees(nearest_class_angle(head.num_classes, head.embedding_dim))
+
+    def warning(self, values: Mapping[str, float]) -> str | None:
+        """Return what to tell the user, once, from a log line's ``target_angle``, from samples to
+        their class, and ``nearest_angle``, from classes to their nearest other one; in degrees.
+        """
+        if not self.watching or "target_angle" not in values:  # all steps were skipped
+            return None
+        own, nearest = values["target_angle"], values["nearest_angle"]
+        (own_before, nearest_before), self.before = self.before, (own, nearest)
+        drifting = own > OWN_ANGLE and own >= own_before and nearest < nearest_before
+        if not drifting or nearest > DRAWN_TOGETHER * self.uniform:
+            return None
+        self.watching = False
+        return (
+            f"this run is collapsing to opposite poles: samples are {own:.0f}° from their own "
+            f"class (they began at 90°), and classes {nearest:.0f}° from their nearest other one "
+            f"(uniform classes: {self.uniform:.0f}°). The margin is more than the net can learn "
+            "from these images so early. Stop, and start again with a margin that grows: "
+            f"{self.key}.warmup_steps of about half of train.steps; or with a smaller scale s or "
+            "extension: easy."
+        )

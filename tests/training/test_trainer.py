@@ -11,6 +11,7 @@ import torch
 
 from arcface_plus import load_model
 from arcface_plus.data.pairs.sets import save_pairs_bin
+from arcface_plus.evaluation.hooks import PairEvaluation
 from arcface_plus.runs.configuration import load_config
 from arcface_plus.runs.folder import check_resumable
 from arcface_plus.runs.train import train
@@ -273,3 +274,80 @@ def test_starts_from_given_weights(tiny: Path) -> None:
     assert all(torch.allclose(a[key].float(), b[key].float(), atol=1e-6) for key in a)
     with pytest.raises(ValueError, match=r"model\.weights"):
         train(tiny, ["--name", "third", "--model.weights", str(first), "--model.width", "16"])
+
+
+# -- the best evaluation -------------------------------------------------------------------------
+
+BEST = ["--train.best", "pairs/accuracy", "--evaluation.every", "1"]
+
+
+@pytest.fixture
+def scored(tiny: Path, tmp_path: Path, monkeypatch):
+    """Train ``tiny`` with evaluations that return prescribed scores, by step.
+
+    Returns the run folder and the weights of the net at each evaluation.
+    """
+    faces = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
+    save_pairs_bin(tmp_path / "pairs.bin", list(faces), np.array([True, False] * 2))
+
+    def run(scores: dict[int, float], *words: str, **options):
+        seen: dict[int, dict[str, torch.Tensor]] = {}
+        real = PairEvaluation.__call__
+
+        def call(self, model, step):
+            seen[step] = {name: value.clone() for name, value in model.state_dict().items()}
+            return real(self, model, step) | {"pairs/accuracy": scores.get(step, 0.0)}
+
+        monkeypatch.setattr(PairEvaluation, "__call__", call)
+        sets = ["--evaluation.sets", f"{{pairs: {tmp_path / 'pairs.bin'}}}"]
+        sets += ["--evaluation.folds", "2"]
+        sets += ["--train.keep_checkpoints", "1"]
+        folder = train(tiny, [*BEST, *sets, *words], **options)
+        monkeypatch.setattr(PairEvaluation, "__call__", real)
+        return folder, seen
+
+    return run
+
+
+def is_of(folder: Path, weights: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(value, weights[name]) for name, value in state(folder).items())
+
+
+def test_the_runs_model_is_that_of_the_best_evaluation(scored, capsys) -> None:
+    folder, seen = scored({2: 0.7, 4: 0.9, 6: 0.8})
+    assert is_of(folder, seen[4]) and not is_of(folder, seen[6])
+    assert "the run's model is that of step 4" in capsys.readouterr().out
+    kept = sorted(p.name for p in (folder / "checkpoints").iterdir())
+    assert kept == ["step-00000004", "step-00000006"]
+    measured = json.loads((folder / "verification.json").read_text())
+    assert measured["model"] == {"step": 4, "chosen_by": "pairs/accuracy"}
+
+
+def test_patience_stops_a_run(scored, capsys) -> None:
+    folder, seen = scored({1: 0.5, 2: 0.9}, "--train.patience", "2")
+    assert sorted(seen) == [1, 2, 3, 4] and is_of(folder, seen[2])
+    assert "stopped: 2 evaluations" in capsys.readouterr().out
+
+
+def test_an_untrained_net_can_be_the_best(scored) -> None:
+    folder, seen = scored({0: 0.9, 3: 0.5}, "--evaluation.at_start", "true")
+    assert is_of(folder, seen[0])
+
+
+def test_the_smallest_equal_error_rate_is_the_best(scored) -> None:
+    folder, seen = scored({}, "--train.best", "pairs/eer")
+    rates = {e["step"]: e["pairs/eer"] for e in lines(folder, "verification")}
+    best = min(rates, key=lambda step: (rates[step], step))
+    assert is_of(folder, seen[best])
+
+
+def test_a_resumed_run_remembers_its_best_evaluation(scored, tmp_path: Path) -> None:
+    scores = {1: 0.9, 2: 0.5, 3: 0.6}
+    whole, seen = scored(scores, "--name", "whole", "--train.patience", "4")
+    folder, _ = scored(scores, "--name", "part", "--train.patience", "4")
+    for name in ("model.safetensors", "checkpoints/step-00000005"):
+        path = folder / name
+        path.unlink() if path.is_file() else shutil.rmtree(path)
+    again, later = scored(scores, "--name", "part", "--train.patience", "4", resume="auto")
+    assert sorted(seen) == [1, 2, 3, 4, 5] and sorted(later) == [1, 2, 3, 4, 5]
+    assert is_of(again, seen[1]) and is_of(whole, seen[1])

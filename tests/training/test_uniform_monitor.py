@@ -10,12 +10,17 @@ import pytest
 from arcface_plus.losses.head.classifier import ClassifierHead
 from arcface_plus.losses.margins.adaface import AdaFace
 from arcface_plus.losses.margins.base import MarginLoss
+from arcface_plus.losses.margins.curricularface import CurricularFace
 from arcface_plus.losses.margins.family import Margin
 from arcface_plus.losses.theory.uniform_law import log_negative_weight
 from arcface_plus.losses.theory.uniform_prediction import own_gradient, termination_angle
 from arcface_plus.runs.train import train
 from arcface_plus.training import uniform_monitor
-from arcface_plus.training.uniform_monitor import margin_warnings, uniform_figures
+from arcface_plus.training.uniform_monitor import (
+    CollapseWatch,
+    margin_warnings,
+    uniform_figures,
+)
 
 
 def head(margin: MarginLoss | None, classes: int = 500, dim: int = 32, **more) -> ClassifierHead:
@@ -100,3 +105,66 @@ def test_a_softmax_run_has_none(tiny: Path, capsys) -> None:
     logged = lines(train(tiny, ["--train.steps", "1", "--schedule.warmup_steps", "0"]))
     assert "nearest_angle_uniform" not in logged[0] and "termination_angle" not in logged[0]
     assert "° of" not in capsys.readouterr().out
+
+
+# -- the polar collapse while it happens ---------------------------------------------------------
+
+# Own and nearest angles of the run of docs/face_margins.md with the hard margin (240 classes in 256
+# dimensions, s = 32): means over 50 steps each. Own angles pass 90° at step 205.
+COLLAPSE = [(88.7, 78.5), (87.2, 77.6), (87.6, 76.9), (88.2, 75.8), (94.5, 71.9), (108.0, 61.9)]
+
+
+def watch(margin=None, classes=240, dim=256) -> CollapseWatch:
+    return CollapseWatch(head(margin or Margin(s=32), classes, dim))
+
+
+def seen(watch: CollapseWatch, angles) -> list[int]:
+    """Return the places in ``angles`` at which ``watch`` warns."""
+    lines = ({"target_angle": own, "nearest_angle": nearest} for own, nearest in angles)
+    return [k for k, line in enumerate(lines) if watch.warning(line)]
+
+
+def test_a_collapse_is_told_once_soon_after_samples_pass_90_degrees() -> None:
+    assert seen(watch(), [*COLLAPSE, (130.0, 40.0), (150.0, 14.0)]) == [4]
+    message = watch().warning({"target_angle": 120.0, "nearest_angle": 50.0})
+    assert "head.margin.warmup_steps" in message and "120°" in message and "50°" in message
+
+
+def test_adaptive_margins_are_watched_too_and_the_fix_names_their_key() -> None:
+    watched = watch(CurricularFace())
+    message = watched.warning({"target_angle": 120.0, "nearest_angle": 50.0})
+    assert "head.adaptive.warmup_steps" in message
+
+
+@pytest.mark.parametrize(
+    "angles",
+    [
+        [(90.2, 79.8), (84.0, 78.0), (60.0, 65.0), (40.0, 70.0)],  # a run that learns
+        [(91.0, 79.9), (93.0, 79.5), (94.0, 79.0)],  # samples drift, classes do not draw together
+        [(89.0, 70.0), (80.0, 50.0), (70.0, 40.0)],  # classes draw together, samples follow
+        [(99.0, 60.0), (98.0, 61.0), (97.0, 63.0)][1:],  # on the way back
+    ],
+)
+def test_other_runs_are_left_in_peace(angles) -> None:
+    watched = watch()
+    if angles[0] == (98.0, 61.0):
+        watched.before = (99.0, 60.0)
+    assert seen(watched, angles) == []
+
+
+@pytest.mark.parametrize(
+    "margin", [Margin(m2=0, s=32), Margin(m2=0, m3=0.35, s=32), Margin(s=32, extension="easy")]
+)
+def test_what_cannot_fall_towards_the_poles_is_not_watched(margin) -> None:
+    assert seen(watch(margin), COLLAPSE) == []
+
+
+def test_a_collapsing_run_says_so_on_the_terminal_and_in_its_metrics(
+    tiny: Path, capsys, monkeypatch
+) -> None:
+    monkeypatch.setattr(uniform_monitor, "OWN_ANGLE", 0.0)
+    monkeypatch.setattr(uniform_monitor, "DRAWN_TOGETHER", 2.0)
+    logged = lines(train(tiny, ["--optim.lr", "0.5"]))
+    (warning,) = [line for line in logged if line["kind"] == "warning"]
+    assert "opposite poles" in warning["message"]
+    assert "warning: this run is collapsing" in capsys.readouterr().out

@@ -131,10 +131,11 @@ class ClassifierHead(nn.Module):
         if sizes is None:
             sizes = gather_sizes(len(labels), labels.device, self.group)
         draws = self.sample_rate < 1 or (self.mma_weight > 0 and self.mma.samples)
-        if step is None and (draws or (self.margin is not None and self.margin.draws)):
+        margin = self.margin
+        if step is None and (draws or (margin and (margin.draws or margin.warmup_steps))):
             raise ValueError(
-                "sample_rate < 1, mma_rows and ElasticFace draw anew at every step: pass step=, "
-                "the number of the optimizer step."
+                "sample_rate < 1, mma_rows, ElasticFace and warmup_steps depend on the step: pass "
+                "step=, the number of the optimizer step."
             )
         step = step or 0
         if self.sample_rate == 1.0:
@@ -220,8 +221,9 @@ class ClassifierHead(nn.Module):
     def _margin_scores(
         self, x: Tensor, weight: Tensor, row: Tensor, plan: StepPlan, places: np.ndarray
     ) -> tuple[Samples, Scores]:
-        margin, weight, unit = self.margin, weight.to(x.dtype), F.normalize(x, dim=1)
-        assert margin is not None
+        assert self.margin is not None
+        margin = self.margin.at_step(plan.step)
+        weight, unit = weight.to(x.dtype), F.normalize(x, dim=1)
         own = draws = None
         if margin.informed:
             own = sum_over_ranks(own_cosines(unit, weight, row), self.group)

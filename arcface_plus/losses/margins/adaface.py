@@ -17,7 +17,7 @@ from torch import Tensor
 
 from arcface_plus.losses.margins.base import MarginLoss, Samples
 from arcface_plus.losses.margins.family import angle_of
-from arcface_plus.settings import STRICT, Angle, Number, PositiveNumber, Share
+from arcface_plus.settings import STRICT, Angle, Number, PositiveNumber, Share, Warmup
 
 # Norms are held in this range before they count, as the published code holds them.
 _NORMS = (0.001, 100.0)
@@ -39,7 +39,9 @@ class AdaFace(MarginLoss):
     eps: Annotated[Number, Field(gt=0, le=0.1)] = 1e-3
     start_mean: PositiveNumber = 20.0
     start_deviation: PositiveNumber = 100.0
+    warmup_steps: Warmup = Field(default=0, kw_only=True)
     kind: Literal["adaface"] = Field(default="adaface", kw_only=True, repr=False)
+    margins: ClassVar[Mapping[str, float]] = {"m": 0.0}
     uses_norm: ClassVar[bool] = True
 
     def initial_state(self) -> dict[str, float]:

@@ -7,8 +7,8 @@ sets it apart from softmax of s·cosθ. Shapes: B samples, of all ranks.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -37,15 +37,30 @@ class MarginLoss:
 
     ``informed``: every sample's own cosine must be known on all ranks before anything is scored
     (one more pass over the batch, and one more collective). ``draws``: the step must be known.
-    ``uses_norm``: the norm of an embedding measures its quality.
+    ``uses_norm``: the norm of an embedding measures its quality. ``margins``: the fields that are
+    margins, with the value at which each does nothing. ``warmup_steps``: in step k (from 0) margins
+    have (k + 1)/warmup_steps of their size, from that step on all of it; the scale s is whole from
+    the start.
     """
 
+    margins: ClassVar[Mapping[str, float]] = {}
     informed: ClassVar[bool] = False
     draws: ClassVar[bool] = False
     uses_norm: ClassVar[bool] = False
     # Times norm_penalty in the loss.
     norm_penalty_weight: float = 0.0
     s: float
+    warmup_steps: int = 0
+
+    def at_step(self, step: int) -> Any:
+        """Return the loss with the margins of optimizer step ``step`` (0-based)."""
+        if step + 1 >= self.warmup_steps:
+            return self
+        share = (step + 1) / self.warmup_steps
+        scaled = {
+            name: none + share * (getattr(self, name) - none) for name, none in self.margins.items()
+        }
+        return replace(self, **scaled, warmup_steps=0)  # type: ignore[type-var]
 
     def initial_state(self) -> dict[str, float]:
         """Return the running averages that a checkpoint must hold, with their first values."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from arcface_plus.losses.margins.base import MarginLoss, Samples
 from arcface_plus.losses.margins.family import Extension, margin_cosine
 from arcface_plus.losses.softmax import HardNegatives, OtherLogits
-from arcface_plus.settings import STRICT, Angle, PositiveNumber, Share
+from arcface_plus.settings import STRICT, Angle, PositiveNumber, Share, Warmup
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -31,7 +31,9 @@ class CurricularFace(MarginLoss):
     s: PositiveNumber = 64.0
     momentum: Share = Field(default=0.99, description="share of t kept each step")
     extension: Extension = "hard"
+    warmup_steps: Warmup = Field(default=0, kw_only=True)
     kind: Literal["curricularface"] = Field(default="curricularface", kw_only=True, repr=False)
+    margins: ClassVar[Mapping[str, float]] = {"m": 0.0}
     informed: ClassVar[bool] = True
 
     def initial_state(self) -> dict[str, float]:

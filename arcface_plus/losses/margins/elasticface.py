@@ -5,6 +5,7 @@ Boutros et al., "ElasticFace: Elastic Margin Loss for Deep Face Recognition", CV
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -21,7 +22,7 @@ from arcface_plus.losses.margins.family import (
     margin_cosine,
 )
 from arcface_plus.randomness import margin_generator
-from arcface_plus.settings import STRICT, NotNegative, PositiveNumber
+from arcface_plus.settings import STRICT, NotNegative, PositiveNumber, Warmup
 
 Base = Literal["arc", "cos"]
 Order = Literal["drawn", "rank", "argsort"]
@@ -48,7 +49,9 @@ class ElasticFace(MarginLoss):
         "published code",
     )
     extension: Extension = "raw"
+    warmup_steps: Warmup = Field(default=0, kw_only=True)
     kind: Literal["elasticface"] = Field(default="elasticface", kw_only=True, repr=False)
+    margins: ClassVar[Mapping[str, float]] = {"m": 0.0, "std": 0.0}
     draws: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

@@ -7,7 +7,8 @@ SphereFace m1, AmpFace m0.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic.dataclasses import dataclass
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from arcface_plus.losses.margins.base import MarginLoss, Samples
 from arcface_plus.losses.softmax import OtherLogits
-from arcface_plus.settings import STRICT, Angle, Number, PositiveNumber
+from arcface_plus.settings import STRICT, Angle, Number, PositiveNumber, Warmup
 
 Extension = Literal["raw", "hard", "easy", "clamp", "piecewise"]
 Gradient = Literal["true", "straight_through"]
@@ -42,6 +43,8 @@ class Margin(MarginLoss):
     extension: Extension = "hard"
     gradient: Gradient = "true"
     wc_relu: bool = False
+    warmup_steps: Warmup = 0
+    margins: ClassVar[Mapping[str, float]] = {"m0": 1.0, "m1": 1.0, "m2": 0.0, "m3": 0.0}
 
     @property
     def is_angular(self) -> bool:

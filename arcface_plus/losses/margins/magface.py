@@ -6,6 +6,7 @@ CVPR 2021.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from arcface_plus.losses.margins.base import MarginLoss, Samples
 from arcface_plus.losses.margins.family import Extension, margin_cosine
-from arcface_plus.settings import STRICT, Angle, NotNegative, PositiveNumber
+from arcface_plus.settings import STRICT, Angle, NotNegative, PositiveNumber, Warmup
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -32,7 +33,9 @@ class MagFace(MarginLoss):
     s: PositiveNumber = 64.0
     penalty: NotNegative = Field(default=35.0, description="λ_g of the mean of 1/a + a/u_a²")
     extension: Extension = "easy"
+    warmup_steps: Warmup = Field(default=0, kw_only=True)
     kind: Literal["magface"] = Field(default="magface", kw_only=True, repr=False)
+    margins: ClassVar[Mapping[str, float]] = {"l_m": 0.0, "u_m": 0.0}
     uses_norm: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

@@ -5,6 +5,7 @@ Wang et al., "Mis-classified Vector Guided Softmax Loss for Face Recognition", A
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import torch
@@ -20,7 +21,7 @@ from arcface_plus.losses.margins.family import (
     margin_cosine,
 )
 from arcface_plus.losses.softmax import HardNegatives, OtherLogits
-from arcface_plus.settings import STRICT, NotNegative, PositiveNumber
+from arcface_plus.settings import STRICT, NotNegative, PositiveNumber, Warmup
 
 Base = Literal["am", "arc"]
 Weighting = Literal["adaptive", "fixed"]
@@ -42,7 +43,9 @@ class MVSoftmax(MarginLoss):
     s: PositiveNumber = 32.0
     weighting: Weighting = "adaptive"
     extension: Extension = "easy"
+    warmup_steps: Warmup = Field(default=0, kw_only=True)
     kind: Literal["mv_softmax"] = Field(default="mv_softmax", kw_only=True, repr=False)
+    margins: ClassVar[Mapping[str, float]] = {"m": 0.0}
     informed: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

@@ -7,7 +7,8 @@ is replaced by sums of log(1 + e^…): own and other scores are pulled to either
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -16,7 +17,7 @@ from torch.nn.functional import softplus
 
 from arcface_plus.losses.margins.base import MarginLoss, Samples
 from arcface_plus.losses.softmax import OtherLogits
-from arcface_plus.settings import STRICT, NotNegative, Number, PositiveNumber
+from arcface_plus.settings import STRICT, NotNegative, Number, PositiveNumber, Warmup
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -35,7 +36,9 @@ class UniFace(MarginLoss):
     rate: Annotated[Number, Field(gt=0, le=1)] | None = Field(
         default=None, description="r of the first threshold ln(10·r·C); None is sample_rate"
     )
+    warmup_steps: Warmup = Field(default=0, kw_only=True)
     kind: Literal["uniface"] = Field(default="uniface", kw_only=True, repr=False)
+    margins: ClassVar[Mapping[str, float]] = {"m": 0.0}
 
     def initial_learned(self, num_classes: int, sample_rate: float) -> dict[str, float]:
         rate = sample_rate if self.rate is None else self.rate

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from arcface_plus.losses.theory.uniform_law import (
     log_negative_weight,
 )
 
+CollapseRisk = Literal["no", "early", "likely"]
 TERMINATION_GRADIENT = 2.0  # our reading: where the paper's best margins share one angle
 _SMALLEST_ANGLE = 1e-7  # inside the clamp of target_logit, where its derivative lives
 
@@ -157,13 +158,33 @@ def pole_loss(margin: Margin, classes: int) -> float:
     return float(np.logaddexp(0.0, others - float(at_pole)))
 
 
-def collapse_warning(margin: Margin, classes: int) -> str | None:
-    """Return a warning for whoever trains with this margin, where the polar collapse costs less
-    than log 2 (the own class is more likely than all others); None where it costs more.
+def right_angle_loss(margin: Margin, classes: int) -> float:
+    """Return the loss with every sample at right angles to every class, where training begins."""
+    check_classes(classes)
+    at_start = target_logit(torch.tensor(0.0, dtype=torch.float64), margin)
+    return float(np.logaddexp(0.0, math.log(classes - 1) - float(at_start)))
+
+
+def collapse_risk(margin: Margin, classes: int) -> CollapseRisk:
+    """Return whether a run with this margin may end in the polar collapse.
+
+    ``likely``: the loss there is below log 2, the own class more likely than all others. ``early``:
+    it is below that of the start of training, so that steps which teach the net nothing of faces
+    lead there; faces that are learned sooner lead away. Few images, a strong margin and a large
+    scale favour the poles; a warm-up of the margin (``warmup_steps``), which makes the two losses
+    nearly equal at first, favours the faces. ``no``: it is no lower than at the start.
     """
     loss = pole_loss(margin, classes)
-    if loss >= math.log(2):
+    if loss < math.log(2):
+        return "likely"
+    return "early" if loss < right_angle_loss(margin, classes) * (1 - 1e-9) else "no"
+
+
+def collapse_warning(margin: Margin, classes: int) -> str | None:
+    """Return a warning for whoever trains with this margin where the polar collapse is likely."""
+    if collapse_risk(margin, classes) != "likely":
         return None
+    loss = pole_loss(margin, classes)
     fixes = [] if margin.wc_relu else ["set wc_relu: true"]
     if margin.is_angular and margin.extension == "raw":
         fixes.append("set extension: " + ("hard" if margin.m1 == 1 else "piecewise"))

@@ -35,7 +35,7 @@ ROWS = (
         "CurricularFace",
         "curricularface",
         *("--head.margin", "{}"),
-        *("--head.adaptive", "{kind: curricularface, m: 0.5, s: 32, extension: easy}"),
+        *("--head.adaptive", "{kind: curricularface, m: 0.5, s: 32, warmup_steps: 600}"),
     ),
     _row("ArcFace + closeness, diversity", "closeness", "--branch.enabled", "true"),
 )

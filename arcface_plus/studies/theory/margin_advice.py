@@ -23,7 +23,8 @@ from arcface_plus.losses.margins.family import Margin
 from arcface_plus.losses.theory.uniform_law import negative_weight_spread
 from arcface_plus.losses.theory.uniform_prediction import (
     TERMINATION_GRADIENT,
-    collapse_warning,
+    CollapseRisk,
+    collapse_risk,
     nearest_class_moments,
     pole_loss,
     termination_angle,
@@ -62,8 +63,8 @@ class Advice(NamedTuple):
 
     ``margin`` is extended past π as a run should be (``hard`` for m1 = 1, else ``piecewise``), and
     m0 comes with WC-ReLU, as the paper trained it. ``pole_loss`` is the loss of the polar collapse
-    with that, ``plain_pole_loss`` with the raw cosine and without WC-ReLU, both [R]; the warnings
-    say what follows, "" for nothing. ``note`` says why the target was not met, "" if it was.
+    with that, ``plain_pole_loss`` with the raw cosine and without WC-ReLU, both [R]; the risks
+    say what follows. ``note`` says why the target was not met, "" if it was.
     """
 
     kind: str
@@ -73,8 +74,8 @@ class Advice(NamedTuple):
     termination_angle: float
     pole_loss: float
     plain_pole_loss: float
-    warning: str
-    plain_warning: str
+    risk: CollapseRisk
+    plain_risk: CollapseRisk
     note: str
 
 
@@ -114,8 +115,8 @@ def advise(kind: str, prediction: Prediction, *, gradient: float = TERMINATION_G
         ends_at(value),
         pole_loss(margin, classes),
         pole_loss(plain, classes),
-        collapse_warning(margin, classes) or "",
-        collapse_warning(plain, classes) or "",
+        collapse_risk(margin, classes),
+        collapse_risk(plain, classes),
         note,
     )
 

@@ -10,12 +10,14 @@ from scipy import integrate
 from arcface_plus.losses.margins.family import Margin
 from arcface_plus.losses.theory.uniform_law import log_cap_fraction, log_negative_weight
 from arcface_plus.losses.theory.uniform_prediction import (
+    collapse_risk,
     collapse_warning,
     nearest_class_angle,
     nearest_class_moments,
     others_share,
     own_gradient,
     pole_loss,
+    right_angle_loss,
     target_curve,
     termination_angle,
 )
@@ -182,6 +184,33 @@ def test_collapse_begins_where_the_loss_is_log_two() -> None:
     assert collapse_warning(raw(m0=0.8224), C) is not None
     assert collapse_warning(raw(m1=1.1925), C) is None
     assert collapse_warning(raw(m1=1.1927), C) is not None
+
+
+@pytest.mark.parametrize(
+    ("margin", "risk"),
+    [
+        (Margin(s=32), "early"),  # of the study that collapsed: 13.2 at the poles, 20.8 before
+        (Margin(s=32, extension="easy"), "no"),
+        (Margin(m2=0.0, s=32), "no"),
+        (Margin(m2=0.0, m3=0.35, s=32), "no"),
+        (Margin(s=32, wc_relu=True), "no"),
+        (Margin(m0=0.3, m2=0.0, s=32), "likely"),
+    ],
+)
+def test_collapse_risk_compares_the_poles_with_the_start(margin: Margin, risk: str) -> None:
+    assert collapse_risk(margin, 240) == risk
+
+
+def test_losses_at_the_poles_and_at_right_angles_by_hand() -> None:
+    margin = Margin(m2=0.5, s=32)
+    assert pole_loss(margin, 240) == pytest.approx(
+        math.log(239) + 32 * 0.5 * math.sin(0.5), abs=1e-3
+    )
+    start = math.log(239) + 32 * math.sin(0.5)
+    assert right_angle_loss(margin, 240) == pytest.approx(start, abs=1e-3)
+    # With a hundredth of the margin the two are nearly equal: little leads to the poles.
+    early = Margin(m2=0.5, s=32, warmup_steps=100).at_step(0)
+    assert right_angle_loss(early, 240) - pole_loss(early, 240) < 0.2
 
 
 def test_collapse_warning_names_the_fix_and_the_fix_helps() -> None:
