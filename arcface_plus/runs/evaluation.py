@@ -27,7 +27,6 @@ from arcface_plus.runs.results import ACCURACY, CLASSIFIER_WEIGHTS, VERIFICATION
 from arcface_plus.training.monitor import Monitor
 from arcface_plus.training.regularization import CLASSIFIER
 from arcface_plus.training.state import RunState
-from arcface_plus.training.trainer import Evaluate
 
 
 class RunEvaluation:
