@@ -90,7 +90,7 @@ def write_report(
     for section in sections:
         _check(section)
     intervals = {section.name: section_intervals(section) for section in sections}
-    page = _templates().get_template("report.html.j2")
+    page = page_templates(Path(__file__).parent).get_template("report.html.j2")
     html = page.render(
         title=title,
         lead=lead({s.name: (s.result, intervals[s.name]) for s in sections}),
@@ -108,11 +108,12 @@ def write_report(
         beside.write_text(html, encoding="utf-8")
 
 
-def _templates() -> Environment:
+def page_templates(folder: Path) -> Environment:
+    """Return the templates in ``folder``, which may include those of the report."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined  # slow to import
 
     return Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader([folder, Path(__file__).parent]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
