@@ -12,8 +12,8 @@ from arcface_plus.files import written_beside
 
 Kind = Literal["duplicates", "labels", "merge", "split"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-# Likeness, but for duplicates: correlation of pixels. See docs/cleaning.md.
-THRESHOLDS: dict[Kind, float] = {"duplicates": 0.97, "labels": 0.4, "merge": 0.75, "split": 0.5}
+# The lowest score of each kind; docs/cleaning.md says what they measure, and was measured.
+THRESHOLDS: dict[Kind, float] = {"duplicates": 0.96, "labels": 0.4, "merge": 0.75, "split": 0.6}
 PROPOSALS: dict[Kind, str] = {
     "duplicates": "move aside: a copy of other_photograph",
     "labels": "move aside: it looks like other_person",

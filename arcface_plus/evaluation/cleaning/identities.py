@@ -43,21 +43,21 @@ def one_person(people: People, *, threshold: float) -> tuple[np.ndarray, np.ndar
 @dataclass(frozen=True)
 class TwoPeople:
     """Hold a folder that is likely two people: ``person``, the ``rows`` of the smaller half, and
-    the ``likeness`` of the halves to each other.
+    the ``score``, 1 less the likeness of the halves to each other.
     """
 
     person: int
     rows: np.ndarray
-    likeness: float
+    score: float
 
 
 def two_people(people: People, usable: np.ndarray, *, threshold: float) -> list[TwoPeople]:
-    """Return the folders that are likely two people, those with the least alike halves first.
+    """Return the folders that are likely two people, the surest first.
 
     ``usable`` (N,) bool: photographs that count; not those suspected of a wrong label. A folder is
     cut in two by 2-means, where copies share one vote. It is two people if both halves have two
-    photographs at least, are tight, and have a likeness of at most ``threshold`` to each other: as
-    different people have.
+    photographs at least and are tight, and the score is at least ``threshold``: they are as far
+    apart as different people.
     """
     order = np.argsort(people.labels, kind="stable")
     folders = np.split(order, np.flatnonzero(np.diff(people.labels[order])) + 1)
@@ -68,14 +68,14 @@ def two_people(people: People, usable: np.ndarray, *, threshold: float) -> list[
             continue
         side = _two_means(people.unit[rows], people.weights[rows])
         likeness = _likeness_of_halves(people, rows[side], rows[~side])
-        if likeness is not None and likeness <= threshold:
+        if likeness is not None and 1 - likeness >= threshold:
             smaller = (
                 side
                 if people.weights[rows[side]].sum() * 2 <= people.weights[rows].sum()
                 else ~side
             )
-            found.append(TwoPeople(int(people.labels[rows[0]]), rows[smaller], likeness))
-    return sorted(found, key=lambda each: each.likeness)
+            found.append(TwoPeople(int(people.labels[rows[0]]), rows[smaller], 1 - likeness))
+    return sorted(found, key=lambda each: -each.score)
 
 
 def _two_means(unit: np.ndarray, weights: np.ndarray) -> np.ndarray:

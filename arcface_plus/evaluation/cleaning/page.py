@@ -18,7 +18,7 @@ from arcface_plus.evaluation.report.words import shortened
 from arcface_plus.files import written_beside
 
 # What a page shows at most, which keeps it below some 20 MB.
-MOST_FINDINGS, MOST_PHOTOGRAPHS = 150, 5  # of a kind; of a person
+MOST_FINDINGS, MOST_PHOTOGRAPHS = 150, 4  # of a kind; of a person
 _SIDE, _QUALITY = 96, 80
 
 _HEADINGS: dict[Kind, tuple[str, str]] = {
@@ -39,7 +39,7 @@ _HEADINGS: dict[Kind, tuple[str, str]] = {
     "split": (
         "Likely two people under one label",
         "The photographs fall into two tight groups that are as far apart as people are. Score: "
-        "the likeness of the groups.",
+        "1 less the likeness of the groups.",
     ),
 }
 

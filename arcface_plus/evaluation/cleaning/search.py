@@ -16,6 +16,8 @@ from arcface_plus.evaluation.cleaning.labels import LabelScores, wrong_labels
 from arcface_plus.evaluation.cleaning.people import People
 from arcface_plus.evaluation.cleaning.photographs import Looks
 
+_COPY = 0.4  # least likeness of a copy: a small one of low quality is hardly like its original
+
 
 @dataclass(frozen=True)
 class Found:
@@ -51,7 +53,10 @@ def find(
     unit = (embeddings / np.maximum(norms, 1e-12)).astype(np.float32)
     apart = People(unit, labels, np.arange(len(unit)))
     pairs, alike = near_duplicates(
-        unit, looks.thumbnails, cosine=apart.typical, correlation=thresholds["duplicates"]
+        unit,
+        looks.thumbnails,
+        cosine=apart.stranger + _COPY * (apart.typical - apart.stranger),
+        correlation=thresholds["duplicates"],
     )
     groups = _groups(pairs, len(unit))
     people = People(unit, labels, groups)
@@ -62,7 +67,7 @@ def find(
         *_duplicates(pairs, alike, labels, scores, looks),
         *_labels(scores, labels),
         *_merges(same, likeness, labels),
-        *[Finding("split", one.likeness, tuple(one.rows.tolist()), one.person) for one in twofold],
+        *[Finding("split", one.score, tuple(one.rows.tolist()), one.person) for one in twofold],
     ]
     wanted = [finding for finding in found if finding.kind in kinds]
     return Found(wanted, scores, people.stranger, people.typical)
