@@ -1,10 +1,18 @@
-"""Turn errors into a message and an exit code: 1 failed, 2 bad input."""
+"""Refuse what does not go together; turn errors into a message and an exit code (1, 2)."""
 
 from __future__ import annotations
 
 import os
 import sys
 import traceback
+from collections.abc import Mapping
+
+
+def refuse(reasons: Mapping[str, bool]) -> None:
+    """Raise ValueError with the first of ``reasons`` that holds: what is wrong → whether it is."""
+    for reason, holds in reasons.items():
+        if holds:
+            raise ValueError(reason)
 
 
 def exit_code_for(error: Exception) -> int:
@@ -15,16 +23,11 @@ def exit_code_for(error: Exception) -> int:
     fault of ours: the traceback, and 1.
     """
     bad_path = FileNotFoundError | PermissionError | IsADirectoryError | NotADirectoryError
-    if isinstance(error, ValueError | ModuleNotFoundError | bad_path):
-        code = 2
-    elif isinstance(error, ZeroDivisionError | OverflowError):
-        traceback.print_exception(error)  # arithmetic of ours, not a loss that is not finite
-        return 1
-    elif isinstance(error, ArithmeticError | OSError | ImportError):
-        code = 1
-    else:
+    fault = ZeroDivisionError | OverflowError  # arithmetic of ours, not a loss that is not finite
+    foreseen = ValueError | ArithmeticError | OSError | ImportError
+    if isinstance(error, fault) or not isinstance(error, foreseen):
         traceback.print_exception(error)
         return 1
     rank = f"[rank {os.environ['RANK']}] " if "RANK" in os.environ else ""
     print(f"{rank}error: {error}", file=sys.stderr)  # noqa: T201
-    return code
+    return 2 if isinstance(error, ValueError | ModuleNotFoundError | bad_path) else 1

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from arcface_plus.cli.errors import refuse
 from arcface_plus.cli.json_files import write_json
 
 if TYPE_CHECKING:
@@ -49,10 +50,16 @@ def identify_command(
     from arcface_plus.evaluation.search.distractors import identify_among_distractors
     from arcface_plus.evaluation.search.identification import identify
 
-    if gallery is None and distractors is None:
-        raise ValueError("Give --gallery, --distractors or both to search in.")
-    if gallery is None and rank:
-        raise ValueError("--rank is for a --gallery; among distractors alone rank-1 is stated.")
+    refuse(
+        {
+            "Give --gallery, --distractors or both to search in.": (
+                gallery is None and distractors is None
+            ),
+            "--rank is for a --gallery; among distractors alone rank-1 is stated.": (
+                gallery is None and bool(rank)
+            ),
+        }
+    )
     paths = {"probes": probes, "gallery": gallery, "distractors": distractors}
     given = {name: path for name, path in paths.items() if path is not None}
     sets = {name: read_embedding_set(path) for name, path in given.items()}
@@ -101,11 +108,13 @@ def gallery_table(result: IdentificationResult) -> Table:
     )
     for rank, rate in result.rank_rates.items():
         table.add_row(f"rank-{rank}", f"{rate:.5f}")
-    for fpir, rate in result.tpir.items():
-        note = " (coarse: fewer than 10 false positives)" if fpir in result.coarse_fpirs else ""
-        table.add_row(f"TPIR@FPIR={fpir:g}", f"{rate:.5f}{note}")
-    for fpir, needed in result.refused_fpirs.items():
-        table.add_row(f"TPIR@FPIR={fpir:g}", f"refused: needs {needed} non-mated probes")
+    _add_rates(
+        table,
+        ("TPIR@FPIR", "false positives", "non-mated probes"),
+        result.tpir,
+        result.coarse_fpirs,
+        result.refused_fpirs,
+    )
     return table
 
 
@@ -119,11 +128,29 @@ def distractor_table(result: DistractorResult) -> Table:
         title_justify="left",
     )
     table.add_row("rank-1", f"{result.rank1:.5f}")
-    for far, tar in result.tar_at_far.items():
-        note = " (coarse: fewer than 10 false accepts)" if far in result.coarse_fars else ""
-        table.add_row(f"TAR@FAR={far:g}", f"{tar:.5f}{note}")
-    for far, needed in result.refused_fars.items():
-        table.add_row(f"TAR@FAR={far:g}", f"refused: needs {needed} impostor pairs")
+    _add_rates(
+        table,
+        ("TAR@FAR", "false accepts", "impostor pairs"),
+        result.tar_at_far,
+        result.coarse_fars,
+        result.refused_fars,
+    )
     if result.left_out:
         table.add_row("left out", f"{result.left_out} probes alone of their person")
     return table
+
+
+def _add_rates(
+    table: Table,
+    words: tuple[str, str, str],
+    rates: dict[float, float],
+    coarse: tuple[float, ...],
+    refused: dict[float, int],
+) -> None:
+    """Add a row a target; ``words``: the measure, what is counted, what a refused target needs."""
+    measure, errors, needs = words
+    for target, rate in rates.items():
+        note = f" (coarse: fewer than 10 {errors})" if target in coarse else ""
+        table.add_row(f"{measure}={target:g}", f"{rate:.5f}{note}")
+    for target, needed in refused.items():
+        table.add_row(f"{measure}={target:g}", f"refused: needs {needed} {needs}")

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from arcface_plus.cli.errors import refuse
 from arcface_plus.cli.json_files import write_json
 from arcface_plus.cli.model_options import (
     BatchSize,
@@ -20,7 +21,7 @@ from arcface_plus.cli.model_options import (
 from arcface_plus.cli.progress import counted
 
 if TYPE_CHECKING:
-    from arcface_plus.data.ijb_meta import IjbFaces, TemplatePairs
+    from arcface_plus.data.ijb_meta import TemplatePairs
     from arcface_plus.evaluation.search.identification import IdentificationResult
     from arcface_plus.evaluation.search.ijb import IjbIdentification, IjbSearches
     from arcface_plus.evaluation.search.templates import TemplateResult, Templates
@@ -60,28 +61,32 @@ def ijb_command(
     preprocessing: Preprocessing = None,
 ) -> None:
     """Pool faces into templates and state TAR@FAR (1:1), rank-k and TPIR@FPIR (1:N)."""
-    from arcface_plus.data.ijb_meta import read_faces
+    from arcface_plus.data.ijb_meta import read_faces, read_template_pairs
     from arcface_plus.distributed import start_world
     from arcface_plus.evaluation.embedding.embed import EmbeddingOptions
     from arcface_plus.evaluation.embedding.sets import read_embedding_set
-    from arcface_plus.evaluation.search.ijb import pool_embedded, pool_faces, template_pool
+    from arcface_plus.evaluation.search.ijb import (
+        pool_embedded,
+        pool_faces,
+        read_searches,
+        template_pool,
+    )
     from arcface_plus.models import load_model
 
-    if protocol not in PROTOCOLS:
-        raise ValueError(f"--protocol is {protocol!r}, but must be one of {', '.join(PROTOCOLS)}.")
-    _check_sources(model, images, embeddings, use_flip_test)
+    _check_use(protocol, model, images, embeddings, use_flip_test)
     faces = read_faces(meta, target)
+    pool = template_pool(
+        faces, use_norm_score=use_norm_score, use_detector_score=use_detector_score
+    )
     # All lists are read first: a wrong line should not show after an hour of embedding.
-    pairs, searches = _read_lists(meta, target, protocol, faces)
+    pairs = None if protocol == "1:N" else read_template_pairs(meta, target, pool.ids)
+    searches = None if protocol == "1:1" else read_searches(meta, target, pool.ids)
     facts: dict[str, Any] = {
         "target": target,
         "images": len(faces),
         "use_norm_score": use_norm_score,
         "use_detector_score": use_detector_score,
     }
-    pool = template_pool(
-        faces, use_norm_score=use_norm_score, use_detector_score=use_detector_score
-    )
     if embeddings is not None:
         facts["embeddings"] = str(embeddings)
         templates = pool_embedded(read_embedding_set(embeddings), faces, pool)
@@ -98,31 +103,27 @@ def ijb_command(
     _score(templates, pairs, searches, facts, json_path)
 
 
-def _check_sources(
-    model: Path | None, images: Path | None, embeddings: Path | None, use_flip_test: bool | None
+def _check_use(
+    protocol: str,
+    model: Path | None,
+    images: Path | None,
+    embeddings: Path | None,
+    use_flip_test: bool | None,
 ) -> None:
-    if (model is None) == (embeddings is None):
-        raise ValueError("Give either --model and --images, or --embeddings.")
-    if (model is None) != (images is None):
-        raise ValueError("--images is what --model embeds: give both, or --embeddings alone.")
-    if embeddings is not None and use_flip_test is not None:
-        raise ValueError(
-            "--use-flip-test is decided when embeddings are made; with --embeddings it has no say."
-        )
-
-
-def _read_lists(
-    meta: Path, target: str, protocol: str, faces: IjbFaces
-) -> tuple[TemplatePairs | None, IjbSearches | None]:
-    import numpy as np
-
-    from arcface_plus.data.ijb_meta import read_template_pairs
-    from arcface_plus.evaluation.search.ijb import read_searches
-
-    known = np.unique(faces.templates)
-    return (
-        None if protocol == "1:N" else read_template_pairs(meta, target, known),
-        None if protocol == "1:1" else read_searches(meta, target, known),
+    refuse(
+        {
+            f"--protocol is {protocol!r}, but must be one of {', '.join(PROTOCOLS)}.": (
+                protocol not in PROTOCOLS
+            ),
+            "Give either --model and --images, or --embeddings.": (
+                (model is None) == (embeddings is None)
+            ),
+            "--images is what --model embeds: give both, or --embeddings alone.": (
+                (model is None) != (images is None)
+            ),
+            "--use-flip-test is decided when embeddings are made; with --embeddings it has no "
+            "say.": embeddings is not None and use_flip_test is not None,
+        }
     )
 
 
@@ -137,17 +138,16 @@ def _score(
     from arcface_plus.evaluation.search.templates import verify_templates
 
     console = Console()
-    content = dict(facts)
     if pairs is not None:
         verified = verify_templates(templates, pairs)
-        content["verification"] = verified.to_dict()
+        facts["verification"] = verified.to_dict()
         console.print(verification_table(facts["target"], verified))
     if searches is not None:
         identified = identify_ijb(templates, searches)
-        content["identification"] = identified.to_dict()
+        facts["identification"] = identified.to_dict()
         console.print(galleries_table(facts["target"], identified))
     if json_path is not None:
-        write_json(json_path, content)
+        write_json(json_path, facts)
         console.print(f"Wrote {json_path}")
 
 
@@ -180,22 +180,20 @@ def verification_table(target: str, result: TemplateResult) -> Table:
 def galleries_table(target: str, result: IjbIdentification) -> Table:
     """Lay out rank-k and TPIR of each gallery, their mean, and both as one."""
     named = {**result.galleries, "both as one": result.union}
-    ranks, tpirs = result.mean_rank_rates(), result.mean_tpir()
+    means = result.means()
     headings = ("measure", *result.galleries, "mean", "both as one")
     table = Table(*headings, title=f"{target} 1:N", title_justify="left")
 
     def add(measure: str, mean: str, cells: list[str]) -> None:
         table.add_row(measure, *cells[:-1], mean, cells[-1])
 
-    searches = [f"{each.mated} + {each.non_mated}" for each in named.values()]
-    add("mated + not", "", searches)
-    for k, rate in ranks.items():
+    add("mated + not", "", [f"{each.mated} + {each.non_mated}" for each in named.values()])
+    for k, rate in means["rank_rates"].items():
         add(f"rank-{k}", f"{rate:.5f}", [f"{each.rank_rates[k]:.5f}" for each in named.values()])
     fpirs = {f for each in named.values() for f in [*each.tpir, *each.refused_fpirs]}
     for fpir in sorted(fpirs):
-        mean = f"{tpirs[fpir]:.5f}" if fpir in tpirs else "–"
-        cells = [tpir_text(each, fpir) for each in named.values()]
-        add(f"TPIR@FPIR={fpir:g}", mean, cells)
+        mean = f"{means['tpir'][fpir]:.5f}" if fpir in means["tpir"] else "–"
+        add(f"TPIR@FPIR={fpir:g}", mean, [tpir_text(each, fpir) for each in named.values()])
     if any(each.coarse_fpirs for each in named.values()):
         table.caption = "* coarse: fewer than 10 false positives allowed"
         table.caption_justify = "left"

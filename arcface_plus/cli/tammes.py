@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from arcface_plus.cli.errors import refuse
+
 
 def tammes_command(
     dim: Annotated[int, typer.Option(help="Dimensions of the space, 2 or more.")],
@@ -40,10 +42,16 @@ def tammes_command(
     from arcface_plus.studies.tammes.picture import draw_points
     from arcface_plus.studies.tammes.solve import solve_with_report
 
-    if loss != "ours" and loss not in LOSSES:
-        raise ValueError(f"--loss is '{loss}', but must be ours or one of {', '.join(LOSSES)}.")
-    if loss != "ours" and (restarts is not None or seconds is not None):
-        raise ValueError(f"--restarts and --seconds are of our search; --loss {loss} has neither.")
+    refuse(
+        {
+            f"--loss is '{loss}', but must be ours or one of {', '.join(LOSSES)}.": (
+                loss not in ("ours", *LOSSES)
+            ),
+            f"--restarts and --seconds are of our search; --loss {loss} has neither.": (
+                loss != "ours" and (restarts is not None or seconds is not None)
+            ),
+        }
+    )
     with counted("search", enabled=not as_json) as progress:
         if loss == "ours":
             found = solve_with_report(
@@ -75,12 +83,18 @@ def tammes_command(
 
 def _check_outputs(dim: int, output: Path | None, picture: Path | None, *, overwrite: bool) -> None:
     """Refuse what could not be written, before anything is computed."""
-    if output is not None and output.suffix != ".npy":
-        raise ValueError(f"--output {output} must end in .npy.")
-    if picture is not None and picture.suffix not in (".png", ".svg"):
-        raise ValueError(f"--picture {picture} must end in .png or .svg.")
-    if picture is not None and dim != 3:
-        raise ValueError(f"--picture shows three dimensions, but --dim is {dim}; leave it out.")
-    for path in (output, picture):
-        if path is not None and path.exists() and not overwrite:
-            raise ValueError(f"{path} exists; give --overwrite, or another name.")
+    there = [path for path in (output, picture) if path is not None and path.exists()]
+    refuse(
+        {
+            f"--output {output} must end in .npy.": output is not None and output.suffix != ".npy",
+            f"--picture {picture} must end in .png or .svg.": (
+                picture is not None and picture.suffix not in (".png", ".svg")
+            ),
+            f"--picture shows three dimensions, but --dim is {dim}; leave it out.": (
+                picture is not None and dim != 3
+            ),
+            f"{', '.join(map(str, there))} exists; give --overwrite, or another name.": (
+                bool(there) and not overwrite
+            ),
+        }
+    )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from arcface_plus.cli.errors import refuse
 from arcface_plus.cli.json_files import write_json
 from arcface_plus.cli.model_options import (
     Device,
@@ -178,18 +179,20 @@ def _check_use(
     pca: int | None,
     both_styles: bool,
 ) -> None:
-    if (model is None) == (not embeddings):
-        raise ValueError("Give either --model or --embeddings.")
-    if model is not None and not sets:
-        raise ValueError("--model needs at least one pair set to embed: --pairs lfw.bin")
-    if isinstance(other, Path) and not sets:
-        raise ValueError("--compare with a model needs the pairs' images: give --pairs and --root.")
-    if pca is not None and advise_far is not None:
-        raise ValueError(
-            "--advise-far needs one space for all pairs, but --pca fits one a fold; leave one out."
-        )
-    if both_styles:
-        raise ValueError("Give either --markdown or --latex.")
+    refuse(
+        {
+            "Give either --model or --embeddings.": (model is None) == (not embeddings),
+            "--model needs at least one pair set to embed: --pairs lfw.bin": (
+                model is not None and not sets
+            ),
+            "--compare with a model needs the pairs' images: give --pairs and --root.": (
+                isinstance(other, Path) and not sets
+            ),
+            "--advise-far needs one space for all pairs, but --pca fits one a fold; leave one "
+            "out.": pca is not None and advise_far is not None,
+            "Give either --markdown or --latex.": both_styles,
+        }
+    )
 
 
 def _show(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from arcface_plus.evaluation.pairs.comparison import PairedDifference
     from arcface_plus.evaluation.pairs.intervals import FarAdvice, Intervals
     from arcface_plus.evaluation.scoring import Entry
 
@@ -23,7 +25,7 @@ _UNITS = {
 
 def result_table(entry: Entry) -> Table:
     """Lay out one result as a table of two columns."""
-    result, intervals = entry.result, entry.intervals
+    result, intervals = entry.section.result, entry.intervals
     pairs = f"{result.genuine_pairs} genuine + {result.impostor_pairs} impostor pairs"
     title = f"{entry.facts['name']}: {pairs}, {result.folds} folds"
     table = Table("measure", "value", title=title, title_justify="left")
@@ -32,9 +34,8 @@ def result_table(entry: Entry) -> Table:
     table.add_row("95 % interval", f"{_span(intervals.accuracy)} ({basis})")
     table.add_row("pairs would claim", f"{_span(intervals.pairs_claim)} (bootstrap over pairs)")
     table.add_row("folds would claim", f"{_span(result.confidence_interval)} (t over folds)")
-    cosine = 1 - result.threshold / 2
-    threshold = f"{result.threshold:.4f} squared L2, {cosine:.4f} cosine (mean of folds)"
-    table.add_row("threshold", threshold)
+    cosine = f"{1 - result.threshold / 2:.4f} cosine"
+    table.add_row("threshold", f"{result.threshold:.4f} squared L2, {cosine} (mean of folds)")
     table.add_row("AUC", f"{result.auc:.6f}")
     table.add_row("EER", f"{result.eer:.5f}")
     for (far, tar), ends in zip(result.tar_at_far.items(), intervals.tar, strict=True):
@@ -47,7 +48,8 @@ def result_table(entry: Entry) -> Table:
     table.add_row("as cosine", " ".join(f"{each:.3f}" for each in result.cosine_thresholds))
     if entry.advice is not None:
         _add_advice(table, entry.advice, entry.intervals)
-    _add_comparison(table, entry)
+    if entry.other is not None and entry.difference is not None:
+        _add_comparison(table, entry.other, entry.difference)
     return table
 
 
@@ -57,33 +59,25 @@ def table_rows(entries: Sequence[Entry], *, style: str, method: str | None) -> s
 
     rows: dict[str, dict[str, Any]] = {}
     for entry in entries:
-        rows.setdefault(method or entry.source.stem, {})[entry.facts["name"]] = entry.result
+        rows.setdefault(method or entry.source.stem, {})[entry.facts["name"]] = entry.section.result
     for entry in entries:
         if entry.other is not None:
             name = entry.other.source.stem
             if name in rows and name == (method or entry.source.stem):
                 name = str(entry.other.source)
-            rows.setdefault(name, {})[entry.facts["name"]] = entry.other.result
+            rows.setdefault(name, {})[entry.facts["name"]] = entry.other.section.result
     return result_rows(rows, style=style)
 
 
 def write_report_page(path: Path, entries: Sequence[Entry]) -> None:
     """Write the HTML report of ``entries``."""
-    from arcface_plus.evaluation.report.page import ReportSection, write_report
+    from arcface_plus.evaluation.report.page import write_report
     from arcface_plus.runs.folder import environment
 
-    sections = [
-        ReportSection(
-            e.facts["name"],
-            e.pairs,
-            e.distances,
-            e.is_same,
-            e.result,
-            baselines={} if e.other is None else {f"other: {e.other.source.stem}": e.other.result},
-            units=e.units,
-        )
-        for e in entries
-    ]
+    sections = []
+    for e in entries:
+        other = {f"other: {e.other.source.stem}": e.other.section.result} if e.other else {}
+        sections.append(replace(e.section, baselines=other))
     facts = {f"{e.facts['name']}: {key}": value for e in entries for key, value in e.facts.items()}
     write_report(
         path,
@@ -96,11 +90,11 @@ def write_report_page(path: Path, entries: Sequence[Entry]) -> None:
 
 def _add_advice(table: Table, advice: FarAdvice, intervals: Intervals) -> None:
     low, high = advice.threshold_interval
-    notes = []
-    if advice.coarse:
-        notes.append("coarse: fewer than 10 false accepts decide")
-    if intervals.units < 20:
-        notes.append(f"a rough guide: {intervals.units} {intervals.basis} alone")
+    cautions = {
+        "coarse: fewer than 10 false accepts decide": advice.coarse,
+        f"a rough guide: {intervals.units} {intervals.basis} alone": intervals.units < 20,
+    }
+    notes = [caution for caution, holds in cautions.items() if holds]
     note = f" ({'; '.join(notes)})" if notes else ""
     name = f"advice for FAR={advice.far:g}"
     table.add_row(
@@ -111,12 +105,12 @@ def _add_advice(table: Table, advice: FarAdvice, intervals: Intervals) -> None:
     table.add_row("", f"FAR there: {advice.far_reached:.2g} ({_span(advice.far_interval, '.2g')})")
 
 
-def _add_comparison(table: Table, entry: Entry) -> None:
-    other, difference = entry.other, entry.difference
-    if other is None or difference is None:
-        return
+def _add_comparison(table: Table, other: Entry, difference: PairedDifference) -> None:
     table.add_row("compared to", other.source.name)
-    table.add_row("its accuracy", f"{other.result.accuracy:.5f} ± {other.result.accuracy_std:.5f}")
+    table.add_row(
+        "its accuracy",
+        f"{other.section.result.accuracy:.5f} ± {other.section.result.accuracy_std:.5f}",
+    )
     ends = _span(difference.interval, "+.5f")
     table.add_row("difference", f"{difference.difference:+.5f} ({ends}, 95 %, paired)")
     pairs = f"{difference.gained} pairs gained, {difference.lost} lost"

@@ -59,12 +59,14 @@ def open_collection(path: str | Path, root: str | Path | None = None) -> Collect
         records = RecordImages(RecordReader(path))
         return Collection(records, [str(key) for key in records.reader.keys], records.labels)
     pairs = load_pairs(path, root)
-    index = {"index_a": pairs.index_a, "index_b": pairs.index_b, "is_same": pairs.is_same}
-    if isinstance(pairs.images, ImageFiles):
-        keys = list(pairs.images.paths)
-    else:
-        keys = [str(i) for i in range(len(pairs.images))]
-    return Collection(pairs.images, keys, _labels_of(pairs.names, len(keys)), index)
+    numbers = [str(i) for i in range(len(pairs.images))]
+    keys = list(pairs.images.paths) if isinstance(pairs.images, ImageFiles) else numbers
+    return Collection(
+        pairs.images,
+        keys,
+        _labels_of(pairs.names or [None] * len(keys)),
+        {"index_a": pairs.index_a, "index_b": pairs.index_b, "is_same": pairs.is_same},
+    )
 
 
 def _folder(root: Path) -> Collection:
@@ -77,13 +79,11 @@ def _folder(root: Path) -> Collection:
     if not found:
         raise ValueError(f"{root} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}).")
     people = [str(Path(name).parent) if "/" in name else None for name in found]
-    return Collection(ImageFiles(found, root=root), found, _labels_of(people, len(found)))
+    return Collection(ImageFiles(found, root=root), found, _labels_of(people))
 
 
-def _labels_of(names: Sequence[str | None] | None, count: int) -> np.ndarray:
+def _labels_of(names: Sequence[str | None]) -> np.ndarray:
     """Return the rank of each name among the sorted names; −1 where there is none."""
-    if names is None:
-        return np.full(count, UNKNOWN, dtype=np.int64)
     known = sorted({name for name in names if name is not None})
     rank: dict[str | None, int] = {name: i for i, name in enumerate(known)}
     return np.array([rank.get(name, UNKNOWN) for name in names], dtype=np.int64)

@@ -15,14 +15,15 @@ import csv
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 GALLERIES = {"IJBB": ("S1", "S2"), "IJBC": ("G1", "G2")}
-TARGETS = tuple(GALLERIES)
 _LANDMARK_WORDS = 12
 
 
@@ -58,8 +59,7 @@ class TemplatePairs:
         return len(self.is_same)
 
 
-@dataclass(frozen=True)
-class Subjects:
+class Subjects(NamedTuple):
     """Hold T templates of a gallery or of probes, sorted by id, and who they show; (T,) int64."""
 
     templates: np.ndarray
@@ -73,7 +73,7 @@ def meta_file(folder: str | Path, target: str, rest: str) -> Path:
     Raises ValueError for an unknown target, FileNotFoundError naming what the folder lacks.
     """
     if target not in GALLERIES:
-        raise ValueError(f"The target is {target!r}, but must be one of {', '.join(TARGETS)}.")
+        raise ValueError(f"The target is {target!r}, but must be one of {', '.join(GALLERIES)}.")
     path = Path(folder) / f"{target.lower()}_{rest}"
     if not path.is_file():
         raise FileNotFoundError(
@@ -90,11 +90,11 @@ def read_faces(folder: str | Path, target: str) -> IjbFaces:
     """
     face_path = meta_file(folder, target, "face_tid_mid.txt")
     point_path = meta_file(folder, target, "name_5pts_score.txt")
-    names: list[str] = []
-    ids: list[list[int]] = []
-    for where, words in _records(face_path, 3):
-        names.append(words[0])
-        ids.append([_whole(word, where) for word in words[1:]])
+    faces = [
+        (words[0], [_whole(word, where) for word in words[1:]])
+        for where, words in _records(face_path, 3)
+    ]
+    names = [name for name, _ in faces]
     numbers: list[list[float]] = []
     expected = iter(names)
     for where, words in _records(point_path, _LANDMARK_WORDS):
@@ -114,7 +114,8 @@ def read_faces(folder: str | Path, target: str) -> IjbFaces:
     if len(set(names)) != len(names):
         twice = Counter(names).most_common(1)[0][0]
         raise ValueError(f"{face_path} lists the image {twice} more than once.")
-    table, points = np.array(ids, dtype=np.int64), np.array(numbers)
+    table = np.array([ids for _, ids in faces], dtype=np.int64)
+    points = np.array(numbers)
     return IjbFaces(
         names=names,
         templates=table[:, 0].copy(),
@@ -150,22 +151,14 @@ def read_integers(path: Path, columns: int) -> np.ndarray:
 
     Raises ValueError naming file and line where a line does not hold ``columns`` of them.
     """
-    with path.open(encoding="utf-8", errors="backslashreplace") as file:
-        if not any(line.strip() for line in file):
-            return np.empty((0, columns), dtype=np.int64)
-    try:
-        with warnings.catch_warnings():
-            # NumPy before 2.1 reads 1.5 as 1, and says so by this warning alone.
-            warnings.simplefilter("error", DeprecationWarning)
-            table = np.loadtxt(path, dtype=np.int64, comments=None, ndmin=2, encoding="utf-8")
+    # Warnings: a file without numbers, and from NumPy before 2.1, which reads on, 1.5 taken for 1.
+    with suppress(ValueError, Warning), warnings.catch_warnings(action="error"):
+        table = np.loadtxt(path, dtype=np.int64, comments=None, ndmin=2, encoding="utf-8")
         if table.shape[1] == columns:
             return table
-    except (ValueError, DeprecationWarning):
-        pass
-    for where, words in _records(path, columns):
-        for word in words:
-            _whole(word, where)
-    raise ValueError(f"{path} does not hold {columns} whole numbers a line.")
+    # Line by line is slower, but names the line that does not fit.
+    rows = [[_whole(word, where) for word in words] for where, words in _records(path, columns)]
+    return np.array(rows, dtype=np.int64).reshape(-1, columns)
 
 
 def read_subjects(path: str | Path, known: np.ndarray | None = None) -> Subjects:
@@ -174,11 +167,8 @@ def read_subjects(path: str | Path, known: np.ndarray | None = None) -> Subjects
     ``known``: sorted ids of templates with images. Raises ValueError naming file and line for
     missing columns, ids that are no whole numbers, a template of two subjects or without images.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}.")
     found: dict[int, int] = {}
-    with path.open(encoding="utf-8-sig", errors="backslashreplace", newline="") as file:
+    with Path(path).open(encoding="utf-8-sig", errors="backslashreplace", newline="") as file:
         reader = csv.reader(file)
         headings = [word.strip().upper() for word in next(reader, [])]
         if headings[:2] != ["TEMPLATE_ID", "SUBJECT_ID"]:
@@ -222,24 +212,24 @@ def _rows_of(ids: np.ndarray, known: np.ndarray, path: Path) -> np.ndarray:
 
 def _line_of(path: Path, record: int) -> int:
     """Return the line of a record, counted from 0; empty lines are none."""
-    with path.open(encoding="utf-8", errors="backslashreplace") as file:
-        filled = (number for number, line in enumerate(file, start=1) if line.strip())
-        return next(islice(filled, int(record), None))
+    return next(islice(_filled_lines(path), int(record), None))[0]
 
 
 def _records(path: Path, words: int) -> Iterator[tuple[str, list[str]]]:
+    for number, line in _filled_lines(path):
+        found = line.split()
+        where = f"{path}, line {number}"
+        if len(found) != words:
+            raise ValueError(
+                f"{where}: {words} words are expected, but it has {len(found)}: "
+                f"{line.strip()[:80]!r}."
+            )
+        yield where, found
+
+
+def _filled_lines(path: Path) -> Iterator[tuple[int, str]]:
     with path.open(encoding="utf-8", errors="backslashreplace") as file:
-        for number, line in enumerate(file, start=1):
-            found = line.split()
-            where = f"{path}, line {number}"
-            if not found:
-                continue
-            if len(found) != words:
-                raise ValueError(
-                    f"{where}: {words} words are expected, but it has {len(found)}: "
-                    f"{line.strip()[:80]!r}."
-                )
-            yield where, found
+        yield from ((number, line) for number, line in enumerate(file, start=1) if line.strip())
 
 
 def _whole(word: str, where: str) -> int:

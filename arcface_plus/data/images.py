@@ -13,7 +13,9 @@ import numpy as np
 MAX_PIXELS = 2**26
 MAX_SIDE = 2**15
 
-_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+_FIRST_BYTES = re.compile(
+    rb"(?P<jpeg>\xff\xd8\xff)|(?P<png>\x89PNG\r\n\x1a\n)|(?P<bmp>BM)|(?P<pnm>P[1-6])"
+)
 _JPEG_END = b"\xff\xd9"
 _PNM_HEAD = re.compile(rb"P([1-6])(?:\s|#[^\n]*\n)+(\d+)(?:\s|#[^\n]*\n)+(\d+)\s")
 
@@ -46,10 +48,7 @@ def decode_image(data: bytes, *, where: str, max_pixels: int = MAX_PIXELS) -> np
 
 def read_image(path: str | Path) -> np.ndarray:
     """Read an image file to (H, W, 3) uint8 RGB; errors name the path."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such image file")
-    return decode_image(path.read_bytes(), where=str(path))
+    return decode_image(Path(path).read_bytes(), where=str(path))
 
 
 def encode_jpeg(rgb: np.ndarray, quality: int = 95) -> bytes:
@@ -116,14 +115,8 @@ def image_size(data: bytes) -> tuple[int, int]:
 
 def image_format(data: bytes) -> str:
     """Return "jpeg", "png", "bmp" or "pnm" by the first bytes; raise ValueError for others."""
-    if data[:3] == b"\xff\xd8\xff":
-        return "jpeg"
-    if data[:8] == _PNG_MAGIC:
-        return "png"
-    if data[:2] == b"BM":
-        return "bmp"
-    if data[:1] == b"P" and data[1:2] in (b"1", b"2", b"3", b"4", b"5", b"6"):
-        return "pnm"
+    if (match := _FIRST_BYTES.match(data)) and match.lastgroup:
+        return match.lastgroup
     raise ValueError(
         f"unknown image format (first bytes {data[:8].hex(' ') or 'none'}); "
         "JPEG, PNG, BMP and PNM (pgm, ppm) are read: convert the image"

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from arcface_plus.data.pairs.sets import PairSet, load_pairs
@@ -16,10 +15,8 @@ from arcface_plus.distributed import Group
 from arcface_plus.evaluation.classification import logged_scorings
 from arcface_plus.evaluation.embedding.baselines import raw_pixel_embeddings
 from arcface_plus.evaluation.embedding.embed import EmbeddingOptions, pair_distances
-from arcface_plus.evaluation.pairs.intervals import Intervals
 from arcface_plus.evaluation.pairs.verification import VerificationResult, verify, verify_distances
-from arcface_plus.evaluation.report.page import ReportSection, section_intervals
-from arcface_plus.evaluation.report.tables import Baseline, MainNumbers
+from arcface_plus.evaluation.report.section import Baseline, MainNumbers, ReportSection
 from arcface_plus.evaluation.scoring import all_numbers
 from arcface_plus.evaluation.settings import EvaluationConfig
 
@@ -40,23 +37,14 @@ def open_pair_sets(config: EvaluationConfig, *, size: int) -> dict[str, PairSet]
     return sets
 
 
-@dataclass(frozen=True)
-class Scored:
-    """Hold the squared distances (N,) of a set's pairs and their result."""
-
-    distances: np.ndarray
-    result: VerificationResult
-
-
 NUMBERS = ("accuracy", "accuracy_std", "auc", "eer")
 
 
 class PairEvaluation:
     """Scores a model on pair sets; the hook that the trainer calls on all ranks together.
 
-    ``last``: the newest result of each set, with the squared distances of its pairs. ``history``:
-    the main numbers of every scoring, as ``{"step", "set", "accuracy", "accuracy_std", "auc",
-    "eer"}``.
+    ``last``: the newest result of each set, as the report takes it. ``history``: the main numbers
+    of every scoring, as ``{"step", "set", "accuracy", "accuracy_std", "auc", "eer"}``.
     """
 
     def __init__(
@@ -65,7 +53,7 @@ class PairEvaluation:
         self.sets, self.config, self.group = sets, config, group
         # Scaled to the model's size: the pair sets were packed as aligned crops.
         self.options = EmbeddingOptions(config.flip, config.batch_size, resize=True)
-        self.last: dict[str, Scored] = {}
+        self.last: dict[str, ReportSection] = {}
         self.history: list[dict[str, Any]] = []
         self.raw_pixels: dict[str, VerificationResult] = {}
 
@@ -74,8 +62,9 @@ class PairEvaluation:
         numbers: dict[str, float] = {}
         for name, pairs in self.sets.items():
             distances = pair_distances(model, pairs, self.options, group=self.group)
-            result = verify_distances(distances, pairs.is_same, self._folds(pairs))
-            self.last[name] = Scored(distances, result)
+            folds = pairs.folds or self.config.folds
+            result = verify_distances(distances, pairs.is_same, folds)
+            self.last[name] = ReportSection(name, pairs, distances, pairs.is_same, result)
             entry = {key: getattr(result, key) for key in NUMBERS}
             # A run resumed at a step it had scored scores it again: the newer entry stands.
             self.history = [e for e in self.history if (e["step"], e["set"]) != (step, name)]
@@ -96,29 +85,22 @@ class PairEvaluation:
         for name, pairs in self.sets.items():
             pixels = raw_pixel_embeddings(pairs.images)
             a, b = pixels[pairs.index_a], pixels[pairs.index_b]
-            self.raw_pixels[name] = verify(a, b, pairs.is_same, folds=self._folds(pairs))
+            folds = pairs.folds or self.config.folds
+            self.raw_pixels[name] = verify(a, b, pairs.is_same, folds)
 
     def untrained(self) -> dict[str, dict[str, Any]]:
         """Return the history's entries of step 0 by set, where the untrained net was scored."""
         return {entry["set"]: entry for entry in self.history if entry["step"] == 0}
 
-    def intervals(self) -> dict[str, Intervals]:
-        """Return the 95 % intervals of each set's newest result."""
-        return {section.name: section_intervals(section) for section in self.report_sections()}
-
     def to_dict(self) -> dict[str, Any]:
         """Return everything measured, JSON-able."""
-        intervals = self.intervals()
         return {
             "protocol": {
                 "flip": self.config.flip,
                 "pairs": {name: repr(pairs) for name, pairs in self.sets.items()},
             },
             "results": {
-                name: all_numbers(
-                    scored.result, intervals[name], scored.distances, self.sets[name].is_same
-                )
-                for name, scored in self.last.items()
+                name: all_numbers(each, each.intervals) for name, each in self.last.items()
             },
             "untrained_net": self.untrained(),
             "raw_pixels": {name: result.to_dict() for name, result in self.raw_pixels.items()},
@@ -128,7 +110,7 @@ class PairEvaluation:
     def report_sections(self) -> list[ReportSection]:
         """Return what the report shows of each set: the newest result beside the baselines."""
         sections = []
-        for name, scored in self.last.items():
+        for name, section in self.last.items():
             baselines: dict[str, Baseline] = {}
             if name in self.raw_pixels:
                 baselines["raw pixels"] = self.raw_pixels[name]
@@ -136,17 +118,9 @@ class PairEvaluation:
                 numbers = self.untrained()[name]
                 baselines["untrained net"] = MainNumbers(**{key: numbers[key] for key in NUMBERS})
             history = [(e["step"], e["accuracy"]) for e in self.history if e["set"] == name]
-            pairs = self.sets[name]
-            sections.append(
-                ReportSection(
-                    name, pairs, scored.distances, pairs.is_same, scored.result, baselines, history
-                )
-            )
+            sections.append(replace(section, baselines=baselines, history=history))
         return sections
 
     def write(self, path: Path, model: dict[str, Any]) -> None:
         """Write everything measured, and what is to be said of the ``model``, as JSON."""
         path.write_text(json.dumps({"model": model, **self.to_dict()}, indent=1), encoding="utf-8")
-
-    def _folds(self, pairs: PairSet) -> int:
-        return pairs.folds or self.config.folds

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from arcface_plus.evaluation.embedding.embed import (
     both_sides,
     embed_pairs,
 )
-from arcface_plus.evaluation.embedding.files import read_embedded_pairs
+from arcface_plus.evaluation.embedding.files import EmbeddedPairs, read_embedded_pairs
 from arcface_plus.evaluation.pairs.comparison import PairedDifference, accuracy_difference
 from arcface_plus.evaluation.pairs.dependence import Units, find_units
 from arcface_plus.evaluation.pairs.distribution import distance_distribution
@@ -35,17 +36,16 @@ from arcface_plus.evaluation.pairs.intervals import (
 from arcface_plus.evaluation.pairs.pca import verify_with_pca
 from arcface_plus.evaluation.pairs.verification import (
     FAR_TARGETS,
-    VerificationResult,
     checked_pairs,
     squared_distances,
     verify_distances,
 )
+from arcface_plus.evaluation.report.section import ReportSection
 from arcface_plus.models import model_hash
 from arcface_plus.models.embedding_model import EmbeddingModel
 
 
-@dataclass(frozen=True)
-class Scoring:
+class Scoring(NamedTuple):
     """Hold how pair sets are scored.
 
     ``root``: image folder of lists. ``folds``: None for those a set states, else 10. ``pca``:
@@ -61,44 +61,39 @@ class Scoring:
 
 @dataclass(frozen=True)
 class Entry:
-    """Hold one scored set: what it is, squared distances (N,) and labels of its pairs, the result.
+    """Hold one scored set: what it is, and its distances and result as the report takes them.
 
-    ``source``: what made the embeddings. ``advice``: where it was asked for. ``other``,
-    ``difference``: the entry of the model it is compared to, and how much better this one is.
+    ``source``: what made the embeddings. ``intervals``: at the result's FARs. ``advice``: where it
+    was asked for. ``other``, ``difference``: the entry of the model it is compared to, and how much
+    better this one is.
     """
 
     facts: dict[str, Any]
     source: Path
-    distances: np.ndarray
-    is_same: np.ndarray
-    result: VerificationResult
+    section: ReportSection
     units: Units
     intervals: Intervals
-    pairs: PairSet | None = None
     advice: FarAdvice | None = None
     other: Entry | None = None
     difference: PairedDifference | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return every number, and what it is of, as plain types that JSON can hold."""
-        measured = all_numbers(self.result, self.intervals, self.distances, self.is_same)
-        content = {**self.facts, **measured}
+        content = {**self.facts, **all_numbers(self.section, self.intervals)}
         if self.advice is not None:
             content["advice"] = self.advice.to_dict()
         if self.other is not None and self.difference is not None:
-            other = {**self.other.facts, "accuracy": self.other.result.accuracy}
+            other = {**self.other.facts, "accuracy": self.other.section.result.accuracy}
             content["comparison"] = {"other": other, **self.difference.to_dict()}
         return content
 
 
-def all_numbers(
-    result: VerificationResult, intervals: Intervals, distances: np.ndarray, is_same: np.ndarray
-) -> dict[str, Any]:
+def all_numbers(section: ReportSection, intervals: Intervals) -> dict[str, Any]:
     """Return result, intervals and distribution view as plain types that JSON can hold."""
     return {
-        **result.to_dict(),
+        **section.result.to_dict(),
         "intervals": intervals.to_dict(),
-        "distribution": distance_distribution(distances, is_same).to_dict(),
+        "distribution": distance_distribution(section.distances, section.is_same).to_dict(),
     }
 
 
@@ -142,14 +137,13 @@ def score_model(
             "flip": options.flip,
             "precision": options.precision,
         }
-        units = find_units(
-            pairs.is_same, people=pairs.people(), photographs=(pairs.index_a, pairs.index_b)
-        )
         with show(pairs.name) as progress:
             sides = both_sides(_embeddings(network, pairs, scoring, options, progress), pairs)
-        entries.append(
-            _entry(facts, path, sides, pairs.is_same, units, pairs.folds, scoring, pairs)
+        photographs = (pairs.index_a, pairs.index_b)
+        held = EmbeddedPairs(
+            *sides, pairs.is_same, pairs.folds, pairs.name, pairs.people(), photographs
         )
+        entries.append(_entry(facts, path, held, scoring, pairs))
     return entries
 
 
@@ -157,17 +151,18 @@ def compare(entries: Sequence[Entry], others: Sequence[Entry]) -> list[Entry]:
     """Return ``entries`` with their comparison to the other model's, pair by pair."""
     compared = []
     for entry, other in zip(entries, others, strict=True):
-        if entry.is_same.tolist() != other.is_same.tolist():
+        mine, its = entry.section, other.section
+        if mine.is_same.tolist() != its.is_same.tolist():
             raise ValueError(
                 f"{entry.source} and {other.source} do not hold the same pairs: their labels "
                 "differ. Embed the same pair set with both."
             )
         difference = accuracy_difference(
-            entry.distances,
-            entry.result.thresholds,
-            other.distances,
-            other.result.thresholds,
-            entry.is_same,
+            mine.distances,
+            mine.result.thresholds,
+            its.distances,
+            its.result.thresholds,
+            mine.is_same,
             entry.units,
         )
         compared.append(replace(entry, other=other, difference=difference))
@@ -179,7 +174,9 @@ def advise(entries: Sequence[Entry], far: float) -> list[Entry]:
     advised = []
     for entry in entries:
         try:
-            found = threshold_at_far(entry.distances, entry.is_same, entry.units, far)
+            found = threshold_at_far(
+                entry.section.distances, entry.section.is_same, entry.units, far
+            )
         except ValueError as error:
             raise ValueError(f"--advise-far, {entry.facts['name']}: {error}") from error
         advised.append(replace(entry, advice=found))
@@ -194,38 +191,35 @@ def _score_file(path: Path, listed: Path | None, scoring: Scoring, *, named_by_l
         facts["pairs"] = str(listed)
     # With the images at hand, the report can show them.
     pairs = load_pairs(listed, scoring.root) if listed and scoring.root else None
-    units = find_units(held.is_same, people=held.people, photographs=held.photographs)
-    sides = (held.embeddings_a, held.embeddings_b)
-    return _entry(facts, path, sides, held.is_same, units, held.folds, scoring, pairs)
+    return _entry(facts, path, held, scoring, pairs)
 
 
 def _entry(
     facts: dict[str, Any],
     source: Path,
-    sides: tuple[np.ndarray, np.ndarray],
-    is_same: np.ndarray,
-    units: Units,
-    stated_folds: int | None,
+    held: EmbeddedPairs,
     scoring: Scoring,
     pairs: PairSet | None,
 ) -> Entry:
-    folds = scoring.folds or stated_folds or 10
+    folds = scoring.folds or held.folds or 10
+    units = find_units(held.is_same, people=held.people, photographs=held.photographs)
     try:
+        a, b, is_same = checked_pairs(held.embeddings_a, held.embeddings_b, held.is_same)
         if scoring.pca is None:
-            a, b, is_same = checked_pairs(*sides, is_same)
             distances = squared_distances(a, b)
             result = verify_distances(distances, is_same, folds, fars=scoring.fars)
         else:
             facts["pca"] = scoring.pca
             result, distances = verify_with_pca(
-                *sides, is_same, scoring.pca, folds, fars=scoring.fars
+                a, b, is_same, scoring.pca, folds, fars=scoring.fars
             )
     except ValueError as error:  # of several sets, say which
         raise ValueError(f"{facts['name']}: {error}") from error
     intervals = score_intervals(
         distances, is_same, result.thresholds, units, fars=list(result.tar_at_far)
     )
-    return Entry(facts, source, distances, is_same, result, units, intervals, pairs)
+    section = ReportSection(facts["name"], pairs, distances, is_same, result, units=units)
+    return Entry(facts, source, section, units, intervals)
 
 
 def _embeddings(
@@ -236,10 +230,7 @@ def _embeddings(
     progress: Progress,
 ) -> np.ndarray:
     """Embed the images that ``pairs`` uses, or find them in the cache."""
-
-    def make() -> np.ndarray:
-        return embed_pairs(network, pairs, options, progress=progress)
-
+    make = partial(embed_pairs, network, pairs, options, progress=progress)
     if scoring.cache is None:
         return make()
     facts: dict[str, str | bool] = {

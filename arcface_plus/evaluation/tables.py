@@ -43,12 +43,9 @@ def result_rows(
         columns = [*HEADINGS, *(name for name in found if name not in HEADINGS)]
     lines = [["Method", *(HEADINGS.get(name, name) for name in columns)]]
     for method, of_method in results.items():
-        lines.append([method, *(_accuracy(of_method.get(name)) for name in columns)])
+        accuracies = {name: f"{100 * each.accuracy:.2f}" for name, each in of_method.items()}
+        lines.append([method, *(accuracies.get(name, _MISSING) for name in columns)])
     return _markdown(lines) if style == "markdown" else _latex(lines)
-
-
-def _accuracy(result: VerificationResult | None) -> str:
-    return _MISSING if result is None else f"{100 * result.accuracy:.2f}"
 
 
 def _markdown(lines: list[list[str]]) -> str:

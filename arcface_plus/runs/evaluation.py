@@ -120,13 +120,12 @@ def _results_table(evaluation: PairEvaluation) -> Table:
     headings = ("accuracy", "± std", "95 % interval", "AUC", "EER")
     numbers = (Column(heading, justify="right") for heading in headings)
     table = Table("pairs", "embedding", *numbers, title="Verification", title_justify="left")
-    intervals = evaluation.intervals()
     for name in evaluation.sets:
         if name in evaluation.raw_pixels:
             table.add_row(name, "raw pixels", *_cells(evaluation.raw_pixels[name].to_dict()))
         if name in evaluation.untrained():
             table.add_row(name, "untrained net", *_cells(evaluation.untrained()[name]))
-        low, high = intervals[name].accuracy
+        low, high = evaluation.last[name].intervals.accuracy
         cells = _cells(evaluation.last[name].result.to_dict(), f"{low:.3f}–{high:.3f}")
         table.add_row(name, "this model", *cells)
     return table

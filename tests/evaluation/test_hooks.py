@@ -9,7 +9,7 @@ import torch
 
 from arcface_plus.data.pairs.sets import PairSet, save_pairs_bin
 from arcface_plus.evaluation.hooks import PairEvaluation, open_pair_sets
-from arcface_plus.evaluation.report.tables import MainNumbers
+from arcface_plus.evaluation.report.section import MainNumbers
 from arcface_plus.evaluation.settings import EvaluationConfig
 from arcface_plus.models import Preprocessing, build_model
 

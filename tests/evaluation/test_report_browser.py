@@ -19,7 +19,8 @@ import pytest
 
 from arcface_plus.data.pairs.sets import PairSet
 from arcface_plus.evaluation.pairs.verification import verify_distances
-from arcface_plus.evaluation.report.page import ReportSection, write_report
+from arcface_plus.evaluation.report.page import write_report
+from arcface_plus.evaluation.report.section import ReportSection
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (

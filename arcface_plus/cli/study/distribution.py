@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from arcface_plus.cli.model_options import BatchSize, Device, Flip, Precision, Preprocessing, Resize
+from arcface_plus.cli.errors import refuse
+from arcface_plus.cli.model_options import (
+    BatchSize,
+    Device,
+    Flip,
+    Precision,
+    Preprocessing,
+    Resize,
+    embedding_options,
+    parse_preprocessing,
+)
+from arcface_plus.cli.progress import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import numpy as np
 
-    from arcface_plus.data.lazy_images import ImageSequence
+    from arcface_plus.data.collections import Collection
     from arcface_plus.evaluation.pairs.distribution import Cosines, Distribution
 
 
@@ -64,39 +73,29 @@ def distribution_command(
 
     The paper does not define its boundary value; ours is in docs/distribution_view.md.
     """
-    _check_use(model, embeddings, pairs, source, identity, compare)
-    if against not in ("images", "centres"):  # before an hour of embedding
-        raise ValueError(f"--against is {against!r}, but must be images or centres.")
+    _check_use(model, embeddings, pairs, source, identity, compare, against)
     draw = {"against": against, "at_most": at_most, "seed": seed}
     paths = [path for path in (model, embeddings, compare) if path is not None]
     if embeddings is not None:
         _write(output, {path: _of_file(path, pairs, identity, draw) for path in paths})
         return
-    from arcface_plus.cli.model_options import parse_preprocessing
-    from arcface_plus.cli.progress import counted
     from arcface_plus.distributed import start_world
-    from arcface_plus.evaluation.embedding.embed import embed
+    from arcface_plus.evaluation.embedding.embed import embed_images
     from arcface_plus.models import load_model
 
     with start_world(device) as world:
-        shown = _of_pairs(pairs, root) if pairs else _of_people(source, draw)
+        images = pairs or source
+        assert images is not None
+        shown = _open(images, root, as_pairs=images == pairs)
+        shown_as = {"pairs": str(pairs)} if pairs else {"input": str(source), **draw}
         found = {}
         for path in paths:
             network = load_model(path, preprocessing=parse_preprocessing(preprocessing))
-            sums = network.preprocessing.flip_sum if flip is None else flip
-            with counted(shown.name, enabled=world.is_main) as progress:
-                made = embed(
-                    network,
-                    shown.images,
-                    flip=sums,
-                    batch_size=batch_size,
-                    device=world.device,
-                    precision=precision,
-                    resize=resize,
-                    progress=progress,
-                )
-            facts = {"model": str(path), "flip": sums, "precision": precision, **shown.facts}
-            found[path] = shown.cosines(made), facts
+            options = embedding_options(network, flip, batch_size, world.device, precision, resize)
+            with counted(images.name, enabled=world.is_main) as progress:
+                made = embed_images(network, shown.images, options, progress=progress)
+            facts = {"model": str(path), "flip": options.flip, "precision": precision, **shown_as}
+            found[path] = _cosines(made, shown, draw), facts
         if world.is_main:
             _write(output, found)
 
@@ -108,72 +107,58 @@ def _check_use(
     source: Path | None,
     identity: str | None,
     compare: Path | None,
+    against: str,
 ) -> None:
     again = compare is not None and compare.resolve() == (model or embeddings or compare).resolve()
-    refused = {
-        "Give either --model or --embeddings.": (model is None) == (embeddings is None),
-        "--model needs either --pairs lfw.bin or --input FOLDER to embed.": (
-            model is not None and (pairs is None) == (source is None)
-        ),
-        "--input holds images, which --embeddings do not need; leave it out.": (
-            embeddings is not None and source is not None
-        ),
-        "--identity says who the rows of --embeddings show, without --pairs.": (
-            identity is not None and (embeddings is None or pairs is not None)
-        ),
-        "--compare takes what the first is: a model, or an .npz of embeddings.": (
-            compare is not None and (compare.suffix == ".npz") != (embeddings is not None)
-        ),
-        f"--compare {compare} is the first itself; name another.": again,
-    }
-    for why, holds in refused.items():
-        if holds:
-            raise ValueError(why)
+    refuse(
+        {
+            "Give either --model or --embeddings.": (model is None) == (embeddings is None),
+            "--model needs either --pairs lfw.bin or --input FOLDER to embed.": (
+                model is not None and (pairs is None) == (source is None)
+            ),
+            "--input holds images, which --embeddings do not need; leave it out.": (
+                embeddings is not None and source is not None
+            ),
+            "--identity says who the rows of --embeddings show, without --pairs.": (
+                identity is not None and (embeddings is None or pairs is not None)
+            ),
+            "--compare takes what the first is: a model, or an .npz of embeddings.": (
+                compare is not None and (compare.suffix == ".npz") != (embeddings is not None)
+            ),
+            f"--compare {compare} is the first itself; name another.": again,
+            f"--against is {against!r}, but must be images or centres.": (
+                against not in ("images", "centres")
+            ),
+        }
+    )
 
 
-class _Shown(NamedTuple):
-    """What the models embed: its name, the images, their cosines, and what to note of it."""
+def _open(path: Path, root: Path | None, *, as_pairs: bool) -> Collection:
+    """Open what the models embed: a pair set, or people."""
+    from arcface_plus.data.collections import open_collection
 
-    name: str
-    images: ImageSequence
-    cosines: Callable[[np.ndarray], Cosines]
-    facts: dict[str, Any]
+    shown = open_collection(path, root)
+    unknown = int((shown.labels < 0).sum())
+    refuse(
+        {
+            f"--input {path} is a pair set; give it as --pairs.": not as_pairs
+            and bool(shown.pairs),
+            f"--pairs {path} is no pair set; give it as --input.": as_pairs and not shown.pairs,
+            f"{path}: {unknown} images do not say who they show; put each into the folder of its "
+            "person.": not as_pairs and unknown > 0,
+        }
+    )
+    return shown
 
 
-def _of_pairs(path: Path, root: Path | None) -> _Shown:
-    from arcface_plus.data.pairs.sets import load_pairs
-    from arcface_plus.evaluation.embedding.embed import SelectedImages, both_sides
-    from arcface_plus.evaluation.pairs.distribution import pair_cosines
+def _cosines(made: np.ndarray, shown: Collection, draw: dict[str, Any]) -> Cosines:
+    from arcface_plus.evaluation.pairs.distribution import pair_cosines, people_cosines
     from arcface_plus.evaluation.pairs.verification import squared_distances
 
-    pairs = load_pairs(path, root)
-
-    def cosines(made: np.ndarray) -> Cosines:
-        return pair_cosines(squared_distances(*both_sides(made, pairs)), pairs.is_same)
-
-    images = SelectedImages(pairs.images, pairs.used_images())
-    return _Shown(pairs.name, images, cosines, {"pairs": str(path)})
-
-
-def _of_people(path: Path | None, draw: dict[str, Any]) -> _Shown:
-    from arcface_plus.data.collections import open_collection
-    from arcface_plus.evaluation.pairs.distribution import people_cosines
-
-    assert path is not None
-    collection = open_collection(path)
-    if collection.pairs:
-        raise ValueError(f"--input {path} is a pair set; give it as --pairs.")
-    unknown = int((collection.labels < 0).sum())
-    if unknown:
-        raise ValueError(
-            f"{path}: {unknown} images do not say who they show; put each into the folder of its "
-            "person."
-        )
-
-    def cosines(made: np.ndarray) -> Cosines:
-        return people_cosines(made, collection.labels, **draw)
-
-    return _Shown(path.name, collection.images, cosines, {"input": str(path), **draw})
+    if not shown.pairs:
+        return people_cosines(made, shown.labels, **draw)
+    a, b = made[shown.pairs["index_a"]], made[shown.pairs["index_b"]]
+    return pair_cosines(squared_distances(a, b), shown.pairs["is_same"])
 
 
 def _of_file(

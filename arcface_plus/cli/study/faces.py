@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from arcface_plus.cli.study.runs import (
-    TAKES_SETTINGS,
     Configs,
     Output,
     Runs,
@@ -17,14 +16,6 @@ from arcface_plus.cli.study.runs import (
     whole_numbers,
     words_of,
 )
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands of this module to ``app``."""
-    app.command("table-a1", context_settings=TAKES_SETTINGS)(table_a1_command)
-    app.command("face-margins", context_settings=TAKES_SETTINGS)(face_margins_command)
-    app.command("margin-sweep", context_settings=TAKES_SETTINGS)(margin_sweep_command)
-    app.command("compare-margins")(compare_margins_command)
 
 
 def table_a1_command(

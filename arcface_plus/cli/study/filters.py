@@ -12,13 +12,6 @@ from arcface_plus.cli.progress import counted
 from arcface_plus.cli.study.runs import Output, words_of
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands of this module to ``app``."""
-    app.command("fig1")(fig1_command)
-    app.command("fig2")(fig2_command)
-    app.command("table3-cost")(cost_command)
-
-
 def fig1_command(
     models: Annotated[list[Path], typer.Argument(help="Runs or weights, one a method.")],
     output: Output,

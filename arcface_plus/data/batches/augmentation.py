@@ -42,8 +42,10 @@ def chosen_draws(
     config: AugmentConfig, size: int, seed: int, step: int, samples: Iterable[int], slot: int
 ) -> Iterator[Draws]:
     """Yield the draws of ``samples`` as images ``slot``, ``slot + 1``, … of a second pass."""
-    for number, sample in enumerate(samples, start=slot):
-        yield _draws(config, size, branch_augmentation_generator(seed, step, int(sample), number))
+    return (
+        _draws(config, size, branch_augmentation_generator(seed, step, int(sample), number))
+        for number, sample in enumerate(samples, start=slot)
+    )
 
 
 def _draws(config: AugmentConfig, size: int, generator: np.random.Generator) -> Draws:

@@ -24,8 +24,8 @@ class ChosenImages(ImageReader):
     def __init__(
         self, source: ImageSource, config: DataConfig, members: ClassMembers, seed: int
     ) -> None:
-        super().__init__(source, config)
-        self.members, self.seed = members, seed
+        super().__init__(source, config, seed)
+        self.members = members
         # Decoding leaves the interpreter's lock, so that threads are as good as processes here.
         self._pool = ThreadPoolExecutor(max(1, config.workers), thread_name_prefix="chosen")
 

@@ -39,18 +39,11 @@ class Batch:
         return self
 
 
-@dataclass(frozen=True)
-class _Stop:
-    """Why a batch could not be made. Raised in the main process: there the message stays itself."""
-
-    message: str
-
-
 class ImageReader:
     """Reads images of ``source`` as ``config`` wants them; safe to hand to workers and threads."""
 
-    def __init__(self, source: ImageSource, config: DataConfig) -> None:
-        self.source, self.config = source, config
+    def __init__(self, source: ImageSource, config: DataConfig, seed: int) -> None:
+        self.source, self.config, self.seed = source, config, seed
 
     def read_first(
         self, candidates: Sequence[int], step: int, bad: dict[int, str]
@@ -84,32 +77,25 @@ def to_batch(
     step: int, size: int, found: Iterable[tuple[np.ndarray, int, int]], bad: dict[int, str]
 ) -> Batch:
     """Return the batch of images (``size``, ``size``, 3), labels and indices; it may be empty."""
-    images, labels, indices = [], [], []
-    for image, label, index in found:
-        images.append(image)
-        labels.append(label)
-        indices.append(index)
+    rows = list(found)
+    images = np.array([image for image, _, _ in rows], dtype=np.uint8)
     return Batch(
         step,
-        torch.from_numpy(np.array(images, dtype=np.uint8).reshape(-1, size, size, 3)),
-        torch.tensor(labels, dtype=torch.int64),
-        torch.tensor(indices, dtype=torch.int64),
+        torch.from_numpy(images.reshape(-1, size, size, 3)),
+        torch.tensor([label for _, label, _ in rows], dtype=torch.int64),
+        torch.tensor([index for _, _, index in rows], dtype=torch.int64),
         sorted(bad.items()),
     )
 
 
-class _PlannedBatches(ImageReader, Dataset["Batch | _Stop"]):
-    """Maps a plan to its batch; lives in the workers."""
+class _PlannedBatches(ImageReader, Dataset["Batch | ValueError"]):
+    """Maps a plan to its batch, or to why there is none; lives in the workers."""
 
-    def __init__(self, source: ImageSource, config: DataConfig, seed: int) -> None:
-        super().__init__(source, config)
-        self.seed = seed
-
-    def __getitem__(self, plan: BatchPlan) -> Batch | _Stop:
+    def __getitem__(self, plan: BatchPlan) -> Batch | ValueError:
         try:
             return self._make(plan)
-        except ValueError as error:
-            return _Stop(str(error))
+        except ValueError as error:  # raised in the main process: there the message stays itself
+            return ValueError(str(error))
 
     def _make(self, plan: BatchPlan) -> Batch:
         bad: dict[int, str] = {}
@@ -161,8 +147,8 @@ class TrainLoader:
             generator=torch.Generator(),
         )
         for made in loader:
-            if isinstance(made, _Stop):
-                raise ValueError(made.message)
+            if isinstance(made, ValueError):
+                raise made
             yield made
 
     def describe_step(self, step: int, *, most: int = 8) -> str:

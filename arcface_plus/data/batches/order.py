@@ -7,7 +7,7 @@ of that epoch's permutation; the last incomplete global batch of an epoch is dro
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,8 +27,7 @@ def epoch_order(num_samples: int, seed: int, epoch: int) -> np.ndarray:
     return order
 
 
-@dataclass(frozen=True)
-class BatchPlan:
+class BatchPlan(NamedTuple):
     """One rank's part of one optimizer step.
 
     ``candidates`` (n + SPARES,) are consecutive indices of the epoch's order, this rank's n first:
@@ -67,32 +66,29 @@ class OrderedSteps:
                 "images: no epoch would hold one batch; set --train.global_batch lower."
             )
         self.num_samples, self.global_batch, self.seed = num_samples, global_batch, seed
+        self.steps_per_epoch = num_samples // global_batch
         self.start, self.stop = start, stop
         self.lo, self.hi = contiguous_part(global_batch, rank, size)
         self._epoch, self._order = -1, np.empty(0, dtype=np.uint32)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return self.num_samples // self.global_batch
 
     def __len__(self) -> int:
         return max(0, self.stop - self.start)
 
     def global_indices(self, step: int) -> np.ndarray:
         """Return the indices (global_batch,) of a step over all ranks."""
-        first = (step % self.steps_per_epoch) * self.global_batch
-        return self._order_of(step // self.steps_per_epoch)[first : first + self.global_batch]
+        epoch, part = divmod(step, self.steps_per_epoch)
+        first = part * self.global_batch
+        return self._order_of(epoch)[first : first + self.global_batch]
 
     def plan(self, step: int) -> BatchPlan:
-        epoch = step // self.steps_per_epoch
-        order = self._order_of(epoch)
-        first = (step % self.steps_per_epoch) * self.global_batch
+        epoch, part = divmod(step, self.steps_per_epoch)
+        first = part * self.global_batch
         wanted = np.arange(first + self.lo, first + self.hi + SPARES) % self.num_samples
-        return BatchPlan(step, epoch, self.hi - self.lo, order[wanted].astype(np.int64))
+        candidates = self._order_of(epoch)[wanted].astype(np.int64)
+        return BatchPlan(step, epoch, self.hi - self.lo, candidates)
 
     def __iter__(self) -> Iterator[BatchPlan]:
-        for step in range(self.start, self.stop):
-            yield self.plan(step)
+        return map(self.plan, range(self.start, self.stop))
 
     def _order_of(self, epoch: int) -> np.ndarray:
         if epoch != self._epoch:

@@ -23,13 +23,11 @@ class ClassMembers:
     def __init__(self, labels: np.ndarray) -> None:
         self.labels = labels
         self._images = np.argsort(labels, kind="stable").astype(np.uint32)
-        counts = np.bincount(labels)
-        self._ends = np.cumsum(counts)
-        self._starts = self._ends - counts
+        self._starts = np.append(0, np.cumsum(np.bincount(labels)))
 
     def of(self, label: int) -> np.ndarray:
         """Return the images (n,) of a class, ascending, int64."""
-        return self._images[self._starts[label] : self._ends[label]].astype(np.int64)
+        return self._images[self._starts[label] : self._starts[label + 1]].astype(np.int64)
 
     def others(self, index: int, most: int) -> list[int]:
         """Return at most ``most`` other images of the class of ``index``, from the next one on."""
@@ -66,11 +64,10 @@ def choose_easy_and_hard(
 
     Easy images have scores in (threshold, 1), hard ones in (0, threshold).
     """
-    chosen = np.empty((len(scores), easy + hard), dtype=np.int64)
-    for k, own in enumerate(scores):
-        chosen[k, :easy] = draw_between(own, threshold, 1.0, easy, generator)
-        chosen[k, easy:] = draw_between(own, 0.0, threshold, hard, generator)
-    return chosen
+    bounds = ((threshold, 1.0, easy), (0.0, threshold, hard))
+    return np.stack(
+        [np.concatenate([draw_between(own, *b, generator) for b in bounds]) for own in scores]
+    )
 
 
 def choose_evenly(sizes: Sequence[int], count: int, generator: np.random.Generator) -> np.ndarray:

@@ -8,10 +8,10 @@ person), and people who count alike. The same images and seed give the same pair
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, islice
 from math import comb
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,8 +23,7 @@ Image = tuple[str, str]
 Pair = tuple[Image, Image]
 
 
-@dataclass(frozen=True)
-class BuiltPairs:
+class BuiltPairs(NamedTuple):
     """Hold pairs of (person, file) images, fold after fold: first the genuine, then the impostor.
 
     ``is_same`` (N,) bool, N = folds · 2 · pairs_per_fold.
@@ -61,11 +60,10 @@ def build_pairs(
     _check_enough(files, folds, pairs_per_fold)
     rng = np.random.default_rng(seed)
     pairs: list[Pair] = []
-    for number, people in enumerate(_assign_folds(files, folds, pairs_per_fold, rng), start=1):
-        members = {person: files[person] for person in people}
-        _check_fold(members, number, pairs_per_fold)
+    for number, members in enumerate(_assign_folds(files, folds, pairs_per_fold, rng), start=1):
+        possible = _possible_impostors(members, number, pairs_per_fold)
         pairs += _genuine_pairs(members, pairs_per_fold, rng)
-        pairs += _impostor_pairs(members, pairs_per_fold, rng)
+        pairs += _impostor_pairs(members, possible, pairs_per_fold, rng)
     is_same = np.tile(np.repeat([True, False], pairs_per_fold), folds)
     return BuiltPairs(pairs, is_same, folds, pairs_per_fold)
 
@@ -122,27 +120,30 @@ def _check_enough(files: Mapping[str, Sequence[str]], folds: int, wanted: int) -
 
 def _assign_folds(
     files: Mapping[str, Sequence[str]], folds: int, wanted: int, rng: np.random.Generator
-) -> list[list[str]]:
-    """Return the people of each fold: the most able first, each to the fold that can least.
+) -> list[dict[str, Sequence[str]]]:
+    """Return who is in each fold: the most able first, each to the fold that can least.
 
-    Of folds that can make what is wanted, the one with the fewest people comes next.
+    Of folds that can make what is wanted, the one with the fewest people comes next. So it does for
+    someone of one photograph, who is of no use for genuine pairs.
     """
     people = list(files)
     people = [people[i] for i in rng.permutation(len(people))]
     able = {person: min(wanted, comb(len(files[person]), 2)) for person in people}
     people.sort(key=lambda person: -able[person])
-    members: list[list[str]] = [[] for _ in range(folds)]
+    members: list[dict[str, Sequence[str]]] = [{} for _ in range(folds)]
     can = [0] * folds
     for person in people:
-        poorest = min(range(folds), key=lambda fold: (min(can[fold], wanted), len(members[fold])))
-        if able[person] == 0:  # of no use for genuine pairs: to where people are fewest
-            poorest = min(range(folds), key=lambda fold: len(members[fold]))
-        members[poorest].append(person)
+        poorest = min(
+            range(folds),
+            key=lambda fold: (able[person] and min(can[fold], wanted), len(members[fold])),
+        )
+        members[poorest][person] = files[person]
         can[poorest] += able[person]
     return members
 
 
-def _check_fold(members: Mapping[str, Sequence[str]], number: int, wanted: int) -> None:
+def _possible_impostors(members: Mapping[str, Sequence[str]], number: int, wanted: int) -> int:
+    """Return how many impostor pairs fold ``number`` can make; ValueError for too few pairs."""
     genuine = sum(comb(len(names), 2) for names in members.values())
     photographs = sum(len(names) for names in members.values())
     impostor = comb(photographs, 2) - genuine
@@ -153,6 +154,7 @@ def _check_fold(members: Mapping[str, Sequence[str]], number: int, wanted: int) 
                 f"{possible} {kind} pairs, but {wanted} are wanted. Add people or photographs, or "
                 "lower the pairs per fold or the folds."
             )
+    return impostor
 
 
 def _genuine_pairs(
@@ -167,27 +169,16 @@ def _genuine_pairs(
         people = [person for person, numbers in left.items() if numbers]
         for i in rng.permutation(len(people)):
             person = people[i]
-            first, second = _unranked(left[person].pop(), len(members[person]))
-            names = members[person]
-            pairs.append(((person, names[first]), (person, names[second])))
+            # Counted, not listed: someone of a thousand photographs has half a million pairs.
+            a, b = next(islice(combinations(members[person], 2), left[person].pop(), None))
+            pairs.append(((person, a), (person, b)))
             if len(pairs) == wanted:
                 return pairs
 
 
-def _unranked(number: int, count: int) -> tuple[int, int]:
-    """Return the pair i < j of ``count`` things that comes ``number``-th in lexical order."""
-    first = 0
-    while number >= count - 1 - first:
-        number -= count - 1 - first
-        first += 1
-    return first, first + 1 + number
-
-
 def _impostor_pairs(
-    members: Mapping[str, Sequence[str]], wanted: int, rng: np.random.Generator
+    members: Mapping[str, Sequence[str]], possible: int, wanted: int, rng: np.random.Generator
 ) -> list[Pair]:
-    photographs = sum(len(names) for names in members.values())
-    possible = comb(photographs, 2) - sum(comb(len(names), 2) for names in members.values())
     if possible < _FEW * wanted:
         every = [
             ((a, x), (b, y))

@@ -14,7 +14,7 @@ Fields are separated by tabs where a line has any, else by blanks. Empty lines d
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -39,30 +39,34 @@ class ListedImage(NamedTuple):
         return self.name if self.number is None else f"{self.name}_{self.number:04d}"
 
 
+class NamedPairs:
+    """Pairs as rows ``index_a`` and ``index_b`` (N,) of images, and the person of each image.
+
+    ``names`` is None where people are not known.
+    """
+
+    names: Sequence[str] | None
+    index_a: np.ndarray
+    index_b: np.ndarray
+
+    def people(self) -> tuple[list[str], list[str]] | None:
+        """Return the person on either side of every pair, or None where that is not known."""
+        if (names := self.names) is None:
+            return None
+        return [names[i] for i in self.index_a], [names[i] for i in self.index_b]
+
+
 @dataclass(frozen=True)
-class PairList:
-    """Hold a list of pairs: each image once, pairs as indices into ``images``."""
+class PairList(NamedPairs):
+    """Hold a list of pairs: each image once, and its person where the list names people."""
 
     images: list[ListedImage]
+    names: list[str] | None
     index_a: np.ndarray
     index_b: np.ndarray
     is_same: np.ndarray
     folds: int | None
     source: Path
-
-    @property
-    def names(self) -> list[str] | None:
-        """Person of each image, where the list names people."""
-        if any(image.number is None for image in self.images):
-            return None
-        return [image.name for image in self.images]
-
-    def people(self) -> tuple[list[str], list[str]] | None:
-        """Return the person on either side of every pair, where the list names people."""
-        names = self.names
-        if names is None:
-            return None
-        return [names[i] for i in self.index_a], [names[i] for i in self.index_b]
 
 
 def read_pair_list(path: str | Path) -> PairList:
@@ -83,22 +87,22 @@ def read_pair_list(path: str | Path) -> PairList:
     if not lines:
         raise ValueError(f"{path} holds no pairs.")
     by_path = not header and _is_path_line(lines[0][1])
-    parse = _path_pair if by_path else _lfw_pair
     index: dict[ListedImage, int] = {}
     rows = []
     for number, fields in lines:
         try:
-            first, second, same = parse([field.strip() for field in fields])
+            first, second, same = _parse([field.strip() for field in fields], by_path)
         except ValueError as error:
             raise ValueError(f"{path}, line {number}: {error}.") from error
         rows.append([*(index.setdefault(image, len(index)) for image in (first, second)), same])
     index_a, index_b, same = np.array(rows, dtype=np.int64).T.copy()
     is_same = same.astype(bool)
     folds = _check_header(header, is_same, path)
-    return PairList(list(index), index_a, index_b, is_same, folds, source=path)
+    names = None if by_path else [image.name for image in index]
+    return PairList(list(index), names, index_a, index_b, is_same, folds, source=path)
 
 
-def locate_images(images: Iterable[ListedImage], root: Path, *, source: Path) -> list[str]:
+def locate_images(images: Sequence[ListedImage], root: Path, *, source: Path) -> list[str]:
     """Return the path below ``root`` of each image.
 
     A person and a number are ``NAME/NAME_0001.jpg`` (or .jpeg, .png, .pgm, .bmp), or a file in
@@ -111,7 +115,6 @@ def locate_images(images: Iterable[ListedImage], root: Path, *, source: Path) ->
         raise FileNotFoundError(
             f"{root} is not a folder; give the folder of the images of {source} as root (--root)."
         )
-    images = list(images)
     index_of = cache(lambda person: _folder_index(root / person))
     found: list[str] = []
     missing: list[str] = []
@@ -159,19 +162,16 @@ def _is_path_line(fields: list[str]) -> bool:
     return len(fields) == 3 and fields[2] in ("0", "1") and not _is_number(fields[1])
 
 
-def _path_pair(fields: list[str]) -> tuple[ListedImage, ListedImage, bool]:
-    if not _is_path_line(fields):
-        raise ValueError(f"{' '.join(fields)!r} is not 'path path 0' or 'path path 1'")
-    return ListedImage(fields[0], None), ListedImage(fields[1], None), fields[2] == "1"
-
-
-def _lfw_pair(fields: list[str]) -> tuple[ListedImage, ListedImage, bool]:
+def _parse(fields: list[str], by_path: bool) -> tuple[ListedImage, ListedImage, bool]:
     match fields:
-        case [name, i, j] if _is_number(i) and _is_number(j):
+        case [a, b, same] if by_path and _is_path_line(fields):
+            return ListedImage(a, None), ListedImage(b, None), same == "1"
+        case [name, i, j] if not by_path and _is_number(i) and _is_number(j):
             return ListedImage(name, int(i)), ListedImage(name, int(j)), True
-        case [name, i, other, j] if _is_number(i) and _is_number(j):
+        case [name, i, other, j] if not by_path and _is_number(i) and _is_number(j):
             return ListedImage(name, int(i)), ListedImage(other, int(j)), name == other
-    raise ValueError(f"{' '.join(fields)!r} is not 'NAME i j' or 'NAME i OTHER j'")
+    forms = "'path path 0' or 'path path 1'" if by_path else "'NAME i j' or 'NAME i OTHER j'"
+    raise ValueError(f"{' '.join(fields)!r} is not {forms}")
 
 
 def _check_header(header: list[int], is_same: np.ndarray, path: Path) -> int | None:

@@ -31,8 +31,6 @@ def people_of(path: str | Path) -> list[str]:
                 "was packed from, is not beside it. Give the folder of images or that list."
             )
         names = _listed_people(listing)
-    elif not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}.")
     elif path.suffix == ".lst":
         names = _listed_people(path)
     elif path.suffix == ".bin":

@@ -17,7 +17,7 @@ import numpy as np
 from arcface_plus.data.images import encode_jpeg
 from arcface_plus.data.lazy_images import EncodedImages, ImageFiles, ImageSequence, identify_image
 from arcface_plus.data.pairs.labels import boolean_labels
-from arcface_plus.data.pairs.lists import locate_images, read_pair_list
+from arcface_plus.data.pairs.lists import NamedPairs, locate_images, read_pair_list
 from arcface_plus.data.pickles.reader import load_plain_pickle
 from arcface_plus.files import written_beside
 
@@ -25,7 +25,7 @@ _BIN_SUFFIXES = (".bin", ".pkl")
 _LIST_SUFFIXES = (".txt", ".lst", ".list", ".tsv")
 
 
-class PairSet:
+class PairSet(NamedPairs):
     """Hold N pairs over a sequence of images.
 
     - ``images``: ``len`` and ``[i] -> (H, W, 3) uint8 RGB``, decoded when asked for.
@@ -69,13 +69,6 @@ class PairSet:
             f"PairSet({self.name!r}, pairs={len(self)}, genuine={int(self.is_same.sum())}, "
             f"images={len(self.images)}, folds={self.folds})"
         )
-
-    def people(self) -> tuple[list[str], list[str]] | None:
-        """Return the person on either side of every pair, or None where that is not known."""
-        if self.names is None:
-            return None
-        names = self.names
-        return [names[i] for i in self.index_a], [names[i] for i in self.index_b]
 
     def used_images(self) -> np.ndarray:
         """Return the rows of ``images`` that some pair needs, ascending, each once."""

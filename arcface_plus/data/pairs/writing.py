@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from arcface_plus.data.lazy_images import EncodedImages
 from arcface_plus.data.pairs.building import BuiltPairs, Image
 from arcface_plus.data.pairs.lists import locate_images, read_pair_list
 from arcface_plus.data.pairs.sets import save_pairs_bin
@@ -22,8 +21,12 @@ def write_pair_list(path: Path, built: BuiltPairs, root: Path) -> str:
 
     Raises ValueError for names that no list can hold (tabs, line ends, blanks at an end).
     """
+    by_path = [
+        f"{'/'.join(a)}\t{'/'.join(b)}\t{int(same)}"
+        for (a, b), same in zip(built.pairs, built.is_same.tolist(), strict=True)
+    ]
     with written_beside(path) as beside:
-        for form, lines in (("lfw", _lfw_lines(built)), ("path", _path_lines(built))):
+        for form, lines in (("lfw", _lfw_lines(built)), ("path", by_path)):
             if lines is not None:
                 beside.write_text("\n".join(lines) + "\n", encoding="utf-8")
                 if _reads_back(beside, built, root):
@@ -62,9 +65,7 @@ def write_pair_bin(
             )
         if progress is not None:
             progress(done, len(ordered))
-    save_pairs_bin(
-        path, EncodedImages([blobs[image] for image in ordered], source=str(path)), built.is_same
-    )
+    save_pairs_bin(path, [blobs[image] for image in ordered], built.is_same)
 
 
 def _lfw_lines(built: BuiltPairs) -> list[str] | None:
@@ -81,13 +82,6 @@ def _lfw_lines(built: BuiltPairs) -> list[str] | None:
         other = [] if a[0] == b[0] else [b[0]]
         lines.append("\t".join([a[0], str(numbers[a]), *other, str(numbers[b])]))
     return lines
-
-
-def _path_lines(built: BuiltPairs) -> list[str]:
-    return [
-        f"{'/'.join(a)}\t{'/'.join(b)}\t{int(same)}"
-        for (a, b), same in zip(built.pairs, built.is_same.tolist(), strict=True)
-    ]
 
 
 def _reads_back(path: Path, built: BuiltPairs, root: Path) -> bool:

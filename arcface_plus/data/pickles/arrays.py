@@ -37,8 +37,7 @@ class DTypeShell:
 class ArrayShell:
     """An array whose content has not been read yet; ``array`` is None until it has."""
 
-    def __init__(self) -> None:
-        self.array: np.ndarray[Any, Any] | None = None
+    array: np.ndarray[Any, Any] | None = None
 
     def set_state(self, state: Any) -> None:
         _, shape, dtype, fortran, raw = state

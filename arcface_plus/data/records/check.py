@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -60,8 +60,7 @@ def check_records(
     problems = find_record_problems(
         reader, num_classes, decode=decode, sample=sample, on_progress=on_progress
     )
-    errors = [str(problem) for problem in problems if problem.severity == "error"]
-    if errors:
+    if errors := [str(problem) for problem in problems if problem.severity == "error"]:
         raise ValueError("\n".join(errors))
     return problems
 
@@ -110,38 +109,42 @@ class _Check:
     def _add(
         self,
         rule: str,
-        message: str | list[str],
+        message: str | Callable[[int], str],
         fix: str,
         *,
+        rows: Sequence[int] | np.ndarray | None = None,
         keys: np.ndarray | None = None,
         warn: bool = False,
     ) -> None:
-        """Add a problem of the file, or those of the records ``keys``.
+        """Add a problem of the file, or those of the records ``rows`` of ``keys``.
 
-        ``message`` is one for all, or one for each record that is listed.
+        ``keys`` are those of the images where they are not given. ``message`` is one for all, or
+        says what is wrong with a row.
         """
-        index = self.reader.index
-        for i, key in enumerate([None] if keys is None else keys[: self.listed].tolist()):
-            last = keys is not None and i == self.listed - 1
+        keys = self.image_keys if keys is None else keys
+        for i, row in enumerate([None] if rows is None else rows[: self.listed]):
+            key = None if row is None else int(keys[row])
             self.problems.append(
                 RecordProblem(
                     file=str(self.reader.path),
                     rule=rule,
-                    message=message if isinstance(message, str) else message[i],
+                    message=message if isinstance(message, str) else message(row),
                     fix=fix,
                     key=key,
-                    offset=None if key is None else int(index.offsets[index.row(key)]),
-                    count=len(keys) - self.listed + 1 if keys is not None and last else 1,
+                    offset=None
+                    if key is None
+                    else int(self.reader.index.offsets_of(np.array([key]))[0]),
+                    count=len(rows) - i if rows is not None and i == self.listed - 1 else 1,
                     severity="warning" if warn else "error",
                 )
             )
 
     def framing(self, table: HeaderTable) -> None:
         """Check that every listed record starts and ends where the framing says."""
-        keys, offsets = self.reader.index.keys_array(), self.reader.index.offsets
+        keys, offsets = np.asarray(self.reader.index.keys), self.reader.index.offsets
         for code, (rule, message) in FAULT_RULES.items():
             fix = REINDEX if rule in ("idx-offset", "magic", "part-kind") else COPY_AGAIN
-            self._add(rule, message, fix, keys=keys[table.fault == code])
+            self._add(rule, message, fix, rows=np.flatnonzero(table.fault == code), keys=keys)
         ends = offsets + 8 + table.length + -table.length % 4
         broken: dict[int, str] = {}
         for row in np.flatnonzero((table.fault == 0) & (table.kind == FIRST)).tolist():
@@ -150,9 +153,7 @@ class _Check:
                 unpack_payload(payload)
             except ValueError as error:
                 broken[row] = str(error)
-        messages = list(broken.values())
-        rows = np.fromiter(broken, dtype=np.int64, count=len(broken))
-        self._add("parts", messages, COPY_AGAIN, keys=keys[rows])
+        self._add("parts", broken.__getitem__, COPY_AGAIN, rows=list(broken), keys=keys)
         if not table.fault.any() and not broken:
             self._gaps(offsets, ends)
 
@@ -167,51 +168,59 @@ class _Check:
             self._add("idx-overlap", "listed records overlap, or the last padding is cut", REINDEX)
         elif len(at):
             unlisted = int((starts[at] - expected[at]).sum())
-            message = (
-                f"{unlisted} bytes, the first at {expected[at[0]]}, belong to no listed record"
+            self._add(
+                "idx-gap",
+                f"{unlisted} bytes, the first at {expected[at[0]]}, belong to no listed record",
+                REINDEX,
+                warn=True,
             )
-            self._add("idx-gap", message, REINDEX, warn=True)
 
     def labels(self, table: HeaderTable) -> None:
         """Check that every image has bytes and a whole-number label."""
         readable = table.fault == 0
-        bad = np.flatnonzero(readable & ~valid_labels(table))
-        messages = [
-            f"label {label} is not a whole number in [0, 2^24)"
-            for label in table.label[bad[: self.listed]]
-        ]
-        self._add("label", messages, RELABEL, keys=self.image_keys[bad])
+        self._add(
+            "label",
+            lambda row: f"label {table.label[row]} is not a whole number in [0, 2^24)",
+            RELABEL,
+            rows=np.flatnonzero(readable & ~valid_labels(table)),
+        )
         empty = readable & (table.kind == WHOLE) & (table.data_bytes < MIN_IMAGE_BYTES)
-        self._add("empty", "no image follows the header", DROP_IMAGE, keys=self.image_keys[empty])
+        rows = np.flatnonzero(empty)
+        self._add("empty", "no image follows the header", DROP_IMAGE, rows=rows)
 
     def counts(self, table: HeaderTable, num_classes: int | None) -> None:
         """Check labels against the classes that the run and ``property`` announce."""
-        good = np.flatnonzero(valid_labels(table))
-        labels = table.label[good].astype(np.int64)
         if len(self.image_keys) == 0:
             self._add("count", "the file holds no image records", "pack a folder of images")
         known = self.reader.property
-        declared = {"property": None if known is None else known.num_classes, "run": num_classes}
-        for source, classes in declared.items():
-            if classes is None:
-                continue
-            high = labels >= classes
-            messages = [
-                f"label {label} is outside the {classes} classes of the {source}"
-                for label in labels[high][: self.listed]
-            ]
-            fix = f"correct the {source}'s number of classes, or {RELABEL}"
-            self._add("label-range", messages, fix, keys=self.image_keys[good[high]])
-        expected = num_classes if num_classes is not None else declared["property"]
-        if known is not None and num_classes is not None and num_classes != known.num_classes:
-            message = f"property says {known.num_classes} people, the run expects {num_classes}"
-            # Too many classes train, with some that never see an image.
-            surplus = num_classes > known.num_classes
-            self._add("property", message, "correct the one that is wrong", warn=surplus)
-        missing = max(expected or 0, int(labels.max(initial=-1)) + 1) - len(np.unique(labels))
+        stated = {} if known is None else {"property": known.num_classes}
+        if num_classes is not None:
+            stated["run"] = num_classes
+        for source, classes in stated.items():
+            self._label_range(table, source, classes)
+        if len(set(stated.values())) == 2:
+            self._add(
+                "property",
+                f"property says {stated['property']} people, the run expects {stated['run']}",
+                "correct the one that is wrong",
+                # Too many classes train, with some that never see an image.
+                warn=stated["run"] > stated["property"],
+            )
+        present = np.unique(table.label[valid_labels(table)]).astype(np.int64)
+        expected = stated.get("run", stated.get("property", 0))
+        missing = max(expected, int(present.max(initial=-1)) + 1) - len(present)
         if missing > 0:
-            message = f"{missing} classes have no image"
-            self._add("empty-class", message, RELABEL, warn=True)
+            self._add("empty-class", f"{missing} classes have no image", RELABEL, warn=True)
+
+    def _label_range(self, table: HeaderTable, source: str, classes: int) -> None:
+        self._add(
+            "label-range",
+            lambda row: (
+                f"label {table.label[row]:.0f} is outside the {classes} classes of the {source}"
+            ),
+            f"correct the {source}'s number of classes, or {RELABEL}",
+            rows=np.flatnonzero(valid_labels(table) & (table.label >= classes)),
+        )
 
     def identities(self, table: HeaderTable) -> None:
         """Check the identity ranges against the images' own labels."""
@@ -226,12 +235,14 @@ class _Check:
             self._add("ranges", str(error), "pack the data set anew")
             return
         own = np.repeat(table.label[disjoint[:, 0] - 1], disjoint[:, 1] - disjoint[:, 0])
-        other = np.flatnonzero((table.fault == 0) & (table.label != own) & valid_labels(table))
-        messages = [
-            f"label {table.label[row]:g}, but its person's first image has {own[row]:g}"
-            for row in other[: self.listed]
-        ]
-        self._add("range-label", messages, "pack the data set anew", keys=self.image_keys[other])
+        self._add(
+            "range-label",
+            lambda row: (
+                f"label {table.label[row]:g}, but its person's first image has {own[row]:g}"
+            ),
+            "pack the data set anew",
+            rows=np.flatnonzero((table.label != own) & valid_labels(table)),
+        )
 
     def images(self, positions: np.ndarray, progress: Callable[[int, int], None] | None) -> None:
         """Decode the images at ``positions`` and compare their sizes with ``property``."""
@@ -250,5 +261,4 @@ class _Check:
             if progress is not None:
                 progress(done, len(positions))
         for rule, messages in found.items():
-            rows = np.fromiter(messages, dtype=np.int64, count=len(messages))
-            self._add(rule, list(messages.values()), DROP_IMAGE, keys=self.image_keys[rows])
+            self._add(rule, messages.__getitem__, DROP_IMAGE, rows=list(messages))

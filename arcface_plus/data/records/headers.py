@@ -1,4 +1,4 @@
-"""The image-record header (IRHeader) inside a payload: one at a time, and by the million.
+"""The image-record header (mxnet's IRHeader) inside a payload: one at a time, and by the million.
 
 Layout, little-endian: ``flag u32 | label f32 | id u64 | id2 u64``, then ``flag`` float32 labels
 where flag > 0 (the label field is then 0), then the image bytes.
@@ -26,15 +26,6 @@ HEADER_BYTES = HEADER.size
 # No image format fits in fewer bytes: shorter data belongs to a header-0 or identity record.
 MIN_IMAGE_BYTES = 16
 _ROWS_PER_GATHER = 1 << 20
-
-
-class IRHeader(NamedTuple):
-    """Name the four fields of an image-record header; ``label`` is a float or float32 array."""
-
-    flag: int
-    label: float | np.ndarray
-    id: int
-    id2: int
 
 
 class HeaderTable(NamedTuple):
@@ -80,27 +71,26 @@ def pack_header(label: float | np.ndarray, record_id: int, id2: int = 0) -> byte
     return HEADER.pack(labels.size, 0.0, record_id, id2) + labels.tobytes()
 
 
-def unpack_payload(payload: bytes) -> tuple[IRHeader, bytes]:
-    """Split a payload into its header (labels resolved) and image bytes.
+def unpack_payload(payload: bytes) -> tuple[float | np.ndarray, bytes]:
+    """Return the label of a payload, or its float32 array of labels, and its image bytes.
 
     Raises ValueError where the payload is shorter than its header and labels.
     """
     if len(payload) < HEADER_BYTES:
         raise ValueError(f"{len(payload)} bytes are too few for a {HEADER_BYTES}-byte header")
-    flag, label, record_id, id2 = HEADER.unpack_from(payload)
+    flag, label, _, _ = HEADER.unpack_from(payload)
     if flag == 0:
-        return IRHeader(flag, label, record_id, id2), payload[HEADER_BYTES:]
+        return label, payload[HEADER_BYTES:]
     end = HEADER_BYTES + 4 * flag
     if end > len(payload):
         raise ValueError(f"the header announces {flag} labels, but only {len(payload)} bytes exist")
-    labels = np.frombuffer(payload, dtype="<f4", count=flag, offset=HEADER_BYTES)
-    return IRHeader(flag, labels, record_id, id2), payload[end:]
+    return np.frombuffer(payload, "<f4", count=flag, offset=HEADER_BYTES), payload[end:]
 
 
 def read_labelled(
     buffer: Buffer, offset: int, *, where: object, key: int
-) -> tuple[IRHeader, bytes]:
-    """Return header and image bytes of the record at ``offset``; errors name ``where`` and key."""
+) -> tuple[float | np.ndarray, bytes]:
+    """Return labels and image bytes of the record at ``offset``; errors name ``where`` and key."""
     try:
         return unpack_payload(read_record(buffer, offset)[0])
     except ValueError as error:
@@ -130,22 +120,19 @@ def gather_label_pairs(buffer: Buffer, offsets: np.ndarray) -> np.ndarray:
 
 def _gather_block(buffer: Buffer, offsets: np.ndarray) -> HeaderTable:
     size = len(buffer)
-    words = np.frombuffer(buffer, dtype="<u4", count=size // 4)
+    # A file of no word at all gets one: like every other, it is no header.
+    words = np.frombuffer(buffer, "<u4", count=size // 4) if size >= 4 else np.zeros(1, "<u4")
     fault = np.zeros(len(offsets), dtype=np.uint8)
     # A small file may be shorter than one header: then every word is clipped and marked.
-    base = np.clip(offsets >> 2, 0, max(len(words) - 1, 0))
+    base = np.clip(offsets >> 2, 0, len(words) - 1)
 
     def column(word: int) -> np.ndarray:
-        if len(words) == 0:
-            return np.zeros(len(offsets), dtype=np.uint32)
         return words[np.minimum(base + word, len(words) - 1)]
 
     part = column(1)
     kind, length = (part >> 29).astype(np.uint8), (part & LENGTH_MASK).astype(np.int64)
     flag, label = column(2).astype(np.int64), column(3).view("<f4").copy()
-    from_array = flag > 0
-    label[from_array] = column(8).view("<f4")[from_array]
-
+    np.copyto(label, column(8).view("<f4"), where=flag > 0)
     outside = (offsets < 0) | (offsets % 4 != 0) | (offsets > size - 8)
     too_short = (length < HEADER_BYTES) | (length < HEADER_BYTES + 4 * flag)
     # Later assignments win, so the most basic fault is written last.
@@ -162,18 +149,16 @@ def _gather_block(buffer: Buffer, offsets: np.ndarray) -> HeaderTable:
 
 def _read_cut_header(buffer: Buffer, offset: int, row: int, table: HeaderTable) -> None:
     """Fill one row of ``table`` from a record whose first part ends inside the header."""
+    fault = FAULT_TRUNCATED
     try:
         payload, _ = read_record(buffer, offset)
+        fault = FAULT_HEADER
+        label, _ = unpack_payload(payload)
     except ValueError:
-        table.fault[row] = FAULT_TRUNCATED
-        return
-    try:
-        header, _ = unpack_payload(payload)
-    except ValueError:
-        table.fault[row] = FAULT_HEADER
-        return
-    table.flag[row] = header.flag
-    table.label[row] = np.ravel(header.label)[0]
+        table.fault[row] = fault
+    else:
+        table.flag[row] = HEADER.unpack_from(payload)[0]
+        table.label[row] = np.ravel(label)[0]
 
 
 def valid_labels(table: HeaderTable) -> np.ndarray:

@@ -29,13 +29,13 @@ def find_identity_keys(buffer: Buffer, index: RecordIndex, *, where: str) -> ran
     ask, is not enough: shuffled files have images there.) Raises ValueError for a header-0 that
     the other records contradict.
     """
-    if 0 not in index:
+    if 0 not in index.keys:
         return None
     offset = int(index.offsets[index.row(0)])
-    header, data = read_labelled(buffer, offset, where=where, key=0)
-    if header.flag != 2 or len(data) >= MIN_IMAGE_BYTES:
+    labels, data = read_labelled(buffer, offset, where=where, key=0)
+    if np.shape(labels) != (2,) or len(data) >= MIN_IMAGE_BYTES:
         return None
-    first, last = np.asarray(header.label, dtype=np.float64)
+    first, last = np.asarray(labels, dtype=np.float64)
     whole = np.isfinite([first, last]).all() and first.is_integer() and last.is_integer()
     # The bound leaves room for float32 rounding, and keeps hostile numbers from sizing arrays.
     if not (whole and 1 <= first <= last <= 2 * len(index)):
@@ -56,7 +56,7 @@ def find_identity_keys(buffer: Buffer, index: RecordIndex, *, where: str) -> ran
 def _undo_rounding(buffer: Buffer, index: RecordIndex, keys: range) -> range:
     """Find the true first and last identity key near numbers that float32 has rounded."""
     slack = 1 + int(np.spacing(np.float32(keys.stop)))
-    last = min(keys.stop + slack, int(np.max(index.keys_array())) + 1)
+    last = min(keys.stop + slack, int(np.max(index.keys)) + 1)
     near = np.arange(max(1, keys.start - slack), min(keys.start + slack + 1, last))
     is_range = gather_headers(buffer, index.offsets[index.rows(near)]).is_range
     return range(int(near[np.argmax(is_range)]) if is_range.any() else keys.start, last)

@@ -47,7 +47,7 @@ class RecordIndex:
         self.offsets = offsets
         self.where = where
         self.keys: range | np.ndarray = keys
-        self._order: np.ndarray | None = None
+        self._order = np.empty(0, dtype=np.int64)
         if len(keys) and keys[-1] - keys[0] == len(keys) - 1 and (np.diff(keys) == 1).all():
             self.keys = range(int(keys[0]), int(keys[-1]) + 1)
             return
@@ -63,16 +63,9 @@ class RecordIndex:
     def __len__(self) -> int:
         return len(self.offsets)
 
-    def __contains__(self, key: int) -> bool:
-        return key in self.keys if isinstance(self.keys, range) else bool((self.keys == key).any())
-
-    def keys_array(self) -> np.ndarray:
-        """Return the keys as an int64 array, (n,)."""
-        return np.asarray(self.keys, dtype=np.int64)
-
-    def offsets_of(self, keys: range) -> np.ndarray:
-        """Return the offsets of successive keys, without a copy where the index is in key order."""
-        if isinstance(self.keys, range) and len(keys):
+    def offsets_of(self, keys: range | np.ndarray) -> np.ndarray:
+        """Return the offsets of ``keys``: a view where both they and the index count up by one."""
+        if isinstance(self.keys, range) and isinstance(keys, range) and keys:
             start = self.row(keys[0])
             self.row(keys[-1])
             return self.offsets[start : start + len(keys)]
@@ -85,10 +78,8 @@ class RecordIndex:
             rows = keys - self.keys.start
             found = (rows >= 0) & (rows < len(self.keys))
         else:
-            order = self._order
-            assert order is not None
-            at = np.minimum(np.searchsorted(self.keys, keys, sorter=order), len(order) - 1)
-            rows = order[at]
+            at = np.searchsorted(self.keys, keys, sorter=self._order)
+            rows = self._order[np.minimum(at, len(self) - 1)]
             found = self.keys[rows] == keys
         if not found.all():
             raise ValueError(
@@ -112,9 +103,8 @@ def read_index(path: Path) -> RecordIndex:
     if not path.read_bytes()[:64].strip():
         raise ValueError(f"{path}: no lines; delete it to have the .rec scanned instead")
     try:
-        with warnings.catch_warnings():
-            # Where newer NumPy raises, an older one warns and cuts 1.5 to 1.
-            warnings.simplefilter("error", DeprecationWarning)
+        # Where newer NumPy raises, an older one warns and cuts 1.5 to 1.
+        with warnings.catch_warnings(action="error", category=DeprecationWarning):
             table = np.loadtxt(path, dtype=np.int64, delimiter="\t", ndmin=2, comments=None)
     except (ValueError, DeprecationWarning) as error:
         raise ValueError(
@@ -124,8 +114,7 @@ def read_index(path: Path) -> RecordIndex:
         raise ValueError(
             f"{path}: lines of {table.shape[1]} columns; every line must be 'key TAB byte offset'"
         )
-    columns = np.ascontiguousarray(table.T)
-    return RecordIndex(columns[0], columns[1], where=str(path))
+    return RecordIndex(*np.ascontiguousarray(table.T), where=str(path))
 
 
 def scan_index(buffer: Buffer, *, where: str) -> RecordIndex:

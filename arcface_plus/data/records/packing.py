@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -67,23 +66,18 @@ def pack_folder(
 
     change = partial(encode_face, size=size, quality=quality, resize=resize, reencode=reencode)
     encode = partial(change, detector=detector)
-    packed = _Packed()
     with (
         RecordWriter(output, image_size=(size, size), overwrite=overwrite) as writer,
         ThreadPoolExecutor(threads) as pool,
     ):
-        for done, file, result in _encoded(pool, encode, source, files, stop=on_error == "stop"):
-            packed.add(writer, file, result)
-            if on_progress is not None:
-                on_progress(done, len(files))
-        if not packed.listing:
+        encoded = _encoded(pool, encode, source, files, on_error == "stop", on_progress)
+        listing, people, kept, rejected = _write_faces(writer, encoded)
+        if not listing:
             raise ValueError(
-                f"{source}: none of the {len(files)} images could be packed: {packed.rejected[0]}"
+                f"{source}: none of the {len(files)} images could be packed: {rejected[0]}"
             )
-    listing_path.write_text("".join(packed.listing), encoding="utf-8")
-    return PackSummary(
-        output, len(packed.labels), len(packed.listing), packed.kept, packed.rejected
-    )
+    listing_path.write_text("".join(listing), encoding="utf-8")
+    return PackSummary(output, people, len(listing), kept, rejected)
 
 
 def _check_options(size: int, on_error: str, threads: int) -> None:
@@ -98,10 +92,10 @@ def _encoded(
     encode: Callable[[Path], tuple[bytes, bool]],
     source: Path,
     files: list[str],
-    *,
     stop: bool,
-) -> Iterator[tuple[int, str, Encoded]]:
-    """Yield how many files are done, the file, and its bytes or why there are none, in order."""
+    on_progress: Progress | None,
+) -> Iterator[tuple[str, Encoded]]:
+    """Yield each file, in order, and its bytes or why there are none."""
 
     def attempt(file: str) -> Encoded:
         try:
@@ -115,27 +109,32 @@ def _encoded(
     blocks = (files[i : i + _IMAGES_AT_ONCE] for i in range(0, len(files), _IMAGES_AT_ONCE))
     results = chain.from_iterable(pool.map(attempt, block) for block in blocks)
     for done, (file, result) in enumerate(zip(files, results, strict=True), start=1):
-        yield done, file, result
+        yield file, result
+        if on_progress is not None:
+            on_progress(done, len(files))
 
 
-@dataclass
-class _Packed:
-    """What is in a record file that is being written."""
+def _write_faces(
+    writer: RecordWriter, encoded: Iterable[tuple[str, Encoded]]
+) -> tuple[list[str], int, int, list[str]]:
+    """Write images under their people's labels.
 
-    labels: dict[str, int] = field(default_factory=dict)
-    listing: list[str] = field(default_factory=list)
-    rejected: list[str] = field(default_factory=list)
-    kept: int = 0
-
-    def add(self, writer: RecordWriter, file: str, result: Encoded) -> None:
-        """Write an encoded image under its person's label, or note why it is left out."""
+    Return the lines of the listing, the number of people, how many images kept their own bytes,
+    and why the others are left out.
+    """
+    labels: dict[str, int] = {}
+    listing: list[str] = []
+    rejected: list[str] = []
+    kept = 0
+    for file, result in encoded:
         if isinstance(result, ValueError):
-            self.rejected.append(str(result))
-            return
-        label = self.labels.setdefault(file.partition("/")[0], len(self.labels))
+            rejected.append(str(result))
+            continue
+        label = labels.setdefault(file.partition("/")[0], len(labels))
         key = writer.write(result[0], label)
-        self.kept += result[1]
-        self.listing.append(f"{key}\t{label}\t{file}\n")
+        kept += result[1]
+        listing.append(f"{key}\t{label}\t{file}\n")
+    return listing, len(labels), kept, rejected
 
 
 def list_faces(source: Path) -> list[str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import mmap
 import struct
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,7 +43,7 @@ class Record(NamedTuple):
     key: int
 
 
-class RecordReader:
+class RecordReader(AbstractContextManager["RecordReader"]):
     """Read image records by position: ``len(reader)`` images, ``reader[i] -> Record``.
 
     ``path`` is the ``.rec`` file or its folder (then ``train.rec``); ``.idx`` and ``property`` are
@@ -72,11 +72,9 @@ class RecordReader:
         )
         self.property = read_property(self.path.with_name("property"))
         self._identity_keys = find_identity_keys(self.buffer, self.index, where=where)
-        if self._identity_keys is None:
-            self.keys, self._offsets = self.index.keys, self.index.offsets
-        else:
-            self.keys = range(1, self._identity_keys.start)
-            self._offsets = self.index.offsets_of(self.keys)
+        identities = self._identity_keys
+        self.keys = self.index.keys if identities is None else range(1, identities.start)
+        self._offsets = self.index.offsets_of(self.keys)
 
     def _map_file(self) -> None:
         if not self.path.is_file():
@@ -103,8 +101,7 @@ class RecordReader:
             end = offset + 8 + part
             if magic == MAGIC and 24 <= part <= LENGTH_MASK and flag == 0 and end <= self._size:
                 return Record(label, self.buffer[offset + 32 : end], key)
-        header, data = read_labelled(self.buffer, offset, where=self.path, key=key)
-        return Record(header.label, data, key)
+        return Record(*read_labelled(self.buffer, offset, where=self.path, key=key), key)
 
     def __iter__(self) -> Iterator[Record]:
         return (self[position] for position in range(len(self)))
@@ -172,15 +169,7 @@ class RecordReader:
         """Unmap the file; reading afterwards raises ValueError. Closing twice is harmless."""
         self.buffer.close()
 
-    def __enter__(self) -> RecordReader:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:

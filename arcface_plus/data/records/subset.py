@@ -71,27 +71,20 @@ def cut_subset(
     # By person, as the layout wants; a person's images keep their order.
     positions = np.flatnonzero(np.isin(labels, chosen))
     positions = positions[np.argsort(labels[positions], kind="stable")]
-    new = np.searchsorted(chosen, labels[positions])
+    ranks = np.searchsorted(chosen, labels[positions])
     size = _size_of(reader, int(positions[0]))
     with RecordWriter(output, image_size=size, overwrite=overwrite) as writer:
-        for done, (position, label) in enumerate(zip(positions, new, strict=True), start=1):
+        for done, (position, label) in enumerate(zip(positions, ranks, strict=True), start=1):
             record = reader[int(position)]
-            writer.write(record.data, _relabelled(record.label, int(label)))
+            old = record.label  # of several numbers the first is the class; the others stay
+            new = np.append(label, old[1:]) if isinstance(old, np.ndarray) else float(label)
+            writer.write(record.data, new)
             if on_progress is not None:
                 on_progress(done, len(positions))
-    counts = np.bincount(new)
+    counts = np.bincount(ranks)
     rows = [f"{i},{chosen[i]},{counts[i]}\n" for i in range(identities)]
     mapping.write_text("label,source_label,images\n" + "".join(rows), encoding="utf-8")
     return SubsetSummary(output, mapping, identities, len(positions))
-
-
-def _relabelled(label: float | np.ndarray, new: int) -> float | np.ndarray:
-    """Return ``label`` with the class replaced; further entries of an array stay."""
-    if not isinstance(label, np.ndarray):
-        return float(new)
-    changed = label.copy()
-    changed.flat[0] = new
-    return changed
 
 
 def _size_of(reader: RecordReader, position: int) -> tuple[int, int]:

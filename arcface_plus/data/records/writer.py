@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from array import array
+from contextlib import AbstractContextManager
 from itertools import pairwise
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO, Literal
 
 import numpy as np
@@ -18,7 +18,7 @@ from arcface_plus.files import sync
 Layout = Literal["insightface", "plain"]
 
 
-class RecordWriter:
+class RecordWriter(AbstractContextManager["RecordWriter"]):
     """Write image records to ``path`` (a ``.rec`` file), its ``.idx`` and ``property``.
 
     ``layout="insightface"`` numbers images 1, 2, … and adds header-0 and one identity record a
@@ -51,8 +51,7 @@ class RecordWriter:
             self.path.with_suffix(".idx"),
             self.path,  # Last: where the .rec is, the others are too.
         )
-        existing = [str(target) for target in self._targets if target.exists()]
-        if existing and not overwrite:
+        if existing := [str(t) for t in self._targets if t.exists() and not overwrite]:
             raise ValueError(f"{', '.join(existing)} exist(s); choose another place, or overwrite")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._offset = 0
@@ -60,8 +59,9 @@ class RecordWriter:
         self._max_label = -1
         self._starts: dict[int, int] = {}  # first key of each label, in the order of the file
         self._closed = False
-        self._rec: BinaryIO = self._temporary(self._targets[2]).open("wb")
-        self._idx: BinaryIO = self._temporary(self._targets[1]).open("wb")
+        self._beside = [t.with_name(f".{t.name}.{os.getpid()}.tmp") for t in self._targets]
+        self._rec: BinaryIO = self._beside[2].open("wb")
+        self._idx: BinaryIO = self._beside[1].open("wb")
         if layout == "insightface":
             self._append(pack_header(np.zeros(2), 0), 0)
 
@@ -128,14 +128,11 @@ class RecordWriter:
 
     def close(self) -> None:
         """Write identity records and ``property`` and give the files their names, once."""
-        if self._closed:
-            return
-        try:
-            self._finish()
-        except BaseException:
-            self.abort()
-            raise
-        self._closed = True
+        if not self._closed:
+            try:
+                self._finish()
+            finally:
+                self.abort()  # all that has no name of its own yet, which is nothing if all is well
 
     def _finish(self) -> None:
         num_classes = self._max_label + 1 if self._num_classes is None else self._num_classes
@@ -145,16 +142,15 @@ class RecordWriter:
             raise ValueError(f"{self.path}: some key was written twice; keys must be unique")
         if self._layout == "insightface":
             self._append_identities()
-        temporary = [self._temporary(target) for target in self._targets]
         # Without any class known, a property file would say "0 people".
         if self._image_size is not None and num_classes > 0:
             height, width = self._image_size
-            temporary[0].write_text(f"{num_classes},{height},{width}\n", encoding="ascii")
+            self._beside[0].write_text(f"{num_classes},{height},{width}\n", encoding="ascii")
         self._rec.close()
         self._idx.close()
         # A stale property beside new records would lie about them.
         self._targets[0].unlink(missing_ok=True)
-        for source, target in zip(temporary, self._targets, strict=True):
+        for source, target in zip(self._beside, self._targets, strict=True):
             if source.exists():
                 sync(source)
                 source.replace(target)
@@ -173,22 +169,11 @@ class RecordWriter:
         self._closed = True
         self._rec.close()
         self._idx.close()
-        for target in self._targets:
-            self._temporary(target).unlink(missing_ok=True)
+        for beside in self._beside:
+            beside.unlink(missing_ok=True)
 
-    def _temporary(self, target: Path) -> Path:
-        return target.with_name(f".{target.name}.{os.getpid()}.tmp")
-
-    def __enter__(self) -> RecordWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if error is None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        if kind is None:
             self.close()
         else:
             self.abort()

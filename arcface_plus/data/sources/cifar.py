@@ -84,11 +84,12 @@ class CifarImages(ImageSource):
         meta = _load(root, layout.meta, warnings)
         self.class_names = _class_names(meta, layout, where=str(root / layout.meta[0]))
         self.num_classes = layout.classes
-        self._files = [root / file for file, _ in (layout.train if train else layout.test)]
-        loaded = []
-        for entry in layout.train if train else layout.test:
-            content = _load(root, entry, warnings)
-            loaded.append(_images_and_labels(content, layout, where=str(root / entry[0])))
+        entries = layout.train if train else layout.test
+        self._files = [root / file for file, _ in entries]
+        loaded = [
+            _images_and_labels(_load(root, entry, warnings), layout, where=str(root / entry[0]))
+            for entry in entries
+        ]
         images, labels = zip(*loaded, strict=True)
         self._starts = np.cumsum([0, *map(len, labels)])
         # One file needs no copy: the array lies over the bytes that were read.
@@ -106,10 +107,9 @@ class CifarImages(ImageSource):
 
 
 def _find(path: Path, layout: Layout) -> Path:
-    for root in (path, path / layout.folder):
-        if (root / layout.meta[0]).is_file():
-            break
-    else:
+    roots = (path, path / layout.folder)
+    root = next((each for each in roots if (each / layout.meta[0]).is_file()), None)
+    if root is None:
         raise FileNotFoundError(
             f"{layout.title} is not in data.path {path}: neither it nor a {layout.folder} in it "
             f"holds the file {layout.meta[0]}. Get {layout.archive} (the python version) from "

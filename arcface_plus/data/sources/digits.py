@@ -30,8 +30,7 @@ class DigitImages(ImageSource):
         self.class_names = [str(digit) for digit in range(10)]
         self.num_classes = len(self.class_names)
         labels = digits.target.astype(np.int64)
-        parts = split_by_class(labels, self.class_names, TEST_SHARE)
-        self._indices = parts[0] if train else parts[1]
+        self._indices = split_by_class(labels, self.class_names, TEST_SHARE)[0 if train else 1]
         self.labels = labels[self._indices]
         levels = np.rint(digits.images[self._indices] * (255 / _WHITE)).astype(np.uint8)
         self._images = np.repeat(levels[..., None], 3, axis=3)

@@ -87,7 +87,7 @@ def _open_part(config: DataConfig, *, train: bool) -> ImageSource:
     if not config.holdout:
         return folder
     parts = split_by_class(folder.labels, folder.class_names, config.holdout)
-    return folder.select(parts[0] if train else parts[1])
+    return folder.select(parts[0 if train else 1])
 
 
 def _open_records(config: DataConfig) -> RecordImages:
@@ -109,8 +109,6 @@ def fit_square(image: np.ndarray, size: int, *, where: str) -> np.ndarray:
     are accepted.
     """
     height, width = image.shape[:2]
-    if (height, width) == (size, size):
-        return image
     if height != width:
         raise ValueError(
             f"{where}: the image is {width}×{height}, but training needs aligned square faces "

@@ -2,8 +2,8 @@
 
 Pixels and embeddings must agree. Thumbnails of aligned faces alone take strangers for copies, for
 faces of one pose and light correlate above 0.95; embeddings alone take two photographs of one
-session for copies, and miss small coarse ones. (OpenCV's perceptual hashes are not in opencv-python, and a hash of 64 bits is
-coarser than the thumbnail that it is made from.)
+session for copies, and miss small coarse ones. (OpenCV's perceptual hashes are not in
+opencv-python, and a hash of 64 bits is coarser than the thumbnail that it is made from.)
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import numpy as np
 from arcface_plus.data.lazy_images import ImageFiles, identify_image
 from arcface_plus.data.pairs.sets import PairSet
 from arcface_plus.distributed import Group, broadcast_object, rank
+from arcface_plus.evaluation.embedding.embed import raise_together
 from arcface_plus.evaluation.embedding.files import UNREADABLE
 from arcface_plus.files import written_beside
 
@@ -35,16 +36,14 @@ def cached_embeddings(
     """
     described = json.dumps(dict(facts), sort_keys=True)
     path = folder / f"{hashlib.sha256(described.encode()).hexdigest()[:32]}.npz"
-    kept: np.ndarray | None = None
-    problem: str | None = None
-    if rank(group) == 0:
+    kept, failure = None, None
+    if rank(group) == 0 and path.is_file():
         try:
-            kept = _read(path, described, shape) if path.is_file() else None
+            kept = _read(path, described, shape)
         except ValueError as error:
-            problem = str(error)
-    kept, problem = broadcast_object((kept, problem), group)
-    if problem is not None:
-        raise ValueError(problem)
+            failure = error
+    raise_together(failure, group)
+    kept = broadcast_object(kept, group)
     if kept is not None:
         return kept
     made = make()

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from arcface_plus import distributed
 from arcface_plus.data.images import resized
-from arcface_plus.data.lazy_images import ImageSequence, describe_image, identify_image
+from arcface_plus.data.lazy_images import ImageSequence, describe_image
 from arcface_plus.data.pairs.sets import PairSet
 from arcface_plus.evaluation.pairs.verification import squared_distances
 from arcface_plus.models.embedding_model import EmbeddingModel
@@ -193,9 +193,6 @@ class SelectedImages:
 
     def describe(self, index: int) -> str:
         return describe_image(self.images, int(self.rows[index]))
-
-    def identity(self, index: int) -> bytes:
-        return identify_image(self.images, int(self.rows[index]))
 
 
 def _checked_model(model: nn.Module) -> EmbeddingModel:

@@ -78,17 +78,17 @@ def find_units(
             f"{len(given[0])} and {len(given[1])} {what} for {count} pairs; give one for either "
             "side of every pair."
         )
+    pairs = _units(PAIRS, np.arange(count), np.arange(count), is_same)
     if people is not None:
-        _, codes = np.unique(np.concatenate([people[0], people[1]]), return_inverse=True)
-        found = _units(PEOPLE, codes[:count], codes[count:], is_same)
+        found = _units(PEOPLE, np.asarray(people[0]), np.asarray(people[1]), is_same)
     elif photographs is not None:
         found = _units(PHOTOGRAPHS, *_joined(*photographs, is_same), is_same)
-        if found.count == count + int((~is_same).sum()):  # no photograph is in two pairs
-            return _units(PAIRS, np.arange(count), np.arange(count), is_same)
     else:
-        return _units(PAIRS, np.arange(count), np.arange(count), is_same)
-    if found.count < FEWEST_PEOPLE or (found.keep == 0).any():
-        return _units(PAIRS, np.arange(count), np.arange(count), is_same)
+        return pairs
+    # No photograph is in two pairs.
+    unshared = found.basis == PHOTOGRAPHS and found.count == count + int((~is_same).sum())
+    if unshared or found.count < FEWEST_PEOPLE or (found.keep == 0).any():
+        return pairs
     return found
 
 

@@ -25,13 +25,12 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from arcface_plus.evaluation.pairs.roc import Record, equal_error_rate, tar_at_far
-from arcface_plus.evaluation.pairs.verification import unit_rows
+from arcface_plus.evaluation.pairs.verification import row_products, unit_rows
 
 BOUNDARY_SHARE = 0.01  # of the positives, below the boundary
 TAIL_SHARE = 0.001  # of the negatives, above the tail
 Against = Literal["images", "centres"]
 _ROUNDING = 1e-6
-_AT_ONCE = 65_536
 
 
 @dataclass(frozen=True)
@@ -210,7 +209,7 @@ def _against_images(
         totals.append(int(stops[-1]))
         number = choose(totals[-1])  # pairs are numbered by i, then by partner
         i = np.searchsorted(stops, number, side="right")
-        found.append(_dots(unit, i, unit, first[i] + number - (stops[i] - partners[i])))
+        found.append(row_products(unit, i, unit, first[i] + number - (stops[i] - partners[i])))
     return Cosines(found[0], found[1], *totals)
 
 
@@ -222,17 +221,8 @@ def _against_centres(
     others = len(counts) - 1
     number = choose(len(unit) * others)
     i, j = number // others, number % others
-    negative = _dots(unit, i, centres, j + (j >= person[i]))
+    negative = row_products(unit, i, centres, j + (j >= person[i]))
     mated = np.flatnonzero(counts[person] > 1)
     rest = unit_rows(sums[person[mated]] - unit[mated], "the others of image[{}]".format)
-    positive = _dots(unit, mated, rest, np.arange(len(mated)))
+    positive = row_products(unit, mated, rest, np.arange(len(mated)))
     return Cosines(positive, negative, len(mated), len(unit) * others)
-
-
-def _dots(a: np.ndarray, row_a: np.ndarray, b: np.ndarray, row_b: np.ndarray) -> np.ndarray:
-    """Return the products of rows of (n, D) and (m, D), few copies of them at a time."""
-    dots = np.empty(len(row_a))
-    for start in range(0, len(row_a), _AT_ONCE):
-        at = slice(start, start + _AT_ONCE)
-        dots[at] = np.einsum("ij,ij->i", a[row_a[at]], b[row_b[at]])
-    return dots

@@ -34,7 +34,7 @@ class Intervals:
 
     - ``basis``, ``units``: what was taken for independent, and how many there are.
     - ``accuracy``: of the k-fold accuracy.
-    - ``fars`` (F,), ``tar`` (F, 2): of TAR at each FAR target.
+    - ``fars`` (F,), ``tar`` (F, 2): of TAR at each FAR target; ``rates`` (F,): that TAR.
     - ``pairs_claim``: what a bootstrap over pairs would state for the accuracy.
     """
 
@@ -43,6 +43,7 @@ class Intervals:
     accuracy: tuple[float, float]
     fars: np.ndarray
     tar: np.ndarray
+    rates: np.ndarray
     pairs_claim: tuple[float, float]
 
     def to_dict(self) -> dict[str, object]:
@@ -73,6 +74,7 @@ def score_intervals(
     right = right_decisions(distances, is_same, thresholds)
     share = pair_shares(len(distances), len(thresholds))
     targets = np.asarray(fars, dtype=np.float64)
+    rates, ends = tar_intervals(distances, is_same, units, targets)
     return Intervals(
         basis=units.basis,
         units=units.count,
@@ -82,7 +84,8 @@ def score_intervals(
             units,
         ),
         fars=targets,
-        tar=tar_intervals(distances, is_same, units, targets),
+        tar=ends,
+        rates=rates,
         pairs_claim=bootstrap_over_pairs(right, is_same, len(thresholds)),
     )
 
@@ -129,28 +132,28 @@ def rate_interval(
 
 def tar_intervals(
     distances: np.ndarray, is_same: np.ndarray, units: Units, fars: np.ndarray
-) -> np.ndarray:
-    """Return the interval of TAR at the largest threshold whose FAR is at most each target, (F, 2).
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return TAR at the largest threshold whose FAR is at most each target, (F,), and its interval.
 
     The threshold depends on the impostor pairs by chance, too. Accepting one of them too many moves
     TAR along the ROC curve, whose slope is that of the chord over one standard deviation of FAR to
     either side (Woodruff, Journal of the American Statistical Association, 1952).
     """
     genuine, impostor = np.sort(distances[is_same]), np.sort(distances[~is_same])
-    ends = np.empty((len(fars), 2))
+    rates, ends = np.empty(len(fars)), np.empty((len(fars), 2))
     for row, target in enumerate(fars):
         allowed = allowed_false_accepts(float(target), len(impostor))
         threshold = impostor[allowed] if allowed < len(impostor) else math.inf
         accepted = distances < threshold
-        tar = float(accepted[is_same].mean())
+        rates[row] = accepted[is_same].mean()
         share = np.where(is_same, 1 / len(genuine), 1 / len(impostor))
         influence = influences(accepted, share, is_same)
         of_far = np.where(is_same, 0.0, influence)
         far = float(accepted[~is_same].mean())
         slope = _roc_slope(genuine, impostor, far, math.sqrt(jackknife_variance(units, of_far)[0]))
         moved = np.where(is_same, influence, -slope * of_far)
-        ends[row] = rate_interval(tar, *jackknife_variance(units, moved), units)
-    return ends
+        ends[row] = rate_interval(float(rates[row]), *jackknife_variance(units, moved), units)
+    return rates, ends
 
 
 def threshold_at_far(

@@ -11,12 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from arcface_plus.evaluation.pairs.tenfold import (
-    THRESHOLDS,
-    FoldResult,
-    correct_counts,
-    fold_bounds,
-)
+from arcface_plus.evaluation.pairs.tenfold import FoldResult, evaluate_folds, fold_bounds
 from arcface_plus.evaluation.pairs.verification import (
     FAR_TARGETS,
     VerificationResult,
@@ -62,10 +57,8 @@ def verify_with_pca(
         held_out[bounds[fold] : bounds[fold + 1]] = True
         distances = _projected_distances(a, b, ~held_out, components)
         own[held_out] = distances[held_out]
-        correct = correct_counts(distances, same, bounds, THRESHOLDS)
-        best = int(np.argmax(correct.sum(axis=0) - correct[fold]))
-        accuracies[fold] = correct[fold, best] / held_out.sum()
-        thresholds[fold] = THRESHOLDS[best]
+        scored = evaluate_folds(distances, same, folds=folds)
+        accuracies[fold], thresholds[fold] = scored.accuracies[fold], scored.thresholds[fold]
     return summarize(own, same, FoldResult(accuracies, thresholds), fars=fars), own
 
 

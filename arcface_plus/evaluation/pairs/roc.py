@@ -101,21 +101,19 @@ def tar_at_far(
     total = len(impostor) if impostors is None else impostors
     assert len(impostor) >= distances_needed(total, targets)
     impostor, genuine = np.sort(impostor), np.sort(genuine)
-    found = TarAtFar({}, {}, {}, (), {})
-    coarse = []
-    for target in map(float, targets):
-        allowed = allowed_false_accepts(target, total)
-        if allowed == 0:
-            found.refused_fars[target] = math.ceil(1 / target)
-            continue
-        threshold = float(impostor[allowed]) if allowed < total else math.inf
-        accepted = int(np.searchsorted(genuine, threshold, side="left"))
-        found.tar_at_far[target] = accepted / len(genuine)
-        found.far_reached[target] = int(np.searchsorted(impostor, threshold, side="left")) / total
-        found.tar_thresholds[target] = threshold
-        if allowed < COARSE_BELOW:
-            coarse.append(target)
-    return replace(found, coarse_fars=tuple(coarse))
+    allowed = {target: allowed_false_accepts(target, total) for target in map(float, targets)}
+    cuts = {t: float(impostor[k]) if k < total else math.inf for t, k in allowed.items() if k}
+
+    def shares(of: np.ndarray, count: int) -> dict[float, float]:
+        return {t: int(np.searchsorted(of, cut, side="left")) / count for t, cut in cuts.items()}
+
+    return TarAtFar(
+        tar_at_far=shares(genuine, len(genuine)),
+        far_reached=shares(impostor, total),
+        tar_thresholds=cuts,
+        coarse_fars=tuple(t for t, k in allowed.items() if 0 < k < COARSE_BELOW),
+        refused_fars={t: math.ceil(1 / t) for t, k in allowed.items() if not k},
+    )
 
 
 def tar_at_far_of_scores(
@@ -171,7 +169,9 @@ def distances_needed(impostors: int, targets: Sequence[float]) -> int:
     """
     for target in targets:
         if not 0 < target <= 1:
-            raise ValueError(f"A FAR target is a rate in (0, 1], but {target} was asked for.")
+            raise ValueError(
+                f"A FAR target (or FPIR target) is a rate in (0, 1], but {target} was asked for."
+            )
     allowed = max((allowed_false_accepts(target, impostors) for target in targets), default=0)
     return min(impostors, allowed + 1)
 

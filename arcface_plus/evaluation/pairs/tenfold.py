@@ -10,7 +10,7 @@ the accuracies are those of a loop over folds and thresholds, to the last digit.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,8 +18,7 @@ import numpy as np
 THRESHOLDS = np.arange(0, 4, 0.01)
 
 
-@dataclass(frozen=True)
-class FoldResult:
+class FoldResult(NamedTuple):
     """Accuracy and squared-distance threshold of each fold, (K,) float64 each."""
 
     accuracies: np.ndarray

@@ -25,6 +25,7 @@ from arcface_plus.evaluation.pairs.tenfold import FoldResult, evaluate_folds
 
 FAR_TARGETS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 _SMALLEST_NORM = 1e-150  # squares below lose digits, then vanish
+_GATHERED_AT_ONCE = 2048  # both sides of a block stay in a cache of a few megabytes
 _ROWS_AT_ONCE = 65_536  # bounds float64 copies to 0.5 GiB each at 1 024 dimensions
 
 
@@ -115,7 +116,7 @@ def checked_pairs(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return both sides (N, D) and the labels (N,) bool; ValueError where they do not match."""
     same = boolean_labels(is_same, where="is_same")
-    a, b = _matrix(embeddings_a, "embeddings_a"), _matrix(embeddings_b, "embeddings_b")
+    a, b = real_matrix(embeddings_a, "embeddings_a"), real_matrix(embeddings_b, "embeddings_b")
     if a.shape != b.shape or len(a) != len(same):
         raise ValueError(
             f"Pairs need as many rows on both sides as labels: embeddings_a is {a.shape}, "
@@ -196,6 +197,18 @@ def unit_rows(rows: np.ndarray, describe: Callable[[int], str], start: int = 0) 
     return np.asarray(wide / norms[:, None])
 
 
+def row_products(
+    a: np.ndarray, rows_a: np.ndarray, b: np.ndarray, rows_b: np.ndarray
+) -> np.ndarray:
+    """Return the products (P,) float64 of rows of (T, D) and (U, D), few copies at a time."""
+    products = np.empty(len(rows_a))
+    for start in range(0, len(rows_a), _GATHERED_AT_ONCE):
+        part = slice(start, start + _GATHERED_AT_ONCE)
+        wide = a[rows_a[part]].astype(np.float64)
+        np.einsum("ij,ij->i", wide, b[rows_b[part]], out=products[part])
+    return products
+
+
 def t_interval(values: np.ndarray) -> tuple[float, float]:
     """Return Student's 95 % interval for the mean of K >= 2 rates, K - 1 degrees of freedom."""
     mean = float(np.mean(values))
@@ -204,11 +217,12 @@ def t_interval(values: np.ndarray) -> tuple[float, float]:
     return max(0.0, mean - half), min(1.0, mean + half)
 
 
-def _matrix(values: ArrayLike, name: str) -> np.ndarray:
+def real_matrix(values: ArrayLike, name: str) -> np.ndarray:
+    """Return ``values`` as an array; ValueError unless they are (N, D) real numbers, D >= 1."""
     array = np.asarray(values)
     if array.ndim != 2 or array.dtype.kind not in "fiu" or array.shape[1] == 0:
         raise ValueError(
-            f"{name} must be (pairs, dimensions) of real numbers, but is {array.dtype} of shape "
+            f"{name} must be (rows, dimensions) of real numbers, but is {array.dtype} of shape "
             f"{array.shape}."
         )
     return array

@@ -1,6 +1,7 @@
 """The verification report: one HTML page that loads nothing and runs no script.
 
 - ``page.py``         ``write_report``: sections to a page (``report.html.j2``, ``report.css.j2``)
+- ``section.py``      ``ReportSection``: what it shows of one pair set, with its intervals
 - ``charts.py``       distances, folds, accuracy during training
 - ``curves.py``       ROC and DET with 95 % bands
 - ``tables.py``       the tables, key figures and notes

@@ -16,8 +16,20 @@ from arcface_plus.evaluation.pairs.distribution import (
     distance_distribution,
 )
 from arcface_plus.evaluation.pairs.verification import VerificationResult
-from arcface_plus.evaluation.report import svg as svg
-from arcface_plus.evaluation.report.svg import BOTTOM, LEFT, RIGHT, TOP, Chart, Drawing, Scale
+from arcface_plus.evaluation.report.svg import (
+    BOTTOM,
+    LEFT,
+    RIGHT,
+    TOP,
+    Chart,
+    Drawing,
+    Scale,
+    line_sample,
+    percent_scale,
+    polyline,
+    steps,
+    text,
+)
 from arcface_plus.evaluation.report.words import whole
 
 _QUANTILES = (0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1)
@@ -31,22 +43,22 @@ def distance_chart(
     kinds = (("genuine", "same person", is_same), ("impostor", "different people", ~is_same))
     shares = [np.histogram(np.clip(distances[of], 0, 4), _BINS)[0] / of.sum() for _, _, of in kinds]
     top = max(float(share.max()) for share in shares)
-    draw = Drawing(Scale(0, 4, LEFT, RIGHT), Scale(0, 100 * top, BOTTOM, TOP + 30), strip=22)
+    # The names stand above the peaks.
+    draw = Drawing(Scale(0, 4, LEFT, RIGHT), Scale(0, 115 * top, BOTTOM, TOP), strip=22)
     draw.axes(
         x_label="squared L2 distance of a pair",
         y_label="share of the pairs per 0.05 of distance (%)",
-        x_ticks=[(value, f"{value:g}") for value in (0, 1, 2, 3, 4)],
+        x_ticks=[(value, f"{value:g}") for value in draw.x.ticks(5)],
         y_ticks=[(value, f"{value:g}") for value in draw.y.ticks(5)],
     )
     for row, ((style, label, of), share) in enumerate(zip(kinds, shares, strict=True)):
-        x, y = svg.steps(draw.x(_BINS), draw.y(100 * np.append(share, 0.0)))
-        draw.add(svg.area(x, y, np.full(len(y), BOTTOM), f"{style} fill"))
-        draw.add(svg.polyline(x, y, f"{style} stroke"))
-        draw.add(_name(draw, style, label, share, result.threshold))
+        x, y = steps(_BINS, 100 * np.append(share, 0.0))
+        draw.area(x, y, np.zeros(len(y)), f"{style} fill")
+        draw.line(x, y, f"{style} stroke")
+        draw.parts.append(_name(draw, style, label, share, result.threshold))
         base = BOTTOM + 4 + 10 * row
-        for distance in np.unique(np.round(distances[of & ~right], 2)):
-            at = float(draw.x(distance))
-            draw.add(svg.line(at, base, at, base + 8, f"{style} rug"))
+        for at in draw.x(np.unique(np.round(distances[of & ~right], 2))):
+            draw.parts.append(polyline((at, at), (base, base + 8), f"{style} rug"))
     _threshold(draw, result)
     rejects, accepts = int((is_same & ~right).sum()), int((~is_same & ~right).sum())
     wrong = (
@@ -94,28 +106,25 @@ def _name(draw: Drawing, style: str, label: str, share: np.ndarray, threshold: f
     above = float(draw.y(100 * share.max())) - 8
     half = 4.3 * len(label) + 8
     x = min(peak, limit - half) if style == "genuine" else max(peak, limit + half)
-    return svg.text(x, above, label, anchor="middle", style=f"{style} name")
+    return text(x, above, label, f"{style} name", anchor="middle")
 
 
 def _threshold(draw: Drawing, result: VerificationResult) -> None:
+    extent = (draw.y.low, draw.y.high)
     at = float(draw.x(result.threshold))
-    low, high = float(draw.x(min(result.thresholds))), float(draw.x(max(result.thresholds)))
-    draw.add(svg.box(low, TOP, high, BOTTOM, "range"), svg.line(at, TOP, at, BOTTOM, "threshold"))
+    draw.box((min(result.thresholds), max(result.thresholds)), extent, "range")
+    draw.line((result.threshold, result.threshold), extent, "threshold")
+    aside, anchor = (-7, "end") if at > (LEFT + RIGHT) / 2 else (7, "start")
     words = f"threshold {result.threshold:.2f}"
-    if at > (LEFT + RIGHT) / 2:
-        draw.add(svg.text(at - 7, TOP + 8, words, anchor="end"))
-    else:
-        draw.add(svg.text(at + 7, TOP + 8, words))
+    draw.parts.append(text(at + aside, TOP + 8, words, anchor=anchor))
 
 
 def fold_chart(result: VerificationResult) -> Chart:
     """Draw the accuracy of each fold, their mean and its interval."""
     values = [100 * accuracy for accuracy in result.fold_accuracies]
     low, high = (100 * end for end in result.confidence_interval)
-    draw = Drawing(
-        Scale(0.5, result.folds + 0.5, LEFT, RIGHT),
-        svg.percent_scale([*values, low, high], BOTTOM, TOP),
-    )
+    extent, mean = (0.5, result.folds + 0.5), 100 * result.accuracy
+    draw = Drawing(Scale(*extent, LEFT, RIGHT), percent_scale([*values, low, high]))
     every = math.ceil(result.folds / 12)
     draw.axes(
         x_label="fold",
@@ -123,13 +132,11 @@ def fold_chart(result: VerificationResult) -> Chart:
         x_ticks=[(k, str(k)) for k in range(1, result.folds + 1, every)],
         y_ticks=[(value, f"{value:g}") for value in draw.y.ticks()],
     )
-    mean = float(draw.y(100 * result.accuracy))
-    draw.add(svg.box(LEFT, float(draw.y(low)), RIGHT, float(draw.y(high)), "model band"))
-    draw.add(svg.line(LEFT, mean, RIGHT, mean, "model stroke"))
+    draw.box(extent, (low, high), "model band")
+    draw.line(extent, (mean, mean), "model stroke")
     for k, value in enumerate(values, 1):
-        x, y = float(draw.x(k)), float(draw.y(value))
-        draw.add(svg.line(x, mean, x, y, "stem"))
-        draw.add(svg.marker(x, y, 0, "model mark", f"fold {k}: {value:.2f} %"))
+        draw.line((k, k), (mean, value), "stem")
+        draw.mark(k, value, 0, "model mark", f"fold {k}: {value:.2f} %")
     others = result.folds - 1
     return Chart(
         title="Accuracy of each fold",
@@ -150,12 +157,12 @@ def fold_chart(result: VerificationResult) -> Chart:
 
 def history_chart(history: Sequence[tuple[int, float]], levels: Mapping[str, float]) -> Chart:
     """Draw accuracy over training steps, and that of the baselines (``levels``) as level lines."""
-    steps = np.array([step for step, _ in history], dtype=np.float64)
-    values = np.array([100 * accuracy for _, accuracy in history])
-    span = max(float(steps.max() - steps.min()), 1.0)
+    steps = [step for step, _ in history]
+    values = [100 * accuracy for _, accuracy in history]
+    first, last = min(steps), max(max(steps), min(steps) + 1)
     draw = Drawing(
-        Scale(float(steps.min()), float(steps.min()) + span, LEFT, RIGHT - 8),
-        svg.percent_scale([*values, *(100 * level for level in levels.values())], BOTTOM, TOP),
+        Scale(first, last, LEFT, RIGHT - 8),
+        percent_scale([*values, *(100 * level for level in levels.values())]),
     )
     draw.axes(
         x_label="training step",
@@ -163,16 +170,14 @@ def history_chart(history: Sequence[tuple[int, float]], levels: Mapping[str, flo
         x_ticks=[(step, whole(round(step))) for step in draw.x.ticks(5) if step % 1 == 0],
         y_ticks=[(value, f"{value:g}") for value in draw.y.ticks()],
     )
-    legend = []
+    legend = [(line_sample("model stroke"), "this model")]
     for shape, (name, level) in enumerate(levels.items(), 1):
-        at = float(draw.y(100 * level))
-        draw.add(svg.line(LEFT, at, RIGHT, at, f"other dash-{shape % 3}"))
-        legend.append((svg.line_sample(f"other dash-{shape % 3}"), name))
-    x, y = draw.x(steps), draw.y(values)
-    draw.add(svg.polyline(x, y, "model stroke"))
-    for step, value, a, b in zip(steps, values, x, y, strict=True):
-        title = f"step {step:.0f}: {value:.2f} %"
-        draw.add(svg.marker(float(a), float(b), 0, "model mark", title))
+        style = f"other dash-{shape % 3}"
+        draw.line((first, last), (100 * level, 100 * level), style)
+        legend.append((line_sample(style), name))
+    draw.line(steps, values, "model stroke")
+    for step, value in zip(steps, values, strict=True):
+        draw.mark(step, value, 0, "model mark", f"step {step}: {value:.2f} %")
     return Chart(
         title="Accuracy during training",
         svg=draw.svg(f"Accuracy from {values[0]:.2f} % to {values[-1]:.2f} % in training."),
@@ -182,5 +187,5 @@ def history_chart(history: Sequence[tuple[int, float]], levels: Mapping[str, flo
         ),
         header=("Step", "Accuracy (%)"),
         rows=[(whole(step), f"{100 * accuracy:.2f}") for step, accuracy in history],
-        legend=[(svg.line_sample("model stroke"), "this model"), *legend],
+        legend=legend,
     )

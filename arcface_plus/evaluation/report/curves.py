@@ -2,66 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
 
 from arcface_plus.evaluation.pairs.dependence import PAIRS, PHOTOGRAPHS
 from arcface_plus.evaluation.pairs.intervals import Intervals
-from arcface_plus.evaluation.pairs.roc import COARSE_BELOW, tar_at_far
-from arcface_plus.evaluation.pairs.verification import VerificationResult
-from arcface_plus.evaluation.report import svg as svg
-from arcface_plus.evaluation.report.svg import BOTTOM, LEFT, RIGHT, TOP, Chart, Drawing, Scale
+from arcface_plus.evaluation.pairs.roc import COARSE_BELOW
+from arcface_plus.evaluation.report.section import ReportSection
+from arcface_plus.evaluation.report.svg import (
+    BOTTOM,
+    LEFT,
+    RIGHT,
+    TOP,
+    Chart,
+    Drawing,
+    Scale,
+    line_sample,
+    percent_scale,
+    steps,
+    text,
+)
 from arcface_plus.evaluation.report.words import percent, rate_words, span, whole
 
-_POINTS = 160
 MODEL = "this model"
 
 
-@dataclass(frozen=True)
-class Curve:
-    """Hold a model's curve: TAR at ``intervals.fars``, and what is drawn beside it."""
-
-    tar: np.ndarray
-    intervals: Intervals
-    result: VerificationResult
-    baselines: Mapping[str, VerificationResult]
-
-    def at(self, target: float) -> int:
-        """Return the place of a FAR target, which ``curve_fars`` holds."""
-        return int(np.flatnonzero(self.intervals.fars == target)[0])
-
-
-def curve_fars(result: VerificationResult) -> np.ndarray:
-    """Return the FARs to draw at: k of the impostor pairs, even on a log axis, and the targets."""
-    counts = np.round(np.geomspace(1, result.impostor_pairs, _POINTS)).astype(np.int64)
-    return np.union1d(counts / result.impostor_pairs, list(result.tar_at_far))
-
-
-def curve_tars(distances: np.ndarray, is_same: np.ndarray, fars: np.ndarray) -> np.ndarray:
-    """Return TAR at each of ``fars``, none of which the pairs refuse."""
-    found = tar_at_far(distances[is_same], distances[~is_same], fars.tolist())
-    return np.array([found.tar_at_far[far] for far in fars.tolist()])
-
-
-def roc_chart(curve: Curve) -> Chart:
+def roc_chart(section: ReportSection) -> Chart:
     """Draw TAR over FAR."""
-    result, intervals = curve.result, curve.intervals
-    shown = [other.tar_at_far for other in curve.baselines.values()]
-    lowest = min(
-        curve.tar.min(), intervals.tar.min(), *(t for tars in shown for t in tars.values())
-    )
-    draw = Drawing(
-        _far_scale(intervals.fars),
-        svg.percent_scale([100 * lowest, 100.0], BOTTOM, TOP),
-    )
-    y_ticks = [(value, f"{value:g}") for value in draw.y.ticks()]
-    _axes(draw, result, "true accept rate, TAR (%)", y_ticks)
-    _band(draw, intervals.fars, 100 * curve.tar, 100 * intervals.tar)
-    for shape, tars in enumerate(shown, 1):
-        _points(draw, shape, {far: 100 * tar for far, tar in tars.items()})
-    _points(draw, 0, {far: 100 * tar for far, tar in result.tar_at_far.items()})
+    result, intervals = section.result, section.intervals
+    shown = [result.tar_at_far, *(each.tar_at_far for each in section.curved.values())]
+    points = [tar for tars in shown for tar in tars.values()]
+    y = percent_scale([100 * min(intervals.tar.min(), intervals.rates.min(), *points), 100.0])
+    draw = _curves(section, y, "true accept rate, TAR (%)", "{:g}".format, lambda tar: 100 * tar)
+    for far, tar in result.tar_at_far.items():
+        draw.mark(far, 100 * tar, 0, "model mark")
     words = ", ".join(
         f"{percent(tar)} % at FAR {rate_words(far)}" for far, tar in result.tar_at_far.items()
     )
@@ -79,32 +54,30 @@ def roc_chart(curve: Curve) -> Chart:
             (
                 rate_words(far),
                 percent(tar),
-                span(intervals.tar[curve.at(far)]),
+                span(intervals.tar[intervals.fars == far][0]),
                 f"{result.tar_thresholds[far]:.3f}",
             )
             for far, tar in result.tar_at_far.items()
         ],
-        legend=_legend(curve),
+        legend=_legend(section),
     )
 
 
-def det_chart(curve: Curve) -> Chart:
+def det_chart(section: ReportSection) -> Chart:
     """Draw both error rates on log axes, which show how good models differ."""
-    result, intervals = curve.result, curve.intervals
+    result, intervals = section.result, section.intervals
     floor = min(0.1, 1 / result.genuine_pairs)
-    draw = Drawing(_far_scale(intervals.fars), Scale(floor, 1, BOTTOM, TOP, log=True))
-    y_ticks = [(frr, rate_words(frr)) for frr in draw.y.ticks()]
-    _axes(draw, result, "false reject rate, FRR (log scale)", y_ticks)
-    equal = np.array([max(floor, draw.x.low), 1.0])
-    draw.add(svg.polyline(draw.x(equal), draw.y(equal), "equal"))
-    misses = 1 - intervals.tar[:, ::-1]
-    _band(draw, intervals.fars, 1 - curve.tar, misses)
-    for shape, other in enumerate(curve.baselines.values(), 1):
-        _points(draw, shape, {far: 1 - tar for far, tar in other.tar_at_far.items()})
+    y = Scale(floor, 1, BOTTOM, TOP, log=True)
+    draw = _curves(
+        section, y, "false reject rate, FRR (log scale)", rate_words, lambda tar: 1 - tar
+    )
+    equal = (max(floor, draw.x.low), 1.0)
+    draw.line(equal, equal, "equal")
     if result.eer > equal[0]:
-        x, y = float(draw.x(result.eer)), float(draw.y(result.eer))
         words = f"EER {percent(result.eer)} %"
-        draw.add(svg.marker(x, y, 0, "model mark", words), svg.text(x + 9, y - 6, words))
+        draw.mark(result.eer, result.eer, 0, "model mark", words)
+        x, height = float(draw.x(result.eer)), float(draw.y(result.eer))
+        draw.parts.append(text(x + 9, height - 6, words))
     return Chart(
         title="False rejects against false accepts (DET)",
         svg=draw.svg(f"DET curve with 95 % intervals. Equal error rate {percent(result.eer)} %."),
@@ -116,10 +89,14 @@ def det_chart(curve: Curve) -> Chart:
         ),
         header=("FAR", "FRR (%)", "95 % interval"),
         rows=[
-            (rate_words(far), percent(1 - tar), span(misses[curve.at(far)]))
+            (
+                rate_words(far),
+                percent(1 - tar),
+                span(1 - intervals.tar[intervals.fars == far][0, ::-1]),
+            )
             for far, tar in result.tar_at_far.items()
         ],
-        legend=_legend(curve),
+        legend=_legend(section),
     )
 
 
@@ -132,46 +109,41 @@ def basis_words(intervals: Intervals) -> str:
     return f"jackknife over {units} people{by}"
 
 
-def _far_scale(fars: np.ndarray) -> Scale:
-    return Scale(min(0.1, float(fars[0])), 1, LEFT, RIGHT, log=True)
-
-
-def _axes(
-    draw: Drawing, result: VerificationResult, y_label: str, y_ticks: list[tuple[float, str]]
-) -> None:
-    coarse = COARSE_BELOW / result.impostor_pairs
-    draw.add(svg.box(LEFT, TOP, float(draw.x(min(coarse, 1.0))), BOTTOM, "coarse"))
+def _curves(
+    section: ReportSection,
+    y: Scale,
+    y_label: str,
+    y_words: Callable[[float], str],
+    of_tar: Callable[[np.ndarray], np.ndarray],
+) -> Drawing:
+    """Draw ``of_tar`` over FAR: the model's curve and band, and the points of the baselines."""
+    fars, band = section.intervals.fars, of_tar(section.intervals.tar)
+    draw = Drawing(Scale(min(0.1, float(fars[0])), 1, LEFT, RIGHT, log=True), y)
+    coarse = COARSE_BELOW / section.result.impostor_pairs
+    draw.box((draw.x.low, min(coarse, 1.0)), (y.low, y.high), "coarse")
     draw.axes(
         x_label="false accept rate, FAR (log scale)",
         y_label=y_label,
         x_ticks=[(far, rate_words(far)) for far in draw.x.ticks()],
-        y_ticks=y_ticks,
+        y_ticks=[(value, y_words(value)) for value in y.ticks()],
     )
+    across, low = steps(fars, band[:, 0])
+    draw.area(across, low, steps(fars, band[:, 1])[1], "model band")
+    draw.line(*steps(fars, of_tar(section.intervals.rates)), "model stroke")
+    for shape, other in enumerate(section.curved.values(), 1):
+        at = np.array(sorted(other.tar_at_far))
+        values = of_tar(np.array([other.tar_at_far[far] for far in at.tolist()]))
+        draw.line(at, values, f"other dash-{shape % 3}")
+        for far, value in zip(at, values, strict=True):
+            draw.mark(far, value, shape, "other mark")
+    return draw
 
 
-def _band(draw: Drawing, fars: np.ndarray, values: np.ndarray, ends: np.ndarray) -> None:
-    x = draw.x(fars)
-    across, low = svg.steps(x, draw.y(ends[:, 0]))
-    _, high = svg.steps(x, draw.y(ends[:, 1]))
-    draw.add(svg.area(across, low, high, "model band"))
-    draw.add(svg.polyline(*svg.steps(x, draw.y(values)), "model stroke"))
-
-
-def _points(draw: Drawing, shape: int, values: Mapping[float, float]) -> None:
-    if shape:
-        fars = np.array(sorted(values))
-        heights = np.array([values[far] for far in fars])
-        draw.add(svg.polyline(draw.x(fars), draw.y(heights), f"other dash-{shape % 3}"))
-    for far, value in values.items():
-        x, y = float(draw.x(far)), float(draw.y(value))
-        draw.add(svg.marker(x, y, shape, "model mark" if shape == 0 else "other mark"))
-
-
-def _legend(curve: Curve) -> list[tuple[str, str]]:
-    if not curve.baselines:
+def _legend(section: ReportSection) -> list[tuple[str, str]]:
+    if not section.curved:
         return []
     others = [
-        (svg.line_sample(f"other dash-{shape % 3}", shape), name)
-        for shape, name in enumerate(curve.baselines, 1)
+        (line_sample(f"other dash-{shape % 3}", shape), name)
+        for shape, name in enumerate(section.curved, 1)
     ]
-    return [(svg.line_sample("model stroke", 0), MODEL), *others]
+    return [(line_sample("model stroke", 0), MODEL), *others]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Any
 
 import cv2
@@ -10,7 +11,7 @@ import numpy as np
 from arcface_plus.data.images import jpeg_uri, shrunk
 from arcface_plus.data.lazy_images import describe_image
 from arcface_plus.data.pairs.sets import PairSet
-from arcface_plus.evaluation.report.words import file_name, shortened
+from arcface_plus.evaluation.report.words import shortened
 
 MOST_SHOWN = 8
 _SIDE = 160  # pixels of the longer side: sharp at the size shown, small in the file
@@ -45,7 +46,7 @@ def hardest_pairs(
 
 def _photograph(pairs: PairSet, index: int) -> dict[str, str]:
     person = None if pairs.names is None else pairs.names[index]
-    name = file_name(describe_image(pairs.images, index))
+    name = shortened(PurePath(describe_image(pairs.images, index)).name)
     if person is not None and person not in name:
         name = f"{shortened(person)}, {name}"
     try:

@@ -7,30 +7,19 @@ and no address to load from, and the page forbids itself both. All that comes fr
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from arcface_plus.data.pairs.sets import PairSet
-from arcface_plus.evaluation.pairs.dependence import Units, find_units
-from arcface_plus.evaluation.pairs.intervals import Intervals, score_intervals
 from arcface_plus.evaluation.pairs.tenfold import fold_bounds
-from arcface_plus.evaluation.pairs.verification import VerificationResult
 from arcface_plus.evaluation.report.charts import distance_chart, fold_chart, history_chart
-from arcface_plus.evaluation.report.curves import (
-    MODEL,
-    Curve,
-    curve_fars,
-    curve_tars,
-    det_chart,
-    roc_chart,
-)
+from arcface_plus.evaluation.report.curves import MODEL, det_chart, roc_chart
 from arcface_plus.evaluation.report.image_pairs import hardest_pairs
+from arcface_plus.evaluation.report.section import ReportSection
 from arcface_plus.evaluation.report.tables import (
-    Baseline,
     flattened,
     key_figures,
     lead,
@@ -40,32 +29,6 @@ from arcface_plus.evaluation.report.tables import (
 )
 from arcface_plus.evaluation.report.words import plain, whole
 from arcface_plus.files import written_beside
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
-
-
-@dataclass(frozen=True)
-class ReportSection:
-    """Hold what the report shows of one pair set.
-
-    - ``pairs``: names people and shows photographs; None where there are only embeddings.
-    - ``distances`` (N,) squared L2 of unit vectors, ``is_same`` (N,) bool, in the pairs' order.
-    - ``result``: of these distances.
-    - ``baselines``: name → result on the same pairs (or what a log kept of it), shown beside the
-      model.
-    - ``history``: (step, accuracy) during training.
-    - ``units``: what is independent, where that is known better than from ``pairs``.
-    """
-
-    name: str
-    pairs: PairSet | None
-    distances: np.ndarray
-    is_same: np.ndarray
-    result: VerificationResult
-    baselines: Mapping[str, Baseline] = field(default_factory=dict)
-    history: Sequence[tuple[int, float]] = ()
-    units: Units | None = None
 
 
 def write_report(
@@ -80,25 +43,21 @@ def write_report(
 
     ``environment``: versions and machine, nested as it may be.
 
-    Raises ValueError for no sections, two of one name, or arrays that do not fit together.
+    Raises ValueError for no sections, and two of one name.
     """
     if not sections or len({section.name for section in sections}) < len(sections):
         raise ValueError(
             "A report needs sections of different names, but got "
             f"{[section.name for section in sections]}."
         )
-    for section in sections:
-        _check(section)
-    intervals = {section.name: section_intervals(section) for section in sections}
     page = page_templates(Path(__file__).parent).get_template("report.html.j2")
     html = page.render(
         title=title,
-        lead=lead({s.name: (s.result, intervals[s.name]) for s in sections}),
+        lead=lead(sections),
         sections=[
-            _section_context(section, f"set-{number}", intervals[section.name])
-            for number, section in enumerate(sections, 1)
+            _section_context(section, f"set-{number}") for number, section in enumerate(sections, 1)
         ],
-        overview=overview({s.name: (s.result, intervals[s.name], s.baselines) for s in sections}),
+        overview=overview(sections),
         model=MODEL,
         environment=list(flattened(environment)),
         command=command,
@@ -110,8 +69,6 @@ def write_report(
 
 def page_templates(folder: Path) -> Environment:
     """Return the templates in ``folder``, which may include those of the report."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # slow to import
-
     return Environment(
         loader=FileSystemLoader([folder, Path(__file__).parent]),
         autoescape=True,
@@ -122,60 +79,16 @@ def page_templates(folder: Path) -> Environment:
     )
 
 
-def _check(section: ReportSection) -> None:
-    where, distances = f"Section {section.name!r}", section.distances
-    if distances.ndim != 1 or distances.shape != section.is_same.shape:
-        raise ValueError(
-            f"{where}: distances and is_same must be (N,) both, but are {distances.shape} and "
-            f"{section.is_same.shape}."
-        )
-    if section.is_same.dtype != np.bool_:
-        raise ValueError(f"{where}: is_same must be bool, but is {section.is_same.dtype}.")
-    if not np.isfinite(distances).all() or distances.min() < 0 or distances.max() > 4 + 1e-6:
-        raise ValueError(
-            f"{where}: distances must be squared L2 between unit vectors, 0 to 4, but range from "
-            f"{distances.min():g} to {distances.max():g}."
-        )
-    counts = (int(section.is_same.sum()), int((~section.is_same).sum()))
-    stated = (section.result.genuine_pairs, section.result.impostor_pairs)
-    if counts != stated:
-        raise ValueError(
-            f"{where}: {counts} genuine and impostor pairs, but its result is of {stated}; give "
-            "the distances the result was made from."
-        )
-    if section.pairs is not None and not np.array_equal(section.pairs.is_same, section.is_same):
-        raise ValueError(f"{where}: is_same differs from that of its pairs; keep their order.")
-
-
-def section_intervals(section: ReportSection) -> Intervals:
-    """Return the intervals of a section's accuracy and of its curve."""
-    pairs = section.pairs
-    units = section.units or find_units(
-        section.is_same,
-        people=pairs.people() if pairs is not None else None,
-        photographs=(pairs.index_a, pairs.index_b) if pairs is not None else None,
-    )
-    result = section.result
-    fars = curve_fars(result)
-    return score_intervals(section.distances, section.is_same, result.thresholds, units, fars=fars)
-
-
-def _section_context(section: ReportSection, anchor: str, intervals: Intervals) -> dict[str, Any]:
-    result, distances, is_same = section.result, section.distances, section.is_same
-    sizes = np.diff(fold_bounds(len(distances), result.folds))
+def _section_context(section: ReportSection, anchor: str) -> dict[str, Any]:
+    result, intervals = section.result, section.intervals
+    sizes = np.diff(fold_bounds(len(section.distances), result.folds))
     limits = np.repeat(np.array(result.thresholds), sizes)
-    right = (distances < limits) == is_same
-    curved = {
-        name: each
-        for name, each in section.baselines.items()
-        if isinstance(each, VerificationResult)
-    }
-    curve = Curve(curve_tars(distances, is_same, intervals.fars), intervals, result, curved)
+    right = (section.distances < limits) == section.is_same
     charts = [
-        distance_chart(distances, is_same, right, result),
+        distance_chart(section.distances, section.is_same, right, result),
         fold_chart(result),
-        roc_chart(curve),
-        det_chart(curve),
+        roc_chart(section),
+        det_chart(section),
     ]
     if section.history:
         levels = {name: each.accuracy for name, each in section.baselines.items()}
@@ -184,7 +97,7 @@ def _section_context(section: ReportSection, anchor: str, intervals: Intervals) 
         "name": section.name,
         "anchor": anchor,
         "result": result,
-        "pairs": whole(len(distances)),
+        "pairs": whole(len(section.distances)),
         "genuine": whole(result.genuine_pairs),
         "impostor": whole(result.impostor_pairs),
         "key_figures": key_figures(result, intervals),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from arcface_plus.evaluation.pairs.dependence import PAIRS, PHOTOGRAPHS
 from arcface_plus.evaluation.pairs.intervals import Intervals
 from arcface_plus.evaluation.pairs.verification import VerificationResult
 from arcface_plus.evaluation.report.curves import basis_words
+from arcface_plus.evaluation.report.section import Baseline, MainNumbers, ReportSection
 from arcface_plus.evaluation.report.words import percent, rate_words, span, whole
 
 NOTHING = "–"
@@ -18,33 +18,20 @@ _REFUSED = "refused"
 _FEW_PEOPLE = 20
 
 
-@dataclass(frozen=True)
-class MainNumbers:
-    """Hold what is left of a result in a training log: enough to stand beside the model."""
-
-    accuracy: float
-    accuracy_std: float
-    auc: float
-    eer: float
-
-
-Baseline = VerificationResult | MainNumbers
-
-
 Row = tuple[str, Sequence[str]]  # what is measured, and a cell a column, rates in per cent
 KeyFigure = tuple[str, str, str, str]  # label, number, unit, and what qualifies it
 
 
-def lead(results: Mapping[str, tuple[VerificationResult, Intervals]]) -> str:
+def lead(sections: Sequence[ReportSection]) -> str:
     """Return the finding in a sentence."""
-    if len(results) > 1:
-        found = (f"{percent(each.accuracy)} % on {name}" for name, (each, _) in results.items())
+    if len(sections) > 1:
+        found = (f"{percent(each.result.accuracy)} % on {each.name}" for each in sections)
         return f"The model tells one person from two with an accuracy of {', '.join(found)}."
-    ((result, intervals),) = results.values()
-    pairs = whole(result.genuine_pairs + result.impostor_pairs)
+    (only,) = sections
     return (
-        f"The model decides {percent(result.accuracy)} % of {pairs} pairs of photographs rightly: "
-        f"one person, or two? The 95 % interval is {span(intervals.accuracy)} %."
+        f"The model decides {percent(only.result.accuracy)} % of {whole(len(only.distances))} "
+        "pairs of photographs rightly: one person, or two? The 95 % interval is "
+        f"{span(only.intervals.accuracy)} %."
     )
 
 
@@ -117,22 +104,21 @@ def notes(result: VerificationResult, intervals: Intervals) -> list[str]:
     return found
 
 
-def overview(
-    sections: Mapping[str, tuple[VerificationResult, Intervals, Mapping[str, Baseline]]],
-) -> tuple[list[str], list[Row]]:
+def overview(sections: Sequence[ReportSection]) -> tuple[list[str], list[Row]]:
     """Return header and rows of the table of all pair sets."""
-    names = list(dict.fromkeys(name for *_, others in sections.values() for name in others))
+    names = list(dict.fromkeys(name for section in sections for name in section.baselines))
     header = ["Accuracy (%)", "95 % interval", "AUC", "EER (%)", *(f"{name} (%)" for name in names)]
     rows: list[Row] = []
-    for section, (result, intervals, others) in sections.items():
+    for section in sections:
+        result, others = section.result, section.baselines
         cells = [
             _with_spread(result),
-            span(intervals.accuracy),
+            span(section.intervals.accuracy),
             f"{result.auc:.5f}",
             percent(result.eer),
             *(percent(others[name].accuracy) if name in others else NOTHING for name in names),
         ]
-        rows.append((section, cells))
+        rows.append((section.name, cells))
     return header, rows
 
 

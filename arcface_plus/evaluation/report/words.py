@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import PurePath
 
 _LONGEST = 120
 _SPACES = "\n\u00a0\u202f"
 
 
-def percent(rate: float, digits: int = 2) -> str:
+def percent(rate: float) -> str:
     """Return ``rate`` in per cent, without the sign."""
-    return f"{100 * rate:.{digits}f}"
+    return f"{100 * rate:.2f}"
 
 
-def span(ends: Iterable[float], digits: int = 2) -> str:
+def span(ends: Iterable[float]) -> str:
     """Return two rates as an interval in per cent."""
-    return " – ".join(percent(end, digits) for end in ends)
+    return " – ".join(percent(end) for end in ends)
 
 
 def rate_words(rate: float) -> str:
@@ -35,11 +34,6 @@ def plain(words: str) -> str:
     Names of files and people are untrusted, and such marks can reorder what stands around them.
     """
     return "".join(c if c.isprintable() or c in _SPACES else "\ufffd" for c in words)
-
-
-def file_name(description: str) -> str:
-    """Return the last part of what an image is called, shortened."""
-    return shortened(PurePath(description).name)
 
 
 def shortened(name: str) -> str:

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from arcface_plus.evaluation.pairs.roc import TarAtFar, distances_needed, tar_at_far_of_scores
-from arcface_plus.evaluation.search.products import Describe, row_products, unit_rows
+from arcface_plus.evaluation.pairs.verification import row_products
+from arcface_plus.evaluation.search.products import Describe, check_sets, unit_rows
 from arcface_plus.evaluation.search.top_matches import find_mates, tiles
 
 MEGAFACE_FARS = (1e-6, 1e-5, 1e-4, 1e-3)
@@ -59,7 +60,7 @@ def identify_among_distractors(
     no person has two images.
     """
     labels = np.asarray(labels)
-    _check(probes, labels, distractors)
+    check_sets({"probes": (probes, labels), "distractors": (distractors, None)})
     _, person, counts = np.unique(labels, return_inverse=True, return_counts=True)
     used = np.flatnonzero(counts[person] > 1)
     if not used.size:
@@ -102,21 +103,3 @@ def _scan(
             held = [np.partition(np.concatenate(held), count - needed)[count - needed :]]
             count, floor = needed, held[0][0]
     return best, np.concatenate(held)
-
-
-def _check(probes: np.ndarray, labels: np.ndarray, distractors: np.ndarray) -> None:
-    if np.ndim(probes) != 2 or labels.shape != (len(probes),) or not len(probes):
-        raise ValueError(
-            f"Probes must be (rows, dimensions) with a label a row, but are {np.shape(probes)} and "
-            f"{labels.shape}."
-        )
-    if np.ndim(distractors) != 2 or not len(distractors):
-        raise ValueError(
-            f"Distractors must be (rows, dimensions), at least one, but are "
-            f"{np.shape(distractors)}."
-        )
-    if probes.shape[1] != distractors.shape[1]:
-        raise ValueError(
-            f"Probes of {probes.shape[1]} dimensions and distractors of {distractors.shape[1]} "
-            "cannot be compared; embed both with one model."
-        )

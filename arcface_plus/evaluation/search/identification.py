@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from arcface_plus.data.ijb_meta import Subjects
-from arcface_plus.evaluation.pairs.roc import Record, tar_at_far_of_scores
-from arcface_plus.evaluation.search.products import Describe, unit_rows
+from arcface_plus.evaluation.pairs.roc import Record, distances_needed, tar_at_far_of_scores
+from arcface_plus.evaluation.search.products import Describe, EmbeddingSets, check_sets, unit_rows
 from arcface_plus.evaluation.search.templates import Templates
 from arcface_plus.evaluation.search.top_matches import Searches, search_gallery
 
@@ -69,7 +69,14 @@ def identify(
     Raises ValueError for counts or dimensions that differ, embeddings without direction, ranks
     below 1, FPIRs outside (0, 1], and where no probe has its person in the gallery.
     """
-    _check_sets(probes, probe_labels, gallery, gallery_labels, distractors)
+    strangers = 0 if distractors is None else len(distractors)
+    sets: EmbeddingSets = {
+        "probes": (probes, probe_labels),
+        "gallery": (gallery, gallery_labels),
+    }
+    if distractors is not None and strangers:
+        sets["distractors"] = (distractors, None)
+    check_sets(sets)
     _check_targets(ranks, fpirs)
     if not np.isin(probe_labels, gallery_labels).any():
         raise ValueError(
@@ -85,7 +92,6 @@ def identify(
         describe=describe_gallery,
         describe_distractor=describe_distractor,
     )
-    strangers = 0 if distractors is None else len(distractors)
     return _result(searches, ranks, fpirs, len(gallery), strangers)
 
 
@@ -111,7 +117,7 @@ def identify_templates(
 def _result(
     searches: Searches, ranks: Sequence[int], fpirs: Sequence[float], gallery: int, distractors: int
 ) -> IdentificationResult:
-    mated = searches.mated
+    mated = searches.rank > 0
     rank = searches.rank[mated]
     # A mate behind an other person is never found, however low the threshold.
     found = tar_at_far_of_scores(
@@ -135,35 +141,4 @@ def _check_targets(ranks: Sequence[int], fpirs: Sequence[float]) -> None:
     for rank in ranks:
         if rank < 1:
             raise ValueError(f"A rank is a whole number from 1 on, but {rank} was asked for.")
-    for fpir in fpirs:
-        if not 0 < fpir <= 1:
-            raise ValueError(f"An FPIR target is a rate in (0, 1], but {fpir} was asked for.")
-
-
-def _check_sets(
-    probes: np.ndarray,
-    probe_labels: np.ndarray,
-    gallery: np.ndarray,
-    gallery_labels: np.ndarray,
-    distractors: np.ndarray | None,
-) -> None:
-    sets = {"probes": (probes, probe_labels), "gallery": (gallery, gallery_labels)}
-    for name, (rows, labels) in sets.items():
-        if np.ndim(rows) != 2 or np.shape(labels) != (len(rows),) or not len(rows):
-            raise ValueError(
-                f"The {name} must be (rows, dimensions) with a label a row, but are "
-                f"{np.shape(rows)} and {np.shape(labels)}."
-            )
-    dims = {"probes": probes.shape[1], "gallery": gallery.shape[1]}
-    if distractors is not None:
-        if np.ndim(distractors) != 2:
-            raise ValueError(
-                f"Distractors must be (rows, dimensions), but are {np.shape(distractors)}."
-            )
-        dims["distractors"] = distractors.shape[1]
-    if len(set(dims.values())) > 1:
-        listed = ", ".join(f"{name} {dim}" for name, dim in dims.items())
-        raise ValueError(
-            f"Embeddings of different dimensions cannot be compared: {listed}; embed all with one "
-            "model."
-        )
+    distances_needed(0, fpirs)  # refuses wrong rates before the work

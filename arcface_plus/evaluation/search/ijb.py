@@ -5,9 +5,8 @@ Shapes: N images, T templates, D dimensions.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,32 +22,31 @@ from arcface_plus.models.embedding_model import EmbeddingModel
 
 _IMAGES_AT_ONCE = 4096  # a rank's part of what is pooled before the next is embedded
 _SHOWN = 3
-Key = TypeVar("Key", int, float)
 
 
-@dataclass(frozen=True)
-class IjbIdentification:
+class IjbIdentification(NamedTuple):
     """Hold 1:N results by gallery, and of both galleries as one (closed set alone)."""
 
     galleries: dict[str, IdentificationResult]
     union: IdentificationResult
 
-    def mean_rank_rates(self) -> dict[int, float]:
-        """Return k → the plain mean of the galleries' rank-k rates."""
-        return _mean([result.rank_rates for result in self.galleries.values()])
+    def means(self) -> dict[str, dict[Any, float]]:
+        """Return ``rank_rates`` (by k) and ``tpir`` (by FPIR): plain means over the galleries.
 
-    def mean_tpir(self) -> dict[float, float]:
-        """Return FPIR → the plain mean of the galleries' TPIR, where all state one."""
-        return _mean([result.tpir for result in self.galleries.values()])
+        A rate that one gallery does not state is left out.
+        """
+        found: dict[str, dict[Any, float]] = {}
+        for name in ("rank_rates", "tpir"):
+            rates = [getattr(result, name) for result in self.galleries.values()]
+            shared = [key for key in rates[0] if all(key in each for each in rates)]
+            found[name] = {key: float(np.mean([each[key] for each in rates])) for key in shared}
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain types that JSON can hold."""
         return {
             "galleries": {name: result.to_dict() for name, result in self.galleries.items()},
-            "mean": {
-                "rank_rates": json_ready(self.mean_rank_rates()),
-                "tpir": json_ready(self.mean_tpir()),
-            },
+            "mean": json_ready(self.means()),
             "union": self.union.to_dict(),
         }
 
@@ -112,8 +110,7 @@ def pool_embedded(embedded: EmbeddingSet, faces: IjbFaces, pool: TemplatePool) -
     return pool.finish()
 
 
-@dataclass(frozen=True)
-class IjbSearches:
+class IjbSearches(NamedTuple):
     """Hold the probes of a target and its galleries by name."""
 
     probes: Subjects
@@ -139,7 +136,7 @@ def identify_ijb(templates: Templates, searches: IjbSearches) -> IjbIdentificati
 
     Raises ValueError for a template that is in both galleries, and as ``identify``.
     """
-    probes, galleries = searches.probes, searches.galleries
+    probes, galleries = searches
     return IjbIdentification(
         galleries={
             name: identify_templates(templates, gallery, probes)
@@ -147,11 +144,6 @@ def identify_ijb(templates: Templates, searches: IjbSearches) -> IjbIdentificati
         },
         union=identify_templates(templates, _union(list(galleries.values())), probes),
     )
-
-
-def _mean(rates: list[dict[Key, float]]) -> dict[Key, float]:
-    shared = [key for key in rates[0] if all(key in each for each in rates)]
-    return {key: float(np.mean([each[key] for each in rates])) for key in shared}
 
 
 def _union(galleries: list[Subjects]) -> Subjects:

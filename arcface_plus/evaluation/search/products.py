@@ -18,13 +18,35 @@ import numpy as np
 from arcface_plus.evaluation.pairs import verification
 
 Describe = Callable[[int], str]
+EmbeddingSets = dict[str, tuple[np.ndarray, np.ndarray | None]]
 _GRID = 2.0**26
 _ROWS_AT_ONCE = 8192
-_GATHERED_AT_ONCE = 2048  # both sides of a block stay in a cache of a few megabytes
 _BLOCK_ROWS = 256
 # A product of gathered rows costs as much as this many cells of a matrix product: measured 60 to
 # 100 at 512 dimensions on AVX-512 cores.
 _CELLS_PER_GATHER = 60
+
+
+def check_sets(sets: EmbeddingSets) -> None:
+    """Raise ValueError for sets of embeddings (rows, D) that cannot be searched.
+
+    ``sets``: name → embeddings, and a label a row, or None for people without name.
+    """
+    for name, (rows, labels) in sets.items():
+        labelled = labels is None or np.shape(labels) == np.shape(rows)[:1]
+        if np.ndim(rows) != 2 or not len(rows) or not labelled:
+            beside = "" if labels is None else f", their labels {np.shape(labels)}"
+            raise ValueError(
+                f"The {name} must be (rows, dimensions), at least one row, with a label a row if "
+                f"any, but are {np.shape(rows)}{beside}."
+            )
+    dims = {name: rows.shape[1] for name, (rows, _) in sets.items()}
+    if len(set(dims.values())) > 1:
+        listed = ", ".join(f"{name} {dim}" for name, dim in dims.items())
+        raise ValueError(
+            f"Embeddings of different dimensions cannot be compared: {listed}; embed all with one "
+            "model."
+        )
 
 
 def unit_rows(rows: np.ndarray, describe: Describe, start: int = 0) -> np.ndarray:
@@ -33,29 +55,13 @@ def unit_rows(rows: np.ndarray, describe: Describe, start: int = 0) -> np.ndarra
     Raises ValueError, in the words of ``describe(start + row)``, for a row that is not finite or is
     zero.
     """
-    if rows.ndim != 2 or rows.dtype.kind not in "fiu" or not rows.shape[1]:
-        raise ValueError(
-            f"Embeddings must be (rows, dimensions) of real numbers, but are {rows.dtype} of shape "
-            f"{rows.shape}."
-        )
+    verification.real_matrix(rows, "an array of embeddings")
     unit = np.empty(rows.shape, dtype=np.float32)
     for first in range(0, len(rows), _ROWS_AT_ONCE):
         part = slice(first, first + _ROWS_AT_ONCE)
         wide = verification.unit_rows(rows[part], describe, start + first)
         unit[part] = np.rint(wide * _GRID) / _GRID
     return unit
-
-
-def row_products(
-    unit_a: np.ndarray, rows_a: np.ndarray, unit_b: np.ndarray, rows_b: np.ndarray
-) -> np.ndarray:
-    """Return the products (P,) float64 of rows of two matrices of unit rows."""
-    products = np.empty(len(rows_a))
-    for start in range(0, len(rows_a), _GATHERED_AT_ONCE):
-        part = slice(start, start + _GATHERED_AT_ONCE)
-        wide = unit_a[rows_a[part]].astype(np.float64)
-        np.einsum("ij,ij->i", wide, unit_b[rows_b[part]], out=products[part])
-    return products
 
 
 def pair_products(unit: np.ndarray, rows_a: np.ndarray, rows_b: np.ndarray) -> np.ndarray:
@@ -67,7 +73,7 @@ def pair_products(unit: np.ndarray, rows_a: np.ndarray, rows_b: np.ndarray) -> n
     left, line = _distinct(rows_a, len(unit))
     right, column = _distinct(rows_b, len(unit))
     if len(left) * len(right) > _CELLS_PER_GATHER * len(rows_a):
-        return row_products(unit, rows_a, unit, rows_b)
+        return verification.row_products(unit, rows_a, unit, rows_b)
     blocks = -(-len(left) // _BLOCK_ROWS)
     block = (line // _BLOCK_ROWS).astype(np.min_scalar_type(blocks))  # one or two bytes sort fast
     order = np.argsort(block, kind="stable")

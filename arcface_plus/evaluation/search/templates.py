@@ -18,6 +18,7 @@ from arcface_plus.evaluation.pairs.roc import (
     tar_at_far_of_scores,
     tar_at_nearest_far,
 )
+from arcface_plus.evaluation.pairs.verification import real_matrix
 from arcface_plus.evaluation.search.products import pair_products, unit_rows
 
 IJB_FARS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
@@ -99,12 +100,7 @@ class TemplatePool:
         Raises ValueError naming an image whose embedding is not finite or is zero, for more images
         than were announced and for another D than before.
         """
-        embeddings = np.asarray(embeddings)
-        if embeddings.ndim != 2 or embeddings.dtype.kind not in "fiu":
-            raise ValueError(
-                f"Embeddings must be (images, dimensions) of real numbers, but are "
-                f"{embeddings.dtype} of shape {embeddings.shape}."
-            )
+        embeddings = real_matrix(embeddings, "an array of embeddings")
         if self._next + len(embeddings) > len(self._row):
             raise ValueError(
                 f"There are embeddings of at least {self._next + len(embeddings)} images, but "

@@ -11,26 +11,25 @@ ranks before the mate.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from arcface_plus.evaluation.search.products import Describe, row_products, unit_rows
+from arcface_plus.evaluation.pairs.verification import row_products
+from arcface_plus.evaluation.search.products import Describe, unit_rows
 
 PROBES_AT_ONCE = 1024
 GALLERY_AT_ONCE = 4096
 
 
-@dataclass(frozen=True)
-class Searches:
+class Searches(NamedTuple):
     """Hold the outcome of P searches.
 
-    ``mated`` (P,) bool; ``mate`` (P,) float64, the best mate's score, −inf where there is none;
-    ``rank`` (P,) int64, 1 + the others that score at least as much, 0 where there is no mate;
-    ``other`` (P,) float64, the best score of anybody but the mates.
+    ``mate`` (P,) float64, the best mate's score, −inf where there is none; ``rank`` (P,) int64,
+    1 + the others that score at least as much, 0 where there is no mate; ``other`` (P,) float64,
+    the best score of anybody but the mates.
     """
 
-    mated: np.ndarray
     mate: np.ndarray
     rank: np.ndarray
     other: np.ndarray
@@ -99,5 +98,4 @@ def search_gallery(
     if distractors is not None:
         for part, _, cells in tiles(probes, distractors, describe_distractor):
             compare(part, cells)
-    mated = mate > -np.inf
-    return Searches(mated, mate, np.where(mated, ahead + 1, 0), other)
+    return Searches(mate, np.where(mate > -np.inf, ahead + 1, 0), other)

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from itertools import pairwise
-from math import comb
 from pathlib import Path
 
 import numpy as np
@@ -200,15 +198,6 @@ def test_lists_of_images(tmp_path: Path) -> None:
     listing.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match="not UTF-8"):
         listed_images(listing, root)
-
-
-def test_unranking_counts_every_two_once() -> None:
-    from arcface_plus.data.pairs.building import _unranked
-
-    for count in (2, 3, 7):
-        pairs = [_unranked(number, count) for number in range(comb(count, 2))]
-        assert len(set(pairs)) == len(pairs) and all(0 <= i < j < count for i, j in pairs)
-        assert all(a < b for a, b in pairwise(pairs))
 
 
 def test_people_of_folders_records_and_lists(tmp_path: Path) -> None:

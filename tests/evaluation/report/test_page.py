@@ -13,8 +13,8 @@ import pytest
 
 from arcface_plus.data.pairs.sets import PairSet
 from arcface_plus.evaluation.pairs.verification import verify_distances
-from arcface_plus.evaluation.report.page import ReportSection, section_intervals, write_report
-from arcface_plus.evaluation.report.tables import MainNumbers
+from arcface_plus.evaluation.report.page import write_report
+from arcface_plus.evaluation.report.section import MainNumbers, ReportSection
 from arcface_plus.evaluation.report.words import span
 
 HOSTILE = "<script>alert('x')</script>\"onload=\"a()&amp;{{ 7*7 }}\u202egpj\x00\ud800"
@@ -93,7 +93,7 @@ def test_numbers_are_those_of_the_result(tmp_path: Path) -> None:
     toy = section(images=Images(800))
     page = write(tmp_path, toy)
     result = toy.result
-    claims = section_intervals(toy)
+    claims = toy.intervals
     ends = (*claims.accuracy, *claims.pairs_claim, *result.confidence_interval)
     for rate in (result.accuracy, result.eer, *ends):
         assert f"{100 * rate:.2f}" in page

@@ -75,9 +75,9 @@ def test_equals_loops(monkeypatch, tile, duplicates):
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        (lambda p, n, d: (p, n[1:], d), "Probes must be"),
+        (lambda p, n, d: (p, n[1:], d), "probes must be"),
         (lambda p, n, d: (p, n, d[:0]), "at least one"),
-        (lambda p, n, d: (p, n, d[:, :3]), "12 dimensions and distractors of 3"),
+        (lambda p, n, d: (p, n, d[:, :3]), "different dimensions .* probes 12, distractors 3"),
         (lambda p, n, d: (p, np.arange(len(p)), d), "only image of its person"),
         (lambda p, n, d: (p * 0, n, d), "probe 2 is zero"),
         (lambda p, n, d: (p, n, d * np.nan), "distractor 0 has NaN"),

@@ -106,7 +106,7 @@ def test_open_set_needs_searches_without_mate():
     [
         ({"p": lambda p: p[:, :3]}, "different dimensions .* probes 3, gallery 16"),
         ({"d": lambda d: d[:, :3]}, "distractors 3"),
-        ({"d": lambda d: d[0]}, "Distractors must be"),
+        ({"d": lambda d: d[0]}, "distractors must be"),
         ({"pl": lambda x: x[1:]}, "probes must be"),
         ({"gl": lambda x: x[1:]}, "gallery must be"),
         ({"pl": lambda x: x + 1000}, "None of the 200 probes shows a person"),

@@ -3,8 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from arcface_plus.evaluation.pairs import verification
+from arcface_plus.evaluation.pairs.verification import row_products
 from arcface_plus.evaluation.search import products
-from arcface_plus.evaluation.search.products import pair_products, row_products, unit_rows
+from arcface_plus.evaluation.search.products import pair_products, unit_rows
 
 
 def unit(count, dim=32, seed=0):
@@ -26,7 +28,7 @@ def pairs_among(left, right, count, seed=0):
 def test_every_way_gives_the_products(monkeypatch, case, block, cost):
     """Row by row or by blocks: no rounding, so the same to the last bit."""
     monkeypatch.setattr(products, "_BLOCK_ROWS", block)
-    monkeypatch.setattr(products, "_GATHERED_AT_ONCE", 64)
+    monkeypatch.setattr(verification, "_GATHERED_AT_ONCE", 64)
     monkeypatch.setattr(products, "_CELLS_PER_GATHER", cost)
     rows = unit(300)
     left, right = np.arange(0, 300, 9), np.arange(1, 300, 2)
@@ -47,9 +49,9 @@ def test_every_way_gives_the_products(monkeypatch, case, block, cost):
 
 def test_the_cheaper_way_is_taken(monkeypatch):
     taken = []
-    plain = products.row_products
+    plain = verification.row_products
     monkeypatch.setattr(
-        products, "row_products", lambda *a: (taken.append(len(a[1])), plain(*a))[1]
+        verification, "row_products", lambda *a: (taken.append(len(a[1])), plain(*a))[1]
     )
     rows = unit(1000)
     pair_products(rows, *pairs_among(np.arange(1000), np.arange(1000), 500))
