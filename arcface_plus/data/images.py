@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import struct
 from pathlib import Path
@@ -76,6 +77,20 @@ def resized(image: np.ndarray, size: int, *, enlarge: int = cv2.INTER_CUBIC) -> 
         return image
     method = cv2.INTER_AREA if min(image.shape[:2]) >= size else enlarge
     return np.asarray(cv2.resize(image, (size, size), interpolation=method))
+
+
+def shrunk(image: np.ndarray, side: int) -> np.ndarray:
+    """Return ``image`` (H, W, 3) with the longer side ``side`` pixels at most, its shape kept."""
+    scale = side / max(image.shape[:2])
+    if scale >= 1:
+        return image
+    size = [max(1, round(length * scale)) for length in image.shape[1::-1]]
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
+
+
+def jpeg_uri(rgb: np.ndarray, quality: int) -> str:
+    """Return (H, W, 3) uint8 RGB as the address of an image inside a page."""
+    return f"data:image/jpeg;base64,{base64.b64encode(encode_jpeg(rgb, quality)).decode('ascii')}"
 
 
 def image_size(data: bytes) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 - ``embedding/``  images to embeddings, and embeddings in files
 - ``pairs/``      1:1 on pairs: k-fold accuracy, ROC, TAR at FAR, intervals, two models compared
 - ``search/``     templates (IJB-B, IJB-C) and 1:N: rank-k, TPIR at FPIR, distractors (MegaFace)
+- ``cleaning/``   what is likely wrong in a folder of faces: copies, labels, people
 - ``report/``     the HTML page of a verification
 
 Files here:

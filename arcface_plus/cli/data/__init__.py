@@ -2,5 +2,6 @@
 
 - ``app``: pack, unpack, inspect, check, split, subset.
 - ``align``: align; ``--align`` of other verbs.
+- ``clean``: clean.
 - ``pairs``: pairs, overlap.
 """

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from arcface_plus.cli.data.align import Align, Detector, align_command, detector_of
+from arcface_plus.cli.data.clean import clean_command
 from arcface_plus.cli.data.pairs import overlap_command, pairs_command
 from arcface_plus.cli.progress import counted
 
@@ -19,6 +20,7 @@ app = typer.Typer(
     help="Pack, unpack, inspect, check and cut training data; make pairs.", no_args_is_help=True
 )
 app.command("align")(align_command)
+app.command("clean")(clean_command)
 app.command("pairs")(pairs_command)
 app.command("overlap")(overlap_command)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections import Counter
 from collections.abc import Sequence
 from itertools import groupby
@@ -14,7 +13,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from arcface_plus.data.faces.outcomes import Outcome, Status
-from arcface_plus.data.images import encode_jpeg, read_image
+from arcface_plus.data.images import jpeg_uri, read_image, shrunk
 from arcface_plus.files import written_beside
 
 # What a page shows at most, which keeps it below some 10 MB.
@@ -82,8 +81,7 @@ def _shown(
     except (OSError, ValueError):
         source = None
     else:
-        jpeg = encode_jpeg(_thumbnail(image, side, box), quality=80)
-        source = f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
+        source = jpeg_uri(_thumbnail(image, side, box), quality=80)
     return {"name": outcome.photograph, "note": outcome.note, "source": source}
 
 
@@ -91,11 +89,9 @@ def _thumbnail(
     image: np.ndarray, side: int, box: tuple[float, float, float, float] | None
 ) -> np.ndarray:
     """Return ``image`` (H, W, 3) within ``side`` × ``side``, with ``box`` drawn."""
-    scale = min(1.0, side / max(image.shape[:2]))
-    size = [max(1, round(length * scale)) for length in image.shape[1::-1]]
-    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    small = shrunk(image, side)
     if box is not None:
-        x1, y1, x2, y2 = (round(value * scale) for value in box)
+        x1, y1, x2, y2 = (round(value * len(small) / len(image)) for value in box)
         small = cv2.rectangle(small, (x1, y1), (x2, y2), _CHOSEN, 2)
     return np.asarray(small)
 

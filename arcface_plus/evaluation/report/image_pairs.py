@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 from pathlib import PurePath
 from typing import Any
 
 import cv2
 import numpy as np
 
-from arcface_plus.data.images import encode_jpeg
+from arcface_plus.data.images import jpeg_uri, shrunk
 from arcface_plus.data.lazy_images import describe_image
 from arcface_plus.data.pairs.sets import PairSet
 from arcface_plus.evaluation.report.words import shortened
@@ -52,18 +51,9 @@ def _photograph(pairs: PairSet, index: int) -> dict[str, str]:
         name = f"{shortened(person)}, {name}"
     try:
         rgb = np.asarray(pairs.images[index])
-        source = "data:image/jpeg;base64," + base64.b64encode(_small_jpeg(rgb)).decode("ascii")
+        source = jpeg_uri(shrunk(rgb, _SIDE), _QUALITY)
     except (ValueError, OSError, cv2.error) as error:
         # The measurement is done; a photograph that is gone since should not cost it. The page
         # says so in the photograph's place.
         return {"name": name, "problem": f"not readable: {type(error).__name__}"}
     return {"name": name, "source": source}
-
-
-def _small_jpeg(rgb: np.ndarray) -> bytes:
-    height, width = rgb.shape[:2]
-    scale = _SIDE / max(height, width)
-    if scale < 1:
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        rgb = np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA))
-    return encode_jpeg(rgb, _QUALITY)

@@ -50,7 +50,7 @@ def write_report(
             "A report needs sections of different names, but got "
             f"{[section.name for section in sections]}."
         )
-    page = _templates().get_template("report.html.j2")
+    page = page_templates(Path(__file__).parent).get_template("report.html.j2")
     html = page.render(
         title=title,
         lead=lead(sections),
@@ -67,9 +67,10 @@ def write_report(
         beside.write_text(html, encoding="utf-8")
 
 
-def _templates() -> Environment:
+def page_templates(folder: Path) -> Environment:
+    """Return the templates in ``folder``, which may include those of the report."""
     return Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader([folder, Path(__file__).parent]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

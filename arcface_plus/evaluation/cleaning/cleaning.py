@@ -1,0 +1,113 @@
+"""A cleaning from photographs to its output folder, and the moves that it proposes.
+
+The output folder holds ``clean.csv`` (the findings, a line a photograph), ``clean.html``,
+``clean.json`` (what was cleaned, and how), ``embeddings/`` (kept for another look), and after
+``apply`` ``moves.csv`` and ``moved/``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from arcface_plus.evaluation.cleaning.findings import (
+    KINDS,
+    THRESHOLDS,
+    Kind,
+    lines_of,
+    read_lines,
+    write_lines,
+)
+from arcface_plus.evaluation.cleaning.moves import apply_moves, plan_moves
+from arcface_plus.evaluation.cleaning.page import write_page
+from arcface_plus.evaluation.cleaning.photographs import Photographs, fingerprint, look
+from arcface_plus.evaluation.cleaning.search import find
+from arcface_plus.evaluation.embedding.cache import cached_embeddings
+from arcface_plus.evaluation.embedding.embed import EmbeddingOptions, embed_images
+from arcface_plus.files import written_beside
+from arcface_plus.models.embedding_model import EmbeddingModel
+from arcface_plus.models.weights import model_hash
+
+FINDINGS, PAGE, FACTS, MOVES = "clean.csv", "clean.html", "clean.json", "moves.csv"
+APPLIED: tuple[Kind, ...] = ("duplicates", "labels")
+Show = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
+
+
+def clean(
+    photographs: Photographs,
+    model: EmbeddingModel,
+    output: Path,
+    options: EmbeddingOptions,
+    *,
+    kinds: Collection[Kind] = KINDS,
+    thresholds: Mapping[Kind, float] = THRESHOLDS,
+    show: Show,
+) -> dict[Kind, int]:
+    """Find what is likely wrong, write it into the folder ``output``, return how many of a kind.
+
+    ``show(name)`` opens a display of progress. Raises as ``look``, ``embed_images`` and ``find``.
+    """
+    with show("reading") as progress:
+        looks = look(photographs, progress)
+    facts: dict[str, str | bool] = {
+        "model": model_hash(model),
+        "preprocessing": model.preprocessing.to_json(),
+        "photographs": looks.fingerprint,
+        "flip": options.flip,
+        "precision": options.precision,
+        "resize": options.resize,
+        "device": torch.device(options.device or "cpu").type,
+    }
+
+    def make() -> Any:
+        with show("embedding") as progress:
+            return embed_images(model, photographs.images, options, progress=progress)
+
+    shape = (len(photographs.keys), model.embedding_dim)
+    embeddings = cached_embeddings(output / "embeddings", facts, shape, make)
+    found = find(embeddings, photographs.images.labels, looks, kinds=kinds, thresholds=thresholds)
+    counts = Counter(finding.kind for finding in found.findings)
+    summary = {
+        "photographs": len(photographs.keys),
+        "people": len(photographs.people),
+        "fingerprint": looks.fingerprint,
+        "model": facts["model"],
+        "thresholds": {kind: thresholds[kind] for kind in kinds},
+        "cosine_strangers": found.stranger,
+        "cosine_typical": found.typical,
+        "findings": {kind: counts[kind] for kind in kinds},
+    }
+    write_page(output / PAGE, found, photographs, title=output.name)
+    with written_beside(output / FACTS) as beside:
+        beside.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    write_lines(output / FINDINGS, lines_of(found.findings, photographs.keys, photographs.people))
+    return {kind: counts[kind] for kind in kinds}
+
+
+def apply(data: Path, output: Path, kinds: Collection[Kind] = APPLIED) -> int:
+    """Move what ``output/clean.csv`` proposes of ``kinds`` in ``data``; return how many moved.
+
+    The file may have lost lines since it was written. Raises ValueError, before anything moves,
+    where ``data`` is not what was cleaned, moves were made already, or a line cannot be followed.
+    """
+    if (output / MOVES).exists():
+        raise ValueError(
+            f"{output / MOVES} lists moves that were made; undo them (--undo), or move that list "
+            "away to keep them for good."
+        )
+    state = json.loads((output / FACTS).read_text(encoding="utf-8"))
+    if fingerprint(data) != state["fingerprint"]:
+        raise ValueError(
+            f"{data} has changed since {output / FINDINGS} was written; clean it anew "
+            "(--overwrite)."
+        )
+    moves = plan_moves(read_lines(output / FINDINGS), kinds, data, output)
+    if moves:
+        apply_moves(moves, output / MOVES)
+    return len(moves)

@@ -1,0 +1,94 @@
+"""Near-duplicates: one photograph encoded anew, scaled, brightened or mirrored.
+
+Pixels and embeddings must agree. Thumbnails of aligned faces alone take strangers for copies, for
+faces of one pose and light correlate above 0.95; embeddings alone take two photographs of one
+session for copies, and miss small coarse ones. (OpenCV's perceptual hashes are not in
+opencv-python, and a hash of 64 bits is coarser than the thumbnail that it is made from.)
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+SIDE = 24  # of a thumbnail, in pixels: too small for JPEG's noise, large enough for an expression
+_DARK, _BRIGHT = 12, 243  # grey levels beyond which a change of exposure may have cut
+_ENTRIES = 2**26  # of the matrix of cosines that is held at once
+_PAIRS = 2**14  # whose pixels are compared at once
+
+
+def thumbnail(image: np.ndarray) -> np.ndarray:
+    """Return ``image`` (H, W, 3) uint8 RGB as grey levels (SIDE²,) uint8."""
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    small = cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    return np.asarray(small).ravel()
+
+
+def near_duplicates(
+    unit: np.ndarray, thumbnails: np.ndarray, *, cosine: float, correlation: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the pairs of rows (n, 2), first < second, and the correlation (n,) of either's pixels.
+
+    ``unit`` (N, D): unit embeddings, at least ``cosine`` between the two. ``thumbnails`` (N, SIDE²)
+    as ``thumbnail`` makes them: correlation at least ``correlation``, as they are or with one
+    mirrored. Compares all pairs, N² D multiplications, a block at a time.
+    """
+    mirrored = thumbnails.reshape(-1, SIDE, SIDE)[:, :, ::-1].reshape(thumbnails.shape)
+    pairs, found = [np.empty((0, 2), dtype=np.int64)], [np.empty(0)]
+    rows = max(1, _ENTRIES // len(unit))
+    for start in range(0, len(unit), rows):
+        near = unit[start : start + rows] @ unit[start:].T >= cosine
+        candidates = np.argwhere(np.triu(near, 1)) + start
+        for part in range(0, len(candidates), _PAIRS):
+            first, second = candidates[part : part + _PAIRS].T
+            pixels = np.maximum(
+                _correlation(thumbnails[first], thumbnails[second]),
+                _correlation(thumbnails[first], mirrored[second]),
+            )
+            alike = pixels >= correlation
+            pairs.append(np.stack([first, second], axis=1)[alike])
+            found.append(pixels[alike])
+    return np.concatenate(pairs), np.concatenate(found)
+
+
+def _correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the correlation (n,) of grey levels (n, d), which brightness and contrast do not move.
+
+    The larger of that over all pixels and that over those that no exposure cut in either, where
+    these are a quarter at least: a face that was made much brighter is white in places.
+    """
+    a, b = first.astype(np.float32), second.astype(np.float32)
+    uncut = (np.minimum(a, b) > _DARK) & (np.maximum(a, b) < _BRIGHT)
+    whole = _weighted_correlation(a, b, np.ones_like(a))
+    partial = _weighted_correlation(a, b, uncut.astype(np.float32))
+    enough = uncut.mean(axis=1) >= 0.25
+    best = np.where(enough, np.maximum(whole, partial), whole)
+    return np.where((first == second).all(axis=1), 1.0, best)  # where there is but one colour
+
+
+def _weighted_correlation(a: np.ndarray, b: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    total = np.maximum(weights.sum(axis=1, keepdims=True), 1)
+    a = (a - (a * weights).sum(axis=1, keepdims=True) / total) * weights
+    b = (b - (b * weights).sum(axis=1, keepdims=True) / total) * weights
+    variances = np.square(a).sum(axis=1) * np.square(b).sum(axis=1)
+    return np.asarray((a * b).sum(axis=1) / np.sqrt(np.maximum(variances, 1e-6)))
+
+
+def choose_kept(pairs: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Return for every photograph the one kept in its place (N,): itself, or the copy it is of.
+
+    ``pairs`` (n, 2) of near-duplicates; ``order`` (N,): photographs, those to keep first. Each
+    one is kept unless it is a copy of one kept before it, so copies of copies do not form chains.
+    """
+    copies: dict[int, list[int]] = {}
+    for first, second in pairs.tolist():
+        copies.setdefault(first, []).append(second)
+        copies.setdefault(second, []).append(first)
+    kept = np.full(len(order), -1)
+    for row in order.tolist():
+        if kept[row] < 0:
+            kept[row] = row
+            for copy in copies.get(row, ()):
+                if kept[copy] < 0:
+                    kept[copy] = row
+    return kept
