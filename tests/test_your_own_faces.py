@@ -42,7 +42,7 @@ def photographs(tmp_path: Path, monkeypatch) -> Path:
 
     faces = OrlFaces(range(1, PEOPLE + 1), size=112)
     for index, path in enumerate(faces.paths):
-        image = cv2.resize(faces.read(index), (220 + 7 * (index % 5),) * 2)
+        image = cv2.resize(faces[index], (220 + 7 * (index % 5),) * 2)
         framed = cv2.copyMakeBorder(image, 40, 40, 60, 60, cv2.BORDER_CONSTANT, value=(127,) * 3)
         target = tmp_path / "photographs" / path.parent.name / f"{path.stem}.jpg"
         target.parent.mkdir(parents=True, exist_ok=True)

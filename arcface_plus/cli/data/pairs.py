@@ -20,8 +20,12 @@ def pairs_command(
     ] = None,
     folds: Annotated[int, typer.Option(min=1, help="Folds; nobody is in two.")] = 10,
     pairs_per_fold: Annotated[
-        int, typer.Option(min=1, help="Genuine pairs in a fold, and as many impostor pairs.")
-    ] = 300,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Genuine pairs in a fold, and as many impostor pairs (300, or what there is).",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="The same images and seed give the same pairs.")] = 0,
     exclude: Annotated[
         Path | None,

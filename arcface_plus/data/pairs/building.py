@@ -18,6 +18,7 @@ import numpy as np
 from arcface_plus.data.folder import ImageFolder
 from arcface_plus.data.pairs.lists import text_lines
 
+PAIRS_PER_FOLD = 300
 _FEW = 4  # where the pairs wanted are more than one in so many, all are listed and drawn from
 Image = tuple[str, str]
 Pair = tuple[Image, Image]
@@ -39,11 +40,12 @@ def build_pairs(
     images: Mapping[str, Sequence[str]],
     *,
     folds: int = 10,
-    pairs_per_fold: int = 300,
+    pairs_per_fold: int | None = None,
     seed: int = 0,
 ) -> BuiltPairs:
     """Return ``pairs_per_fold`` genuine and as many impostor pairs in each of ``folds`` folds.
 
+    None is 300, as in LFW, or what the fold that can make the fewest has.
     ``images``: person → file names. Everybody is put into one fold, so that the folds can make
     about as many genuine pairs each. Genuine pairs come round by round, one from every person who
     has any left, so that many photographs do not weigh more than needed; impostor pairs take people
@@ -51,21 +53,26 @@ def build_pairs(
 
     Raises ValueError naming what is short: people, photographs, or what a fold can make.
     """
-    if folds < 1 or pairs_per_fold < 1:
+    wanted = PAIRS_PER_FOLD if pairs_per_fold is None else pairs_per_fold
+    if folds < 1 or wanted < 1:
         raise ValueError(f"folds={folds} and pairs_per_fold={pairs_per_fold} must be at least 1.")
     files = {person: sorted(names) for person, names in sorted(images.items())}
     for person, names in files.items():
         if not names or len(set(names)) < len(names):
             raise ValueError(f"{person!r} has no photograph, or one twice: {names[:3]}.")
-    _check_enough(files, folds, pairs_per_fold)
+    _check_enough(files, folds, 1 if pairs_per_fold is None else wanted)
     rng = np.random.default_rng(seed)
     pairs: list[Pair] = []
-    for number, members in enumerate(_assign_folds(files, folds, pairs_per_fold, rng), start=1):
-        possible = _possible_impostors(members, number, pairs_per_fold)
-        pairs += _genuine_pairs(members, pairs_per_fold, rng)
-        pairs += _impostor_pairs(members, possible, pairs_per_fold, rng)
-    is_same = np.tile(np.repeat([True, False], pairs_per_fold), folds)
-    return BuiltPairs(pairs, is_same, folds, pairs_per_fold)
+    assigned = _assign_folds(files, folds, wanted, rng)
+    if pairs_per_fold is None:
+        fewest = min(min(_possible(members).values()) for members in assigned)
+        wanted = max(1, min(wanted, fewest))
+    for number, members in enumerate(assigned, start=1):
+        possible = _possible_impostors(members, number, wanted)
+        pairs += _genuine_pairs(members, wanted, rng)
+        pairs += _impostor_pairs(members, possible, wanted, rng)
+    is_same = np.tile(np.repeat([True, False], wanted), folds)
+    return BuiltPairs(pairs, is_same, folds, wanted)
 
 
 def folder_images(root: str | Path) -> dict[str, list[str]]:
@@ -142,19 +149,24 @@ def _assign_folds(
     return members
 
 
-def _possible_impostors(members: Mapping[str, Sequence[str]], number: int, wanted: int) -> int:
-    """Return how many impostor pairs fold ``number`` can make; ValueError for too few pairs."""
+def _possible(members: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """Return how many genuine and impostor pairs a fold can make."""
     genuine = sum(comb(len(names), 2) for names in members.values())
     photographs = sum(len(names) for names in members.values())
-    impostor = comb(photographs, 2) - genuine
-    for kind, possible in (("genuine", genuine), ("impostor", impostor)):
+    return {"genuine": genuine, "impostor": comb(photographs, 2) - genuine}
+
+
+def _possible_impostors(members: Mapping[str, Sequence[str]], number: int, wanted: int) -> int:
+    """Return how many impostor pairs fold ``number`` can make; ValueError for too few pairs."""
+    every = _possible(members)
+    for kind, possible in every.items():
         if possible < wanted:
             raise ValueError(
-                f"Fold {number} has {photographs} photographs of {len(members)} people, who make "
-                f"{possible} {kind} pairs, but {wanted} are wanted. Add people or photographs, or "
+                f"Fold {number} has {sum(map(len, members.values()))} photographs of "
+                f"{len(members)} people, who make {possible} {kind} pairs, but {wanted} are wanted. Add people or photographs, or "
                 "lower the pairs per fold or the folds."
             )
-    return impostor
+    return every["impostor"]
 
 
 def _genuine_pairs(

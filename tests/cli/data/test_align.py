@@ -129,5 +129,5 @@ def test_embed_aligns_photographs(cli, people, tmp_path):
     (people / "person 2" / "grey.jpg").write_bytes(encode_jpeg(np.full((99, 99, 3), 90, np.uint8)))
     words += [output, "--overwrite", "--device", "cpu"]
     assert "no face in" in one_line(cli(*words, "--align"))
-    assert "another model, collection, alignment" in one_line(cli(*words, "--resize", "--resume"))
+    assert "another model, collection or option" in one_line(cli(*words, "--resize", "--resume"))
     assert "left out 1" in cli(*words, "--align", "--skip-bad", "--resume").stdout

@@ -226,3 +226,14 @@ def test_people_are_the_same_however_their_names_are_parted() -> None:
     trained = ["George_W_Bush", "al-Attiyah", "Ann"]
     tested = ["george w. bush", "Al Attiyah", "Annie", "Ann"]
     assert shared_people(trained, tested) == ["Al Attiyah", "Ann", "george w. bush"]
+
+
+def test_few_photographs_make_as_many_pairs_as_every_fold_can() -> None:
+    """Two folds of two people: 3 + 3 and 3 + 1 genuine pairs."""
+    built = build_pairs(people_with([3, 3, 3, 2]), folds=2)
+    assert built.pairs_per_fold == 4 and len(built.pairs) == 2 * 2 * 4
+    plenty = build_pairs(people_with([40] * 4), folds=2)
+    assert plenty.pairs_per_fold == 300
+    assert plenty.pairs == build_pairs(people_with([40] * 4), folds=2, pairs_per_fold=300).pairs
+    with pytest.raises(ValueError, match="need 600"):
+        build_pairs(people_with([3, 3, 3, 2]), folds=2, pairs_per_fold=300)
