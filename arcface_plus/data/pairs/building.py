@@ -163,8 +163,8 @@ def _possible_impostors(members: Mapping[str, Sequence[str]], number: int, wante
         if possible < wanted:
             raise ValueError(
                 f"Fold {number} has {sum(map(len, members.values()))} photographs of "
-                f"{len(members)} people, who make {possible} {kind} pairs, but {wanted} are wanted. Add people or photographs, or "
-                "lower the pairs per fold or the folds."
+                f"{len(members)} people, who make {possible} {kind} pairs, but {wanted} are "
+                "wanted. Add people or photographs, or lower the pairs per fold or the folds."
             )
     return every["impostor"]
 
