@@ -2,4 +2,9 @@
 
 - ``embeddings.py``  ``arcface-plus embed``: embeddings of a collection as .npz or .parquet, made by
                      all ranks in blocks that an interrupted export keeps (``--resume``)
+- ``onnx_file.py``   one ONNX file, run by onnxruntime and compared before it gets its name
+- ``onnx_graph.py``  the graph in the form that clients expect; preprocessing folded into the stem
+- ``precision.py``   fp16 and static int8
+- ``equalization.py``  channels of equal range, which int8 of mobile nets needs
+- ``statement.py``   what a file says of itself: preprocessing, version, licences as stated
 """
