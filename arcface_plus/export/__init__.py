@@ -6,5 +6,7 @@
 - ``onnx_graph.py``  the graph in the form that clients expect; preprocessing folded into the stem
 - ``precision.py``   fp16 and static int8
 - ``equalization.py``  channels of equal range, which int8 of mobile nets needs
+- ``program.py``     a torch.export program (.pt2)
+- ``card.py``        a model card in the layout of the Hugging Face hub
 - ``statement.py``   what a file says of itself: preprocessing, version, licences as stated
 """
