@@ -2,7 +2,7 @@
 
 - ``app.py``: every verb, ``train`` itself, and ``run``, which turns errors into exit codes by
   ``errors.py``.
-- ``embed.py``, ``verify.py``, ``ijb.py``, ``identify.py``: the verbs of these names;
+- ``embed.py``, ``export.py``, ``verify.py``, ``ijb.py``, ``identify.py``: the verbs of these names;
   ``verify_output.py`` belongs to ``verify``.
 - ``tammes.py``, ``margins.py``, ``info.py``: the verbs of these names.
 - ``data/``: ``data pack``, ``check``, ``pairs``, ``split`` … ``study/``: ``study NAME``.

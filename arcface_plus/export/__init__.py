@@ -2,6 +2,8 @@
 
 - ``embeddings.py``  ``arcface-plus embed``: embeddings of a collection as .npz or .parquet, made by
                      all ranks in blocks that an interrupted export keeps (``--resume``)
+- ``model.py``       ``arcface-plus export``: which file a name asks for, and in which order a model
+                     is written, compared with its source on pairs, and described
 - ``onnx_file.py``   one ONNX file, run by onnxruntime and compared before it gets its name
 - ``onnx_graph.py``  the graph in the form that clients expect; preprocessing folded into the stem
 - ``precision.py``   fp16 and static int8
