@@ -59,6 +59,11 @@ def check_request(request: Request, model: EmbeddingModel, *, scored: bool) -> N
     existing = [file for file in request.files() if file.exists()]
     if existing and not request.overwrite:
         raise ValueError(f"{existing[0]} exists; give another --output, or --overwrite.")
+    if ending[1:].isalpha() and ending not in SUFFIXES and not output.is_dir():
+        raise ValueError(
+            f"{output} ends in {ending}, but models are written as {', '.join(SUFFIXES)}, or as a "
+            "folder, whose name has no such ending."
+        )
     if not output.parent.is_dir():
         raise FileNotFoundError(f"the folder {output.parent} of --output does not exist.")
     if ending in (".safetensors", ".pt2") and (request.precision != "fp32" or scored):

@@ -36,6 +36,7 @@ def test_weights_alone(make_network, tmp_path):
         ({"name": "old.onnx"}, "old.onnx exists; give another --output, or --overwrite"),
         ({"name": "old"}, "config.json exists"),
         ({"name": "file"}, "file is a file; name a folder, or end in .onnx"),
+        ({"name": "a.onx"}, "a.onx ends in .onx, but models are written as .onnx"),
         ({"name": "card", "statement": Statement()}, "give --license"),
         ({"name": "a.onnx", "precision": "int4"}, "one of fp32, fp16, int8"),
         ({"name": "a.onnx", "precision": "int8"}, "--calibrate IMAGES together"),
