@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 SEED ?= 0
 JOBS ?= 2
 
-.PHONY: quickstart test oldest lint bench mxnet clean
+.PHONY: quickstart test oldest lint bench mxnet clients clean
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -33,11 +33,18 @@ mxnet: .venv-mxnet/.done
 	  .venv-mxnet/bin/pip install --quiet --disable-pip-version-check mxnet==1.9.1 numpy==1.23.5 && touch $@; \
 	else echo "mxnet 1.9.1 needs Python < 3.12: its cross-checks will be skipped"; fi
 
+# insightface brings its own pins: its client checks our ONNX files from an environment of its own.
+clients: .venv-insightface/.done
+.venv-insightface/.done:
+	$(PYTHON) -m venv .venv-insightface
+	.venv-insightface/bin/pip install --quiet --disable-pip-version-check "insightface>=2"
+	touch $@
+
 quickstart: $(VENV)/.run
 	$(BIN)/arcface-plus train configs/quickstart.yaml --overwrite --seed $(SEED)
 
 # One thread a worker: the sums of small tests gain nothing from more, and fight over the cores.
-test: $(VENV)/.dev mxnet
+test: $(VENV)/.dev mxnet clients
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 # Every `name>=version` of setup.cfg installed as `name==version`, so that the minima are true.
@@ -66,11 +73,12 @@ bench: $(VENV)/.dev mxnet
 	$(BIN)/python tools/bench/bench_records.py
 	$(BIN)/python tools/bench/bench_evaluator.py
 	$(BIN)/python tools/bench/bench_embedding_memory.py
-	$(BIN)/python tools/bench/bench_export.py
+	$(BIN)/python tools/bench/bench_embed.py
 	$(BIN)/python tools/bench/bench_templates.py
+	$(BIN)/python tools/bench/bench_export.py
 	$(BIN)/python tools/bench/bench_coverage.py
 	$(BIN)/python tools/bench/bench_prototypes.py
 	$(BIN)/python tools/bench/bench_quickstart.py
 
 clean:
-	rm -rf $(VENV) .venv-mxnet .venv-oldest build *.egg-info
+	rm -rf $(VENV) .venv-mxnet .venv-insightface .venv-oldest build *.egg-info

@@ -117,11 +117,12 @@ BENCHES = {
     "bench_step.py": "--model iresnet18 --batches 2 --repeats 1",
     "bench_evaluator.py": "--pairs 600 --repeats 1",
     "bench_embedding_memory.py": "--pairs 20 --sets 1",
-    "bench_export.py": "--records 8200",
+    "bench_embed.py": "--records 8200",
     "bench_templates.py": "--images 600 --gallery 40 --probes 80 --pairs 4000 --dim 16 --repeats 1",
     "bench_coverage.py": "--simulations 4 --designs orl --effects 0.5 --levels '94 %'",
     "bench_quickstart.py": "--seeds 0 --train.steps 2 --schedule.warmup_steps 0",
     "bench_records.py": "--records 200 --repeats 1",
+    "bench_export.py": "--batch 1 --repeats 1",
     "bench_prototypes.py": "--classes 2000 --dim 32 --rows 100",
     "count_parameters.py": None,  # tests/models/test_count_parameters.py
 }

@@ -18,6 +18,7 @@ FILE_LINES, FUNCTION_LINES, FOLDER_MODULES = 300, 50, 15
 COMMANDS = {
     "cli/data/pairs.py:pairs_command",
     "cli/embed.py:embed_command",
+    "cli/export.py:export_command",
     "cli/identify.py:identify_command",
     "cli/ijb.py:ijb_command",
     "cli/study/distribution.py:distribution_command",

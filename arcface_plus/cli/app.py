@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from arcface_plus.cli import embed, identify, ijb, margins, tammes, verify
+from arcface_plus.cli import embed, export, identify, ijb, margins, tammes, verify
 from arcface_plus.cli.data import app as data
 from arcface_plus.cli.errors import exit_code_for
 from arcface_plus.cli.study import app as study
@@ -33,6 +33,7 @@ app.command("compare")(compare.compare_command)
 app.command("search")(search.search_command)
 app.add_typer(index.app, name="index")
 app.command("embed")(embed.embed_command)
+app.command("export")(export.export_command)
 app.command("ijb")(ijb.ijb_command)
 app.command("identify")(identify.identify_command)
 app.command("tammes")(tammes.tammes_command)

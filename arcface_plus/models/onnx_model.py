@@ -49,6 +49,7 @@ class OnnxModel(EmbeddingModel):
                 preprocessing=preprocessing,
                 options=None,
             )
+            self.path = path
             self._session = session
             self._one_by_one = one_by_one
             if not embedding_dim:  # the output's width is free in the file: ask the network
