@@ -89,7 +89,7 @@ class PairEvaluation:
             self.raw_pixels[name] = verify(a, b, pairs.is_same, folds)
 
     def untrained(self) -> dict[str, dict[str, Any]]:
-        """Return the history's entries of step 0 by set, where the untrained net was scored."""
+        """Return the history's entries of step 0 by set, where the net was scored before training."""
         return {entry["set"]: entry for entry in self.history if entry["step"] == 0}
 
     def to_dict(self) -> dict[str, Any]:
@@ -116,7 +116,7 @@ class PairEvaluation:
                 baselines["raw pixels"] = self.raw_pixels[name]
             if name in self.untrained():
                 numbers = self.untrained()[name]
-                baselines["untrained net"] = MainNumbers(**{key: numbers[key] for key in NUMBERS})
+                baselines["before training"] = MainNumbers(**{key: numbers[key] for key in NUMBERS})
             history = [(e["step"], e["accuracy"]) for e in self.history if e["set"] == name]
             sections.append(replace(section, baselines=baselines, history=history))
         return sections

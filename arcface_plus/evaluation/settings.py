@@ -39,7 +39,7 @@ class EvaluationConfig(Section):
     )
     sets: dict[str, Annotated[PairSetConfig, BeforeValidator(_pair_set)]] = Field({})
     every: int = Field(0, ge=0, description="steps between verifications; 0 is only at the end")
-    at_start: bool = Field(False, description="also score the untrained net")
+    at_start: bool = Field(False, description="also score the net before training")
     raw_pixels: bool = Field(False, description="also score plain pixels, the floor to beat")
     flip: bool = Field(True, description="embed f(x) + f(flip x)")
     folds: int = Field(10, ge=2)

@@ -124,7 +124,7 @@ def _results_table(evaluation: PairEvaluation) -> Table:
         if name in evaluation.raw_pixels:
             table.add_row(name, "raw pixels", *_cells(evaluation.raw_pixels[name].to_dict()))
         if name in evaluation.untrained():
-            table.add_row(name, "untrained net", *_cells(evaluation.untrained()[name]))
+            table.add_row(name, "before training", *_cells(evaluation.untrained()[name]))
         low, high = evaluation.last[name].intervals.accuracy
         cells = _cells(evaluation.last[name].result.to_dict(), f"{low:.3f}–{high:.3f}")
         table.add_row(name, "this model", *cells)

@@ -82,8 +82,8 @@ def test_report_sections_hold_the_baselines(pairs, model) -> None:
     evaluation(model, 5)
     evaluation.score_raw_pixels()
     (section,) = evaluation.report_sections()
-    assert list(section.baselines) == ["raw pixels", "untrained net"]
-    assert isinstance(section.baselines["untrained net"], MainNumbers)
+    assert list(section.baselines) == ["raw pixels", "before training"]
+    assert isinstance(section.baselines["before training"], MainNumbers)
     assert [step for step, _ in section.history] == [0, 5]
     assert section.result is evaluation.last["mine"].result
 

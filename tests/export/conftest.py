@@ -19,9 +19,12 @@ class TinyNetwork(EmbeddingModel):
     """A stem as in the face nets, with a zero border, and an FC layer: quick to trace."""
 
     def __init__(self, preprocessing: Preprocessing) -> None:
-        architecture = {"name": "tiny", "size": preprocessing.size}
         super().__init__(
-            "tiny", embedding_dim=16, preprocessing=preprocessing, architecture=architecture
+            "tiny",
+            embedding_dim=16,
+            size=preprocessing.size,
+            preprocessing=preprocessing,
+            options={},
         )
         self.conv = nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False)
         self.bn = nn.BatchNorm2d(8)
