@@ -45,9 +45,10 @@ def test_numbers_history_and_file(pairs, model, tmp_path: Path) -> None:
     assert numbers["mine/accuracy"] == evaluation.last["mine"].result.accuracy
     assert model.training, "the trainer's mode comes back"
     evaluation.score_raw_pixels()
-    evaluation.write(tmp_path / "v.json")
+    evaluation.write(tmp_path / "v.json", {"step": 10})
     written = json.loads((tmp_path / "v.json").read_text())
     assert [(e["step"], e["set"]) for e in written["history"]] == [(0, "mine"), (7, "mine")]
+    assert written["model"] == {"step": 10}
     assert written["untrained_net"]["mine"]["step"] == 0
     assert written["raw_pixels"]["mine"]["accuracy"] >= 0.9, "identical pixels are easy"
     assert written["results"]["mine"]["folds"] == 5

@@ -52,8 +52,8 @@ def test_a_card_folder_is_a_model(make_network, faces, pairs, tmp_path):
     assert [each.file for each in measured] == ["model.onnx", "model_int8.onnx"]
     for each in measured:
         (entry,) = each.entries
-        assert entry.result.accuracy > 0.5 and abs(entry.difference.difference) <= 0.2
-        assert f"| `{each.file}` | darker | {entry.result.accuracy:.5f} |" in (
+        assert entry.section.result.accuracy > 0.5 and abs(entry.difference.difference) <= 0.2
+        assert f"| `{each.file}` | darker | {entry.section.result.accuracy:.5f} |" in (
             folder / "README.md"
         ).read_text(encoding="utf-8")
     assert np.abs(measured[0].entries[0].distances - measured[1].entries[0].distances).max() > 1e-6
