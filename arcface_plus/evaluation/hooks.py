@@ -89,7 +89,7 @@ class PairEvaluation:
             self.raw_pixels[name] = verify(a, b, pairs.is_same, folds)
 
     def untrained(self) -> dict[str, dict[str, Any]]:
-        """Return the history's entries of step 0 by set, where the net was scored before training."""
+        """Return the history's entries of step 0 by set, if the net was scored before training."""
         return {entry["set"]: entry for entry in self.history if entry["step"] == 0}
 
     def to_dict(self) -> dict[str, Any]:
