@@ -13,6 +13,7 @@ import numpy as np
 
 SIDE = 24  # of a thumbnail, in pixels: too small for JPEG's noise, large enough for an expression
 _DARK, _BRIGHT = 12, 243  # grey levels beyond which a change of exposure may have cut
+_CUT = 0.1  # what cut pixels may take from a correlation
 _ENTRIES = 2**26  # of the matrix of cosines that is held at once
 _PAIRS = 2**14  # whose pixels are compared at once
 
@@ -30,10 +31,12 @@ def near_duplicates(
     """Return the pairs of rows (n, 2), first < second, and the correlation (n,) of either's pixels.
 
     ``unit`` (N, D): unit embeddings, at least ``cosine`` between the two. ``thumbnails`` (N, SIDE²)
-    as ``thumbnail`` makes them: correlation at least ``correlation``, as they are or with one
-    mirrored. Compares all pairs, N² D multiplications, a block at a time.
+    as ``thumbnail`` makes them: their correlation, which neither brightness nor contrast moves, is
+    at least ``correlation``, as they are or with one mirrored, over all pixels or those that no
+    exposure cut. Compares all pairs, N² D multiplications, a block at a time.
     """
     mirrored = thumbnails.reshape(-1, SIDE, SIDE)[:, :, ::-1].reshape(thumbnails.shape)
+    even, even_mirrored = _evened(thumbnails), _evened(mirrored)
     pairs, found = [np.empty((0, 2), dtype=np.int64)], [np.empty(0)]
     rows = max(1, _ENTRIES // len(unit))
     for start in range(0, len(unit), rows):
@@ -41,37 +44,44 @@ def near_duplicates(
         candidates = np.argwhere(np.triu(near, 1)) + start
         for part in range(0, len(candidates), _PAIRS):
             first, second = candidates[part : part + _PAIRS].T
-            pixels = np.maximum(
-                _correlation(thumbnails[first], thumbnails[second]),
-                _correlation(thumbnails[first], mirrored[second]),
+            whole = np.maximum(
+                np.einsum("nd,nd->n", even[first], even[second]),
+                np.einsum("nd,nd->n", even[first], even_mirrored[second]),
             )
+            close = whole >= correlation - _CUT  # few are left for what takes longer
+            first, second = first[close], second[close]
+            uncut = np.maximum(
+                _uncut_correlation(thumbnails[first], thumbnails[second]),
+                _uncut_correlation(thumbnails[first], mirrored[second]),
+            )
+            pixels = np.maximum(whole[close], uncut)
             alike = pixels >= correlation
             pairs.append(np.stack([first, second], axis=1)[alike])
             found.append(pixels[alike])
     return np.concatenate(pairs), np.concatenate(found)
 
 
-def _correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return the correlation (n,) of grey levels (n, d), which brightness and contrast do not move.
+def _evened(thumbnails: np.ndarray) -> np.ndarray:
+    """Return grey levels (N, d) with mean 0 and norm 1; those of one colour are all the same."""
+    grey = thumbnails.astype(np.float32)
+    grey -= grey.mean(axis=1, keepdims=True)
+    norm = np.linalg.norm(grey, axis=1, keepdims=True)
+    return np.asarray(np.where(norm > 0, grey / np.maximum(norm, 1e-6), 1 / SIDE))
 
-    The larger of that over all pixels and that over those that no exposure cut in either, where
-    these are a quarter at least: a face that was made much brighter is white in places.
+
+def _uncut_correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the correlation (n,) of grey levels (n, d) over what no exposure cut in either.
+
+    A face that was made much brighter is white in places. −1 where less than a quarter is left.
     """
     a, b = first.astype(np.float32), second.astype(np.float32)
-    uncut = (np.minimum(a, b) > _DARK) & (np.maximum(a, b) < _BRIGHT)
-    whole = _weighted_correlation(a, b, np.ones_like(a))
-    partial = _weighted_correlation(a, b, uncut.astype(np.float32))
-    enough = uncut.mean(axis=1) >= 0.25
-    best = np.where(enough, np.maximum(whole, partial), whole)
-    return np.where((first == second).all(axis=1), 1.0, best)  # where there is but one colour
-
-
-def _weighted_correlation(a: np.ndarray, b: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    total = np.maximum(weights.sum(axis=1, keepdims=True), 1)
-    a = (a - (a * weights).sum(axis=1, keepdims=True) / total) * weights
-    b = (b - (b * weights).sum(axis=1, keepdims=True) / total) * weights
+    uncut = ((np.minimum(a, b) > _DARK) & (np.maximum(a, b) < _BRIGHT)).astype(np.float32)
+    count = np.maximum(uncut.sum(axis=1, keepdims=True), 1)
+    a = (a - (a * uncut).sum(axis=1, keepdims=True) / count) * uncut
+    b = (b - (b * uncut).sum(axis=1, keepdims=True) / count) * uncut
     variances = np.square(a).sum(axis=1) * np.square(b).sum(axis=1)
-    return np.asarray((a * b).sum(axis=1) / np.sqrt(np.maximum(variances, 1e-6)))
+    correlation = (a * b).sum(axis=1) / np.sqrt(np.maximum(variances, 1e-6))
+    return np.where(count[:, 0] >= first.shape[1] / 4, correlation, -1)
 
 
 def choose_kept(pairs: np.ndarray, order: np.ndarray) -> np.ndarray:

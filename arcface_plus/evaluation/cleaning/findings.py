@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal, get_args
 
+from pydantic import TypeAdapter, ValidationError
+
 from arcface_plus.files import written_beside
 
 Kind = Literal["duplicates", "labels", "merge", "split"]
@@ -50,6 +52,9 @@ class Line:
     other_person: str
     other_photograph: str
     proposal: str
+
+
+_LINE = TypeAdapter(Line)
 
 
 def lines_of(findings: Sequence[Finding], keys: Sequence[str], people: Sequence[str]) -> list[Line]:
@@ -107,12 +112,12 @@ def read_lines(path: Path) -> list[Line]:
                 f"{', '.join(reader.fieldnames or []) or 'empty'}. Keep commas between columns."
             )
         for row in reader:
-            if row["kind"] not in KINDS or not row["photograph"] or None in row.values():
+            try:
+                lines.append(_LINE.validate_python(row))
+            except ValidationError as error:
+                wrong = error.errors()[0]
                 raise ValueError(
-                    f"{path}, line {reader.line_num}: a kind ({', '.join(KINDS)}) and a photograph "
-                    f"are needed, but it is {', '.join(str(value) for value in row.values())!r}."
-                )
-            lines.append(
-                Line(**row | {"finding": int(row["finding"]), "score": float(row["score"])})  # type: ignore[arg-type]
-            )
+                    f"{path}, line {reader.line_num}: {wrong['loc'][0]} is {wrong['input']!r}. "
+                    f"{wrong['msg']}."
+                ) from error
     return lines

@@ -45,7 +45,7 @@ def test_embeddings_must_agree_too() -> None:
     unit = np.array([[1, 0], [0.8, 0.6], [0, 1]], dtype=np.float32)
     pairs, pixels = near_duplicates(unit, thumbnails, cosine=0.7, correlation=0.96)
     assert pairs.tolist() == [[0, 1]]
-    assert pixels.tolist() == [1.0]
+    assert pixels == pytest.approx(1, abs=1e-5)
 
 
 def test_blocks_find_what_one_block_finds(monkeypatch) -> None:
@@ -68,15 +68,15 @@ def test_blocks_find_what_one_block_finds(monkeypatch) -> None:
     monkeypatch.setattr("arcface_plus.evaluation.cleaning.duplicates._PAIRS", 5)
     parts = near_duplicates(unit, thumbnails, cosine=0.1, correlation=0.9)
     assert parts[0].tolist() == expected
-    np.testing.assert_allclose(parts[1], whole[1])
+    np.testing.assert_allclose(parts[1], whole[1], rtol=1e-5)
 
 
 def test_images_of_one_colour_are_copies_of_each_other_alone() -> None:
-    grey = [np.full((112, 112, 3), level, dtype=np.uint8) for level in (90, 90, 140)]
+    grey = [np.full((112, 112, 3), level, dtype=np.uint8) for level in (90, 140)]
     thumbnails = np.stack([*map(thumbnail, grey), thumbnail(face(0))])
-    unit = np.ones((4, 1), dtype=np.float32)
+    unit = np.ones((3, 1), dtype=np.float32)
     pairs, pixels = near_duplicates(unit, thumbnails, cosine=0.5, correlation=0.96)
-    assert pairs.tolist() == [[0, 1]] and pixels.tolist() == [1.0]
+    assert pairs.tolist() == [[0, 1]] and pixels == pytest.approx(1, abs=1e-5)
 
 
 def test_each_copy_is_of_one_that_is_kept() -> None:
