@@ -37,7 +37,8 @@ def layer_rates(model: nn.Module, layers: Sequence[LayerRate]) -> dict[str, floa
                 f"nearest are {', '.join(_nearest(layer.pattern, names))}"
             )
         rates |= dict.fromkeys(matching, layer.lr)
-    if not any(rates[name] for name, p in model.named_parameters() if p.requires_grad):
+    learning = (rates[name] for name, p in model.named_parameters() if p.requires_grad)
+    if layers and not any(learning):
         raise ValueError(
             "optim.layers freezes every layer of the net, so that nothing but the head would "
             "learn; give one of them an lr above 0"

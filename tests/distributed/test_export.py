@@ -21,7 +21,7 @@ COUNT = 23
 class TinyNet(EmbeddingModel):
     def __init__(self) -> None:
         preprocessing = Preprocessing(size=8)
-        super().__init__("tiny", embedding_dim=3, preprocessing=preprocessing, architecture=None)
+        super().__init__("tiny", embedding_dim=3, size=8, preprocessing=preprocessing, options=None)
         torch.manual_seed(0)
         self.fc = nn.Linear(192, 3)
 

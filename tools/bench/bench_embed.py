@@ -69,7 +69,7 @@ def export(source: Path, output: Path) -> None:
         def __init__(self) -> None:
             preprocessing = Preprocessing(size=SIDE)
             super().__init__(
-                "narrow", embedding_dim=512, preprocessing=preprocessing, architecture=None
+                "narrow", embedding_dim=512, size=SIDE, preprocessing=preprocessing, options=None
             )
             self.body = nn.Sequential(
                 nn.Conv2d(3, 16, 8, stride=8), nn.ReLU(), nn.Flatten(), nn.Linear(256, 512)
