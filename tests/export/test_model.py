@@ -56,7 +56,8 @@ def test_a_card_folder_is_a_model(make_network, faces, pairs, tmp_path):
         assert f"| `{each.file}` | darker | {entry.section.result.accuracy:.5f} |" in (
             folder / "README.md"
         ).read_text(encoding="utf-8")
-    assert np.abs(measured[0].entries[0].section.distances - measured[1].entries[0].section.distances).max() > 1e-6
+    first, second = (each.entries[0].section.distances for each in measured[:2])
+    assert np.abs(first - second).max() > 1e-6
 
 
 def test_weights_alone(make_network, tmp_path):
