@@ -8,7 +8,7 @@ import numpy as np
 
 from arcface_plus.evaluation.cleaning.people import People, limit_of_bulk
 
-_NEAR = 0.5  # likeness that the other person must have, beside being nearer than the own one
+_NEAR = 2.0  # deviations by which a suspect is nearer to another person than photographs are
 _ROUNDS = 4
 
 
@@ -38,10 +38,10 @@ def wrong_labels(
 
     ``unit``, ``labels``, ``groups`` as for ``People``; ``same_person`` (P,): the other label of a
     person who has two, else −1: it does not count as another one. A suspect's score is at least
-    ``threshold`` and stands out of those of all photographs. Suspects do not speak for a person in
-    the next round; it ends where they stay the same, after four at most.
-
-    Photographs that are alone with their label, and those nearest to nobody, are no suspects.
+    ``threshold`` and stands out of those of all photographs, and it is nearer to the other person
+    than photographs usually are to one: to be far from its own person does not make it another's.
+    Suspects do not speak for a person in the next round; it ends where they stay the same, after
+    four at most. Photographs that are alone with their label are no suspects.
     """
     votes = np.ones(len(unit), dtype=bool)
     for _ in range(_ROUNDS):
@@ -68,4 +68,5 @@ def _score(
     comparable = np.isfinite(own) & np.isfinite(nearest)
     score = np.where(comparable, nearest - np.where(comparable, own, 0), -np.inf)
     limit = max(threshold, limit_of_bulk(score[comparable]))
-    return LabelScores((score >= limit) & (nearest >= _NEAR), score, own, other)
+    near = nearest >= limit_of_bulk(nearest[comparable], _NEAR)
+    return LabelScores((score >= limit) & near, score, own, other)

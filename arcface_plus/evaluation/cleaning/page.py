@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -50,19 +49,17 @@ def write_page(path: Path, found: Found, photographs: Photographs, *, title: str
     Photographs are inside it as thumbnails; one that cannot be read any more is named instead.
     """
     pictures = _Pictures(found, photographs)
-    counts = Counter(finding.kind for finding in found.findings)
+    by_kind = {kind: [one for one in found.findings if one.kind == kind] for kind in _HEADINGS}
     kinds = [
         {
             "anchor": kind,
             "heading": heading,
             "meaning": meaning,
-            "total": counts[kind],
-            "shown": [pictures.of(finding) for finding in found.findings if finding.kind == kind][
-                :MOST_FINDINGS
-            ],
+            "total": len(by_kind[kind]),
+            "shown": [pictures.of(finding) for finding in by_kind[kind][:MOST_FINDINGS]],
         }
         for kind, (heading, meaning) in _HEADINGS.items()
-        if counts[kind]
+        if by_kind[kind]
     ]
     template = page_templates(Path(__file__).parent).get_template("page.html.j2")
     html = template.render(

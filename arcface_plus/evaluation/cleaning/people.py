@@ -141,13 +141,13 @@ class People:
             yield part, like
 
 
-def limit_of_bulk(values: np.ndarray) -> float:
-    """Return the value from which on one stands out of ``values``: modified z-score 3.5.
+def limit_of_bulk(values: np.ndarray, deviations: float = 3.5) -> float:
+    """Return the value from which on one stands out of ``values``, by its modified z-score.
 
     By the median and the median absolute deviation, which half of the values cannot move; B.
-    Iglewicz and D. Hoaglin, How to Detect and Handle Outliers, 1993.
+    Iglewicz and D. Hoaglin, How to Detect and Handle Outliers, 1993, who advise 3.5.
     """
     if not len(values):
         return np.inf
     median = float(np.median(values))
-    return median + 3.5 * float(np.median(np.abs(values - median))) / 0.6745
+    return median + deviations * float(np.median(np.abs(values - median))) / 0.6745
