@@ -59,6 +59,11 @@ def check_request(request: Request, model: EmbeddingModel, *, scored: bool) -> N
     existing = [file for file in request.files() if file.exists()]
     if existing and not request.overwrite:
         raise ValueError(f"{existing[0]} exists; give another --output, or --overwrite.")
+    if ending[1:].isalpha() and ending not in SUFFIXES and not output.is_dir():
+        raise ValueError(
+            f"{output} ends in {ending}, but models are written as {', '.join(SUFFIXES)}, or as a "
+            "folder, whose name has no such ending."
+        )
     if not output.parent.is_dir():
         raise FileNotFoundError(f"the folder {output.parent} of --output does not exist.")
     if ending in (".safetensors", ".pt2") and (request.precision != "fp32" or scored):
@@ -108,8 +113,8 @@ def export_model(
     weights = request.files()[:-2]
     save_model(model, weights[0])
     export_onnx(model, weights[1], statement=request.statement)
-    for file in weights[2:]:
-        _write_onnx(model, file, request)
+    for file in weights[2:]:  # from the file before: the network need not be traced again
+        _write_onnx(load_model(weights[1]), file, request)
     measured = [Measured(file.name, score(file)) for file in weights[1:]] if score else []
     write_card(output, model, provenance, request.statement, weights, measured)
     return measured

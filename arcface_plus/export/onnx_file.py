@@ -89,7 +89,13 @@ def _check_agreement(
 ) -> None:
     """Raise ValueError where the embeddings of the file are not those of its source."""
     expected = _embed(source, images, [len(images)])
-    found = _embed(written, images, _BATCHES)
+    try:
+        found = _embed(written, images, _BATCHES)
+    except Exception as error:  # onnxruntime's errors share no base class but Exception
+        raise ValueError(
+            f"{path} was not written: onnxruntime cannot run it in batches of 1, 2 and 5 "
+            f"({str(error).splitlines()[0]:.300}); fix: export the source with a free batch"
+        ) from error
     error = (found - expected).norm(dim=1) / expected.norm(dim=1)
     if not error.max() <= BOUNDS[precision]:  # NaN is not
         raise ValueError(

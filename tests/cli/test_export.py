@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from arcface_plus.data.images import encode_jpeg
-from arcface_plus.models import Preprocessing, build_model, save_model
+from arcface_plus.models import Preprocessing, build_model, load_model, model_hash, save_model
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -41,29 +41,32 @@ def faces(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_an_onnx_file_in_int8_is_measured(cli, weights, faces, tmp_path):
-    output = tmp_path / "net.onnx"
-    words = ["--precision", "int8", "--calibrate", faces, "--license", "mit"]
+def test_a_card_with_int8_is_a_model_and_measured(cli, weights, faces, tmp_path):
+    folder = tmp_path / "card"
+    words = ["--precision", "int8", "--calibrate", faces, "--license", "mit", "--data", "noise"]
     pairs = ["--pairs", faces / "pairs.txt", "--root", faces]
-    done = cli("export", "--model", weights, "--output", output, *words, *pairs)
+    done = cli(
+        *("export", "--model", weights, "--output", f"{folder}/", "--data-license", "unknown"),
+        *words,
+        *pairs,
+    )
     assert done.exit_code == 0, done.stderr
-    assert f"wrote {output}" in done.stdout.replace("\n", "")
-    assert "compared to" in done.stdout and "difference" in done.stdout
-    again = cli("verify", "--model", output, *pairs, "--json", tmp_path / "r.json")
+    names = {"README.md", "config.json", "model.onnx", "model.safetensors", "model_int8.onnx"}
+    assert {path.name for path in folder.iterdir()} == names
+    shown = done.stdout.replace("\n", "")
+    assert all(f"wrote {folder / name}" in shown for name in names)
+    assert shown.count("compared to") == 2
+    assert model_hash(load_model(folder)) == model_hash(weights)
+    card = (folder / "README.md").read_text()
+    assert card.startswith("---\nlicense: mit\n")
+    # What the card says of a file is what ``verify`` finds.
+    compared = ["--compare", folder, "--json", tmp_path / "r.json"]
+    again = cli("verify", "--model", folder / "model_int8.onnx", *pairs, *compared)
     assert again.exit_code == 0, again.stderr
     (result,) = json.loads((tmp_path / "r.json").read_text())["results"]
     assert result["genuine_pairs"] == result["impostor_pairs"] == 12
-
-
-@pytest.mark.slow
-def test_a_card_and_a_program(cli, weights, tmp_path):
-    stated = ["--license", "mit", "--data-license", "unknown", "--data", "noise"]
-    done = cli("export", "--model", weights, "--output", f"{tmp_path / 'card'}/", *stated)
-    assert done.exit_code == 0, done.stderr
-    assert (tmp_path / "card" / "README.md").read_text().startswith("---\nlicense: mit\n")
-    done = cli("export", "--model", weights, "--output", tmp_path / "net.pt2")
-    assert done.exit_code == 0, done.stderr
-    assert (tmp_path / "net.pt2").is_file()
+    other = result["comparison"]["other"]["accuracy"]
+    assert f"| `model_int8.onnx` | pairs | {result['accuracy']:.5f} | {other:.5f} |" in card
 
 
 @pytest.mark.parametrize(

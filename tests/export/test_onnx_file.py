@@ -56,13 +56,12 @@ def test_a_client_gets_the_networks_embeddings(exported, make_network, embed_by_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "width"), [("iresnet18", 8), ("mobilefacenet", 64)])
-def test_face_networks(name, width, make_network, embed_by_hand, faces, tmp_path):
-    network = make_network(name, width=width)
+def test_a_mobilefacenet(make_network, embed_by_hand, faces, tmp_path):
+    network = make_network("mobilefacenet", width=64)
     path = export_onnx(network, tmp_path / "net.onnx")
     expected = embed_by_hand(network, faces)
     assert distance(as_a_client(path, faces), expected) < 1e-5
-    assert {node.op_type for node in onnx.load(path).graph.node} <= {*LAYERS, *SHAPES, "Slice"}
+    assert {node.op_type for node in onnx.load(path).graph.node} <= {*LAYERS, *SHAPES}
 
 
 def test_blue_first_networks_take_red_first(make_network, embed_by_hand, faces, tmp_path):

@@ -17,9 +17,9 @@ MINE = Preprocessing(mean=127.5, std=64.0, channels="bgr", size=8)
 
 
 def write_foreign(
-    path: Path, *, batch: int | str = "N", first: str = "Conv", opset: int = 11, names: str = "Mul"
+    path: Path, *, batch: int | str = "N", first: str = "Conv", flatten: str = "Flatten"
 ) -> Path:
-    """Write Conv (or Mul and Conv) - Conv - Flatten - Gemm, its nodes called ``names``."""
+    """Write Conv (or Mul and Conv) - Conv - Flatten - Gemm, its nodes called "Mul"."""
     helper, from_array = onnx.helper, onnx.numpy_helper.from_array
     rng = np.random.default_rng(0)
     weights = {
@@ -37,17 +37,21 @@ def write_foreign(
         chosen = [nodes["Mul"], helper.make_node("Conv", ["x2", "w0"], ["a"], pads=[1, 1, 1, 1])]
     chosen += [
         helper.make_node("Conv", ["a", "w1"], ["b"]),
-        helper.make_node("Flatten", ["b"], ["c"]),
+        {
+            "Flatten": helper.make_node("Flatten", ["b"], ["c"]),
+            "Reshape": helper.make_node("Reshape", ["b", "one row"], ["c"]),
+        }[flatten],
         helper.make_node("Gemm", ["c", "fc"], ["embedding"]),
     ]
     for number, node in enumerate(chosen):
-        node.name = f"{names}_{number}"
+        node.name = f"Mul_{number}"
         node.doc_string = "built at /home/someone/net.py"
     given = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [batch, 3, 8, 8])
     result = helper.make_tensor_value_info("embedding", onnx.TensorProto.FLOAT, [batch, 5])
     stored = [from_array(w.astype(np.float32), name) for name, w in weights.items()]
+    stored.append(from_array(np.array([1, -1]), "one row"))
     graph = helper.make_graph(chosen, "built here", [given], [result], stored)
-    opsets = [helper.make_opsetid("", opset)]
+    opsets = [helper.make_opsetid("", 11)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=8, producer_name="other")
     helper.set_model_props(model, {"author": "someone"})
     onnx.save(model, path)
@@ -112,3 +116,10 @@ def test_what_cannot_be_folded_is_refused_with_the_reason(tmp_path):
     same = load_model(source, preprocessing=Preprocessing(std=127.5, size=8))
     path = export_onnx(same, tmp_path / "ours.onnx")
     assert onnx.load(path).graph.node[0].name == "node_Mul_0"
+
+
+def test_a_batch_that_is_fixed_inside_the_graph_is_noticed(tmp_path):
+    source = write_foreign(tmp_path / "theirs.onnx", batch=1, flatten="Reshape")
+    with pytest.raises(ValueError, match=r"cannot run it in batches of 1, 2 and 5 .*a free batch"):
+        export_onnx(load_model(source, preprocessing=MINE), tmp_path / "ours.onnx")
+    assert not (tmp_path / "ours.onnx").exists()

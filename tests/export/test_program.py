@@ -32,9 +32,9 @@ def test_pytorch_runs_it_alone_with_its_own_preprocessing(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "width"), [("iresnet18", 8), ("mobilefacenet", 64)])
-def test_face_networks_leave_no_path_of_this_machine(name, width, make_network, tmp_path):
-    path = export_program(make_network(name, width=width), tmp_path / "net.pt2")
+def test_a_face_network_leaves_no_path_of_this_machine(make_network, tmp_path):
+    """Its FC layer is in a graph of its own, outside of autocast."""
+    path = export_program(make_network("iresnet18"), tmp_path / "net.pt2")
     assert not re.findall(rb"/[\w/.+-]+\.py", path.read_bytes())
 
 
