@@ -52,6 +52,11 @@ class ImageSource:
         """Name the file and record of an image, for messages."""
         raise NotImplementedError
 
+    def names(self) -> list[str] | None:
+        """Return what each class is called, in their order; None where the data does not say."""
+        names: list[str] | None = getattr(self, "class_names", None)
+        return names
+
 
 class EncodedImages:
     """Images held as the bytes of their files (JPEG, PNG, …)."""
