@@ -24,7 +24,7 @@ from arcface_plus.training.regularization import RunRegularizer, head_mma_weight
 from arcface_plus.training.second_branch import SecondBranch
 from arcface_plus.training.state import RunState
 from arcface_plus.training.trainer import Evaluate, Trainer
-from arcface_plus.training.uniform_monitor import margin_warnings
+from arcface_plus.training.uniform_monitor import NearClasses, margin_warnings
 
 
 def build_state(
@@ -160,6 +160,13 @@ def build_trainer(
         evaluate_every=config.evaluation.every,
         evaluate_at_start=config.evaluation.at_start,
         regularizer=regularizer if regularizer else None,
+        near_classes=NearClasses(
+            state.head,
+            loader.source,
+            steps=loader.steps.steps_per_epoch,
+            folder=config.folder,
+            world=state.world,
+        ),
     )
 
 

@@ -12,6 +12,6 @@ second_branch      closeness and diversity: which images get a second pass, and 
 image_scores       the running score of every training image that the second branch chooses by
 monitor            metrics.jsonl, TensorBoard, progress bar, lines
 window             the numbers of a log line, summed on the device
-uniform_monitor    what uniformly spread classes would measure, beside what a run measures
+uniform_monitor    what uniform classes would measure, beside a run; classes that are too near
 quarantine         unreadable images: the list and its limit (data/batches/loader replaces them)
 """

@@ -28,7 +28,7 @@ from arcface_plus.training.quarantine import Quarantine
 from arcface_plus.training.schedule import set_learning_rate
 from arcface_plus.training.settings import OptimConfig, ScheduleConfig, TrainConfig
 from arcface_plus.training.state import RunState
-from arcface_plus.training.uniform_monitor import CollapseWatch, uniform_figures
+from arcface_plus.training.uniform_monitor import CollapseWatch, NearClasses, uniform_figures
 from arcface_plus.training.window import LogWindow
 
 # (model in eval mode, finished steps) -> numbers to log; called on all ranks together.
@@ -43,8 +43,8 @@ class Trainer:
     ``evaluations``, by the kind of their lines in metrics.jsonl, are called every
     ``evaluate_every`` steps (0: only at the end; ``evaluate_at_start``: also before the first) with
     the model in eval mode and running statistics averaged over ranks. ``regularizer`` is called
-    once an optimizer step. The state's branch adds a second pass over images it chooses to some
-    steps.
+    once an optimizer step, ``near_classes`` at log steps. The state's branch adds a second pass
+    over images it chooses to some steps.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class Trainer:
         evaluate_every: int = 0,
         evaluate_at_start: bool = False,
         regularizer: Penalty | None = None,
+        near_classes: NearClasses | None = None,
     ) -> None:
         self.state, self.world = state, state.world
         self.model, self.head, self.branch = state.model, state.head, state.branch
@@ -70,16 +71,13 @@ class Trainer:
         self.quarantine, self.regularizer = quarantine, regularizer
         self.evaluations: Mapping[str, Evaluate] = evaluations or {}
         self.evaluate_every, self.evaluate_at_start = evaluate_every, evaluate_at_start
-        self.restorer = (
-            BatchNormRestorer(self.model)
-            if train.on_nonfinite == "skip" or state.precision == "fp16"
-            else None
-        )
+        restores = train.on_nonfinite == "skip" or state.precision == "fp16"
+        self.restorer = BatchNormRestorer(self.model) if restores else None
         self.ddp = _wrap(self.model, self.world)
         ranks = self.world.size
         self.parts = [contiguous_part(train.global_batch, r, ranks) for r in range(ranks)]
         self.predicted = uniform_figures(self.head) if monitor.enabled else {}
-        self.collapse = CollapseWatch(self.head)
+        self.collapse, self.near_classes = CollapseWatch(self.head), near_classes
         self.evaluated_at = -1
         self.window = LogWindow(self.world.device)
 
@@ -217,7 +215,8 @@ class Trainer:
     def _log(self) -> None:
         self._check_finite()
         values = self.window.close(self.config.global_batch)
-        values |= self.head.mma.summary(self.head.weight, self.state.step) | self.predicted
+        degrees, nearest = self.head.mma.nearest(self.head.weight, self.state.step)
+        values |= self.head.mma.summary(self.head.weight, degrees=degrees) | self.predicted
         values |= {
             f"margin_{name}": value for name, value in self.head.margin_state.summary().items()
         }
@@ -232,6 +231,9 @@ class Trainer:
         self.monitor.log(self.state.step, values)
         if message := self.collapse.warning(values):
             self.monitor.warn(self.state.step, message)
+        if self.near_classes is not None:
+            for message in self.near_classes.warnings(self.state.step, degrees, nearest):
+                self.monitor.warn(self.state.step, message)
 
     def _run_evaluation(self) -> bool:
         """Call the evaluations, log their numbers; return whether this is the best model so far."""

@@ -1,14 +1,23 @@
-"""What a run's angles are watched against: the prediction for uniformly spread classes.
+"""What a run's angles are watched against: uniformly spread classes, and one another.
 
-Only for cosine logits with a fixed ``Margin``: an adaptive margin differs from sample to sample.
-The termination angle is [R], reconstructed; see ``losses.uniform_prediction``.
+Predictions only for cosine logits with a fixed ``Margin``: an adaptive margin differs from sample
+to sample. The termination angle is [R], reconstructed; see ``losses.uniform_prediction``.
 """
 
 from __future__ import annotations
 
+import csv
 import math
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+from torch import Tensor
+
+from arcface_plus.data.lazy_images import ImageSource
+from arcface_plus.distributed import World
+from arcface_plus.files import written_beside
 from arcface_plus.losses.head.classifier import ClassifierHead
 from arcface_plus.losses.margins.family import Margin
 from arcface_plus.losses.theory.uniform_prediction import (
@@ -22,6 +31,11 @@ from arcface_plus.losses.theory.uniform_prediction import (
 # never pass the two together.
 OWN_ANGLE = 92.0  # degrees
 DRAWN_TOGETHER = 0.95  # of the angle between uniform classes
+
+NEAR_CLASSES = "near_classes.csv"
+# Uniform classes stay above 0.9 of the median. docs/cleaning.md has what these find.
+_NEAR, _DEVIATIONS = 0.8, 5.0
+_FEWEST_IMAGES, _SAID = 5, 5
 
 
 def uniform_figures(head: ClassifierHead) -> dict[str, float]:
@@ -89,3 +103,72 @@ class CollapseWatch:
             f"{self.key}.warmup_steps of about half of train.steps; or with a smaller scale s or "
             "extension: easy."
         )
+
+
+class NearClasses:
+    """Names pairs of classes that are implausibly near: likely one person under two labels.
+
+    Two classes that are each other's nearest, at an angle of at most 0.8 of the median angle to the
+    nearest class, and far below the bulk of these angles. Silent in the first epoch (of ``steps``
+    steps), and about classes of fewer than five images: what they are not decides alone where these
+    lie, and it is the same for all of them. A pair is named once and kept in the run folder.
+    """
+
+    def __init__(
+        self, head: ClassifierHead, source: ImageSource, *, steps: int, folder: Path, world: World
+    ) -> None:
+        self.steps, self.path, self.keeps = steps, folder / NEAR_CLASSES, world.is_main
+        self.enough = np.bincount(source.labels, minlength=head.num_classes) >= _FEWEST_IMAGES
+        names = source.names() or []
+        self.names = [*names, *map(str, range(len(names), head.num_classes))]
+        self.named: dict[tuple[str, str], list[Any]] | None = None
+
+    def warnings(self, step: int, degrees: Tensor, nearest: Tensor | None) -> list[str]:
+        """Return what to tell the user about pairs that were not named before, nearest first.
+
+        ``degrees`` (C,) from each class to the one that is ``nearest`` (C,), after ``step`` steps;
+        None where only some classes were looked at.
+        """
+        if nearest is None or step < self.steps or not self.keeps:
+            return []
+        if self.named is None:
+            self.named = self._recall(step)
+        angle, near = degrees.cpu().numpy(), nearest.cpu().numpy()
+        typical = float(np.median(angle))
+        spread = float(np.median(np.abs(angle - typical))) / 0.6745
+        limit = min(_NEAR * typical, typical - _DEVIATIONS * spread)
+        one = np.arange(len(angle))
+        found = (angle <= limit) & (near[near] == one) & (one < near) & self.enough
+        pairs = {
+            (self.names[row], self.names[near[row]]): angle[row]
+            for row in sorted(np.flatnonzero(found & self.enough[near]), key=angle.__getitem__)
+        }
+        new = {pair: at for pair, at in pairs.items() if pair not in self.named}
+        if new:
+            facts = {pair: [step, f"{at:.1f}", f"{typical:.1f}"] for pair, at in new.items()}
+            self.named |= facts
+            self._keep()
+        said = [
+            f"classes {a!r} and {b!r} are {at:.0f}° apart (typical: {typical:.0f}°): likely one "
+            "person under two labels"
+            for (a, b), at in list(new.items())[:_SAID]
+        ]
+        rest = [f"and {len(new) - _SAID} more such pairs: {self.path}"]
+        return said + (rest if len(new) > _SAID else [])
+
+    def _recall(self, step: int) -> dict[tuple[str, str], list[Any]]:
+        """Return what the run named before ``step``, if it is a resumed one."""
+        if not self.path.is_file():
+            return {}
+        with self.path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.reader(file))[1:]
+        return {(a, b): [int(at), *facts] for a, b, at, *facts in rows if int(at) < step}
+
+    def _keep(self) -> None:
+        with (
+            written_beside(self.path) as beside,
+            beside.open("w", newline="", encoding="utf-8") as file,
+        ):
+            writer = csv.writer(file)
+            writer.writerow(("class", "other_class", "step", "degrees", "typical_degrees"))
+            writer.writerows((*pair, *facts) for pair, facts in (self.named or {}).items())

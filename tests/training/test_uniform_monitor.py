@@ -5,8 +5,13 @@ import math
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
+from arcface_plus.data.lazy_images import ImageSource
+from arcface_plus.distributed import World
 from arcface_plus.losses.head.classifier import ClassifierHead
 from arcface_plus.losses.margins.adaface import AdaFace
 from arcface_plus.losses.margins.base import MarginLoss
@@ -18,6 +23,7 @@ from arcface_plus.runs.train import train
 from arcface_plus.training import uniform_monitor
 from arcface_plus.training.uniform_monitor import (
     CollapseWatch,
+    NearClasses,
     margin_warnings,
     uniform_figures,
 )
@@ -168,3 +174,97 @@ def test_a_collapsing_run_says_so_on_the_terminal_and_in_its_metrics(
     (warning,) = [line for line in logged if line["kind"] == "warning"]
     assert "opposite poles" in warning["message"]
     assert "warning: this run is collapsing" in capsys.readouterr().out
+
+
+class Faces(ImageSource):
+    """Classes with names and so many images each."""
+
+    def __init__(self, counts: list[int]) -> None:
+        self.labels = np.repeat(np.arange(len(counts)), counts)
+        self.num_classes = len(counts)
+        self.class_names = [f"p{label}" for label in range(len(counts))]
+
+
+def near_classes(folder: Path, counts: list[int], steps: int = 10) -> NearClasses:
+    head = ClassifierHead(len(counts), 32, Margin(m2=0.5, s=32))
+    return NearClasses(
+        head, Faces(counts), steps=steps, folder=folder, world=World(0, 1, torch.device("cpu"))
+    )
+
+
+def angles(pairs: dict[tuple[int, int], float], classes: int = 40) -> tuple[Tensor, Tensor]:
+    """Return angles about 70° in a ring of neighbours, and ``pairs`` that are mutual."""
+    degrees = 70 + torch.linspace(-2, 2, classes, dtype=torch.float64)
+    nearest = (torch.arange(classes) + 1) % classes
+    for (first, second), angle in pairs.items():
+        degrees[[first, second]] = angle
+        nearest[first], nearest[second] = second, first
+    return degrees, nearest
+
+
+def test_near_classes_are_named_once_and_kept(tmp_path) -> None:
+    watch = near_classes(tmp_path, [9] * 40)
+    near = angles({(3, 30): 14.4, (5, 8): 33.0, (10, 20): 60.0})
+    assert watch.warnings(9, *near) == []  # the first epoch
+    assert watch.warnings(20, *near) == [
+        "classes 'p3' and 'p30' are 14° apart (typical: 70°): likely one person under two labels",
+        "classes 'p5' and 'p8' are 33° apart (typical: 70°): likely one person under two labels",
+    ]
+    assert watch.warnings(30, *near) == []
+    (said,) = watch.warnings(40, *angles({(3, 30): 11.0, (1, 2): 40.0}))
+    assert "'p1' and 'p2'" in said
+    lines = (tmp_path / "near_classes.csv").read_text().splitlines()
+    assert lines[0] == "class,other_class,step,degrees,typical_degrees"
+    assert [line.rsplit(",", 1)[0] for line in lines[1:]] == [
+        "p3,p30,20,14.4",
+        "p5,p8,20,33.0",
+        "p1,p2,40,40.0",
+    ]
+
+
+def test_a_resumed_run_knows_what_was_named_and_forgets_what_comes_later(tmp_path) -> None:
+    watch = near_classes(tmp_path, [9] * 40)
+    watch.warnings(20, *angles({(3, 30): 14.0}))
+    watch.warnings(40, *angles({(1, 2): 40.0}))
+    resumed = near_classes(tmp_path, [9] * 40)
+    (said,) = resumed.warnings(40, *angles({(3, 30): 14.0, (1, 2): 40.0}))
+    assert "'p1' and 'p2'" in said  # the log of step 40 was cut with the run
+
+
+@pytest.mark.parametrize(
+    ("near", "counts"),
+    [
+        ({}, [9] * 40),
+        ({(3, 30): 58.0}, [9] * 40),  # 0.83 of the median
+        ({(3, 30): 20.0}, [9] * 3 + [4] + [9] * 36),  # too few images of one
+    ],
+)
+def test_nothing_stands_out(tmp_path, near, counts) -> None:
+    watch = near_classes(tmp_path, counts)
+    assert watch.warnings(50, *angles(near)) == []
+    degrees, nearest = angles({(3, 30): 20.0})
+    nearest[30] = 31  # not mutual
+    assert watch.warnings(50, degrees, nearest) == []
+    assert watch.warnings(50, torch.full((40,), torch.nan), nearest) == []
+    assert not (tmp_path / "near_classes.csv").exists()
+
+
+def test_initial_classes_are_not_near(tmp_path) -> None:
+    """Of uniform classes the nearest two are 0.9 of the median apart."""
+    head = ClassifierHead(3000, 64, Margin(m2=0.5, s=32), seed=1)
+    watch = NearClasses(
+        head, Faces([9] * 3000), steps=1, folder=tmp_path, world=World(0, 1, torch.device("cpu"))
+    )
+    degrees, nearest = head.mma.nearest(head.weight)
+    assert watch.warnings(50, degrees, nearest) == []
+    with torch.no_grad():
+        head.weight[7] = head.weight[2000] + 0.1 * head.weight[5]
+    (said,) = watch.warnings(60, *head.mma.nearest(head.weight))
+    assert "'p7' and 'p2000'" in said
+
+
+def test_many_pairs_are_counted(tmp_path) -> None:
+    pairs = {(2 * k, 2 * k + 1): 20.0 + k for k in range(8)}
+    said = near_classes(tmp_path, [9] * 40).warnings(50, *angles(pairs))
+    assert len(said) == 6 and said[-1].startswith("and 3 more") and "near_classes.csv" in said[-1]
+    assert len((tmp_path / "near_classes.csv").read_text().splitlines()) == 9

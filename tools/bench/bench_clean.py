@@ -1,7 +1,7 @@
 """Plant faults in a folder of faces and count what `arcface-plus data clean` finds of them.
 
     python tools/bench/bench_clean.py DATA MODEL [--preprocessing JSON] [--leave-out LIST]
-        [--embeddings FILE] [--draws 3] [--share 0.05] [--json out.json]
+        [--embeddings FILE] [--kinds labels merge …] [--draws 3] [--share 0.05] [--json out.json]
 
 DATA is a folder PERSON/IMAGE. LIST names photographs, one at the start of each line, that are left
 out because their labels are doubtful. --embeddings: what `arcface-plus embed` exported of DATA with
@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
@@ -36,7 +36,7 @@ import numpy as np
 from arcface_plus.data.images import encode_jpeg
 from arcface_plus.data.lazy_images import EncodedImages, ImageSequence
 from arcface_plus.evaluation.cleaning.duplicates import thumbnail
-from arcface_plus.evaluation.cleaning.findings import Kind
+from arcface_plus.evaluation.cleaning.findings import KINDS, Kind
 from arcface_plus.evaluation.cleaning.photographs import Looks, look, open_photographs
 from arcface_plus.evaluation.cleaning.search import Found, find
 from arcface_plus.evaluation.embedding.embed import SelectedImages, embed
@@ -166,7 +166,7 @@ def counted(listed: Names, truth: Names, before: Names, kind: Kind) -> dict[str,
 
 
 def measure(
-    faces: Faces, model: EmbeddingModel, draws: int, share: float
+    faces: Faces, model: EmbeddingModel, kinds: Sequence[Kind], draws: int, share: float
 ) -> dict[str, list[dict[str, int]]]:
     """Return what ``counted`` says of each kind and draw."""
     plants: dict[Kind, Plant] = {
@@ -177,14 +177,17 @@ def measure(
     }
     untouched = find(faces.embeddings, faces.labels, faces.looks)
     results: dict[str, list[dict[str, int]]] = {}
-    for kind, plant in plants.items():
-        before, results[kind] = named(untouched, kind), []
+    for kind in kinds:
+        before, results[kind], plant = named(untouched, kind), [], plants[kind]
         for seed in range(draws):
             planted, truth = plant(faces, share, np.random.default_rng(seed))
             listed = named(find(planted.embeddings, planted.labels, planted.looks), kind)
             row = counted(listed, truth, before, kind)
             results[kind].append(row)
-            print(f"{kind:<11} draw {seed}: " + ", ".join(f"{n} {v}" for n, v in row.items()))
+            print(
+                f"{kind:<11} draw {seed}: " + ", ".join(f"{n} {v}" for n, v in row.items()),
+                flush=True,
+            )
     return results
 
 
@@ -212,6 +215,7 @@ def main() -> int:
     parser.add_argument("--preprocessing", help="JSON, for files that do not state it")
     parser.add_argument("--leave-out", type=Path)
     parser.add_argument("--embeddings", type=Path)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--share", type=float, default=0.05)
     parser.add_argument("--json", type=Path, help="write the results there as well")
@@ -219,7 +223,7 @@ def main() -> int:
     stated = options.preprocessing and Preprocessing.from_json(options.preprocessing)
     model = load_model(options.model, preprocessing=stated)
     faces = open_faces(options, model)
-    results, missed = measure(faces, model, options.draws, options.share), False
+    results, missed = measure(faces, model, options.kinds, options.draws, options.share), False
     print(f"\n{'kind':<12}{'planted':>8}{'found':>8}{'precision':>11}   there before, a draw")
     for kind, rows in results.items():
         total = {name: sum(row[name] for row in rows) for name in rows[0]}

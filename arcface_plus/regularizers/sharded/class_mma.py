@@ -16,7 +16,7 @@ from arcface_plus.regularizers.sharded.mma import (
 )
 
 PERCENTILES = (1, 10, 50, 90)
-_CLOSE = torch.pi / 180  # class pairs under one degree are all but one class
+_CLOSE = 1.0  # degrees; closer classes are all but one
 
 
 class ClassMMA:
@@ -73,27 +73,40 @@ class ClassMMA:
             on_bad_rows="nan",
         )
 
-    def summary(self, weight: Tensor, step: int = 0) -> dict[str, float]:
+    def nearest(self, weight: Tensor, step: int = 0) -> tuple[Tensor, Tensor | None]:
+        """Return the angle (C,) in degrees from each class to its nearest one, and that one (C,).
+
+        With sampled rows the angles of those (r,), and None. Called on all ranks together.
+        """
+        cache, self.cache = self.cache, None  # what is logged is never a reused neighbour
+        terms = self.terms(weight, step, need_gradient=False)
+        self.cache = cache
+        if self.samples:
+            return torch.rad2deg(terms.angle.double()), None
+        angle = torch.cat(all_gather_rows(terms.angle, self.group, sizes=self.sizes))
+        index = torch.cat(all_gather_rows(terms.index, self.group, sizes=self.sizes))
+        return torch.rad2deg(angle.double()), index
+
+    def summary(
+        self, weight: Tensor, step: int = 0, degrees: Tensor | None = None
+    ) -> dict[str, float]:
         """Return figures of the class weights for logs: angles in degrees, and norms of the rows.
 
         ``nearest_angle`` (mean), its minimum and percentiles over the classes, or over ``rows``
         sampled ones; ``classes_under_1_degree`` from their nearest class; ``norm_min/mean/max``.
-        Synchronises the host; called on all ranks together.
+        ``degrees``: the angles that ``nearest`` returned, if they are known. Synchronises the host;
+        called on all ranks together.
         """
-        cache, self.cache = self.cache, None  # what is logged is never a reused neighbour
-        angle = self.terms(weight, step, need_gradient=False).angle
-        self.cache = cache
-        if not self.samples:
-            angle = torch.cat(all_gather_rows(angle, self.group, sizes=self.sizes))
+        if degrees is None:
+            degrees = self.nearest(weight, step)[0]
         norms = torch.linalg.vector_norm(weight.detach(), dim=1)
         norms = torch.cat(all_gather_rows(norms, self.group, sizes=self.sizes))
-        degrees = torch.rad2deg(angle.double())
         points = torch.quantile(degrees, torch.tensor(PERCENTILES).to(degrees) / 100)
         return {
             "nearest_angle": degrees.mean().item(),
             "nearest_angle_min": degrees.min().item(),
             **{f"nearest_angle_p{p}": v for p, v in zip(PERCENTILES, points.tolist(), strict=True)},
-            "classes_under_1_degree": int((angle < _CLOSE).sum()),
+            "classes_under_1_degree": int((degrees < _CLOSE).sum()),
             "norm_min": norms.min().item(),
             "norm_mean": norms.mean().item(),
             "norm_max": norms.max().item(),
