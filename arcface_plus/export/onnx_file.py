@@ -96,11 +96,11 @@ def _check_agreement(
             f"{path} was not written: onnxruntime cannot run it in batches of 1, 2 and 5 "
             f"({str(error).splitlines()[0]:.300}); fix: export the source with a free batch"
         ) from error
-    error = (found - expected).norm(dim=1) / expected.norm(dim=1)
-    if not error.max() <= BOUNDS[precision]:  # NaN is not
+    apart = (found - expected).norm(dim=1) / expected.norm(dim=1)
+    if not apart.max() <= BOUNDS[precision]:  # NaN is not
         raise ValueError(
             f"{path} was not written: onnxruntime's {precision} embeddings differ from those of "
-            f"{source.name} by {error.max():.2g} of their norm, where {BOUNDS[precision]:g} is "
+            f"{source.name} by {apart.max():.2g} of their norm, where {BOUNDS[precision]:g} is "
             "allowed; fix: use a higher --precision, or report it with what arcface-plus info shows"
         )
 

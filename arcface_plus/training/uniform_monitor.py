@@ -119,8 +119,7 @@ class NearClasses:
     ) -> None:
         self.steps, self.path, self.keeps = steps, folder / NEAR_CLASSES, world.is_main
         self.enough = np.bincount(source.labels, minlength=head.num_classes) >= _FEWEST_IMAGES
-        names = source.names() or []
-        self.names = [*names, *map(str, range(len(names), head.num_classes))]
+        self.names = source.names() or []
         self.named: dict[tuple[str, str], list[Any]] | None = None
 
     def warnings(self, step: int, degrees: Tensor, nearest: Tensor | None) -> list[str]:
@@ -140,7 +139,7 @@ class NearClasses:
         one = np.arange(len(angle))
         found = (angle <= limit) & (near[near] == one) & (one < near) & self.enough
         pairs = {
-            (self.names[row], self.names[near[row]]): angle[row]
+            (self._name(row), self._name(near[row])): angle[row]
             for row in sorted(np.flatnonzero(found & self.enough[near]), key=angle.__getitem__)
         }
         new = {pair: at for pair, at in pairs.items() if pair not in self.named}
@@ -155,6 +154,9 @@ class NearClasses:
         ]
         rest = [f"and {len(new) - _SAID} more such pairs: {self.path}"]
         return said + (rest if len(new) > _SAID else [])
+
+    def _name(self, row: int) -> str:
+        return self.names[row] if row < len(self.names) else str(row)
 
     def _recall(self, step: int) -> dict[tuple[str, str], list[Any]]:
         """Return what the run named before ``step``, if it is a resumed one."""
