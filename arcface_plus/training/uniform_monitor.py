@@ -139,7 +139,7 @@ class NearClasses:
         one = np.arange(len(angle))
         found = (angle <= limit) & (near[near] == one) & (one < near) & self.enough
         pairs = {
-            (self._name(row), self._name(near[row])): angle[row]
+            (self._name(int(row)), self._name(int(near[row]))): angle[row]
             for row in sorted(np.flatnonzero(found & self.enough[near]), key=angle.__getitem__)
         }
         new = {pair: at for pair, at in pairs.items() if pair not in self.named}
