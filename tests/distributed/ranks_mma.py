@@ -7,6 +7,7 @@ import torch.distributed as dist
 
 from arcface_plus.distributed import shard_bounds
 from arcface_plus.regularizers.nearest.cache import NeighbourCache
+from arcface_plus.regularizers.sharded.class_mma import ClassMMA
 from arcface_plus.regularizers.sharded.mma import sharded_mma_loss, sharded_mma_value_and_gradient
 
 
@@ -27,6 +28,10 @@ def angles_and_neighbours(rank, weight):
     terms = sharded_mma_value_and_gradient(my_shard(weight, rank), need_gradient=False)
     assert terms.gradient is None
     return terms.angle, terms.index
+
+
+def nearest_classes(rank, weight):
+    return ClassMMA(len(weight)).nearest(my_shard(weight, rank))
 
 
 def error_of(rank, weight):

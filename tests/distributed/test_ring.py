@@ -81,6 +81,16 @@ def test_neighbours_and_ties_are_those_of_one_process(run_ranks, world) -> None:
     torch.testing.assert_close(angle, expected.angle, rtol=1e-6, atol=1e-9)
 
 
+def test_every_rank_knows_the_nearest_of_all_classes(run_ranks) -> None:  # type: ignore[no-untyped-def]
+    weight = random(41, 6)
+    expected = nearest_angles(weight)
+    for degrees, index in run_ranks(ranks_mma.nearest_classes, 3, weight):
+        assert torch.equal(index, expected.index)
+        torch.testing.assert_close(
+            degrees, torch.rad2deg(expected.angle.double()), rtol=1e-5, atol=0
+        )
+
+
 def test_coincident_rows_on_different_ranks_part(run_ranks) -> None:  # type: ignore[no-untyped-def]
     weight = random(1, 5).repeat(2, 1)
     results = run_ranks(ranks_mma.loss_and_gradient, 2, weight)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from arcface_plus.data.images import encode_jpeg
 from arcface_plus.data.lazy_images import ImageSource
 from arcface_plus.distributed import World
 from arcface_plus.losses.head.classifier import ClassifierHead
@@ -268,3 +270,27 @@ def test_many_pairs_are_counted(tmp_path) -> None:
     said = near_classes(tmp_path, [9] * 40).warnings(50, *angles(pairs))
     assert len(said) == 6 and said[-1].startswith("and 3 more") and "near_classes.csv" in said[-1]
     assert len((tmp_path / "near_classes.csv").read_text().splitlines()) == 9
+
+
+@pytest.mark.slow
+def test_a_run_names_the_person_who_has_two_labels(tiny: Path, tmp_path, capsys) -> None:
+    """The same photographs under two names: nothing can tell their classes apart."""
+    faces = tmp_path / "faces"
+    for person in range(40):
+        (faces / f"p{person:02}").mkdir(parents=True)
+        pattern = np.random.default_rng(person).integers(0, 256, (32, 32, 3))
+        for image in range(8):
+            noise = np.random.default_rng((person, image)).normal(0, 40, (32, 32, 3))
+            data = encode_jpeg(np.clip(pattern + noise, 0, 255).astype(np.uint8))
+            (faces / f"p{person:02}" / f"{image}.jpg").write_bytes(data)
+    shutil.copytree(faces / "p04", faces / "zoe")
+    words = ["--data.source", "folder", "--data.path", faces, "--data.num_classes", "null"]
+    words += ["--train.steps", 100, "--train.global_batch", 40, "--train.log_every", 10]
+    words += ["--train.checkpoint_every", 100, "--model.embedding_dim", 64]
+    words += ["--optim.lr", 0.02, "--head.margin.m2", 0.2, "--head.mma_weight", 0.0]
+    folder = train(tiny, [str(word) for word in words])
+    warned = [line["message"] for line in lines(folder) if line["kind"] == "warning"]
+    assert len(warned) == 1 and "'p04' and 'zoe'" in warned[0]
+    assert warned[0] in capsys.readouterr().out
+    rows = (folder / "near_classes.csv").read_text().splitlines()
+    assert len(rows) == 2 and rows[1].startswith("p04,zoe,")

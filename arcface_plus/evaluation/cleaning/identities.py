@@ -12,7 +12,7 @@ import numpy as np
 from arcface_plus.evaluation.cleaning.people import People, limit_of_bulk
 
 _FEWEST = 2  # photographs, copies not counted, of either half of a folder that is two people
-_TIGHT = 0.6  # likeness within either half: two strays are no person
+_TIGHT = 0.5  # likeness within either half: two strays are no person
 _ITERATIONS = 20
 
 

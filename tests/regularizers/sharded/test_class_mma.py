@@ -86,3 +86,15 @@ def test_bad_row_is_nan(weight) -> None:
     with torch.no_grad():
         weight[3] = 0
     assert ClassMMA(40)(weight, 0).isnan()
+
+
+def test_nearest_is_never_old_and_unknown_where_rows_are_sampled(weight) -> None:
+    mma = ClassMMA(40, refresh_every=10)
+    mma(weight, 0)
+    moved = weight.detach().roll(1, 0) + 0.3
+    degrees, index = mma.nearest(moved)
+    expected = nearest_angles(moved)
+    assert index is not None and torch.equal(index, expected.index)
+    torch.testing.assert_close(degrees, torch.rad2deg(expected.angle.double()), rtol=1e-5, atol=0)
+    degrees, index = ClassMMA(40, rows=7).nearest(moved)
+    assert degrees.shape == (7,) and index is None
