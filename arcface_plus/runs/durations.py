@@ -41,6 +41,12 @@ def resolve(values: dict[str, Any]) -> None:
     """
     for section, key in _given(values, RATES):
         section[key] = _replaced(section[key], _RATE, lambda rate: rate * _batch(values) / 512)
+    for section, key in _given(values, DURATIONS):
+        if isinstance(section[key], str) and not _EPOCHS.fullmatch(section[key].strip()):
+            raise ValueError(
+                f"{key} is {section[key]!r}, but must be a number of steps, or of epochs such as "
+                "'3 epochs'."
+            )
     durations = [(s, k) for s, k in _given(values, DURATIONS) if _is_of(s[k], _EPOCHS)]
     if not durations:
         return

@@ -71,8 +71,8 @@ def test_data_are_opened_only_for_epochs(load) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--train.steps", "2 epoks"), r"train\.steps: .*'2 epoks'"),
-        (("--train.steps", "-2 epochs"), r"train\.steps: .*'-2 epochs'"),
+        (("--train.steps", "2 epoks"), r"steps is '2 epoks', .*'3 epochs'"),
+        (("--train.steps", "-2 epochs"), r"steps is '-2 epochs'"),
         (("--seed", "3 epochs"), r"seed: .*'3 epochs'"),
         (("--optim.lr", "0.1 per 256 images"), r"optim\.lr: .*per 256 images"),
         (("--optim.lr", "a per 512 images"), r"optim\.lr: .*'a per 512 images'"),

@@ -151,7 +151,7 @@ def _find(
             photographs, network, place, options, kinds=kinds, thresholds=thresholds, show=counted
         )
     typer.echo(", ".join(f"{kind}: {count}" for kind, count in counts.items()))
-    typer.echo(f"look at {place / PAGE}; {place / FINDINGS} has a line for every photograph")
+    typer.echo(f"look at {place / PAGE}; {place / FINDINGS} has a line for every finding")
 
 
 def _apply(data: Path, place: Path, kinds: tuple[Kind, ...] | None) -> None:

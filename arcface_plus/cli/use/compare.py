@@ -105,4 +105,4 @@ def verdict(
 
 
 def _how_to_calibrate(model: Path) -> str:
-    return f"arcface-plus verify --model {model} --pairs PAIRS --calibrate"
+    return f"arcface-plus verify --model {model} --pairs PAIRS [--folds N] [--resize] --calibrate"

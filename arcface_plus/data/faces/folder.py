@@ -63,7 +63,8 @@ def align_folder(
     Beside the people's folders: ``alignment.csv`` (``outcomes.COLUMNS``), ``failures.txt``, the
     contact sheet ``alignment.html``, and ``alignment.json``, the settings. Photographs that are in
     the table already, with the same number of bytes, are not looked at again, whether they failed
-    or not; ``overwrite`` removes the crops of the table and starts over. ``workers``: processes.
+    or not, and whether their crop is still there; ``overwrite`` removes the crops of the table and
+    starts over. ``workers``: processes.
     ``on_progress(done, total)`` counts photographs.
 
     Raises ValueError where there is no photograph, where ``output`` holds crops made with other
@@ -79,7 +80,7 @@ def align_folder(
     name = opened(str(detector)).name
     settings = {"detector": name, "size": size, "min_face": min_face, "format": image_format}
     known = _open_output(output, settings, overwrite=overwrite)
-    todo = [name for name in photographs if not _is_done(source, output, name, known.get(name))]
+    todo = [name for name in photographs if not _is_done(source, name, known.get(name))]
     before = len(photographs) - len(todo)
     crops = name_crops(todo, known, f".{image_format}")
     outcomes = run_job(Job(source, output, str(detector), size, min_face), todo, crops, workers)
@@ -179,10 +180,9 @@ def _open_output(
     return known
 
 
-def _is_done(source: Path, output: Path, photograph: str, outcome: Outcome | None) -> bool:
-    if outcome is None or outcome.bytes != (source / photograph).stat().st_size:
-        return False
-    return not outcome.crop or (output / outcome.crop).is_file()
+def _is_done(source: Path, photograph: str, outcome: Outcome | None) -> bool:
+    # Also where the crop is gone: somebody removed it, or cleaning moved it out of the way.
+    return outcome is not None and outcome.bytes == (source / photograph).stat().st_size
 
 
 def _finished(source: Path, output: Path, done: AlignedFolder) -> AlignedFolder:

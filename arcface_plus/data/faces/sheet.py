@@ -38,7 +38,7 @@ def write_sheet(path: Path, outcomes: Sequence[Outcome], source: Path, output: P
     and the page says so.
     """
     rows = sorted(outcomes, key=lambda outcome: outcome.photograph)
-    crops = [outcome for outcome in rows if outcome.crop]
+    crops = [o for o in rows if o.crop and (output / o.crop).is_file()]
     people = [
         (person, [_shown(outcome, output / outcome.crop, _CROP_SIDE) for outcome in group])
         for person, group in groupby(_some(crops, CROPS), key=_person)

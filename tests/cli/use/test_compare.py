@@ -59,7 +59,10 @@ def test_without_calibration_it_says_how_to_get_one(cli, in_use):
     words = ["compare", in_use.photo(0), in_use.photo(1), "--model", in_use.model]
     done = cli(*words)
     assert done.exit_code == 0 and -1 <= number("cosine", done.stdout) < 1
-    assert f"verify --model {in_use.model} --pairs PAIRS --calibrate" in done.stdout
+    assert (
+        f"verify --model {in_use.model} --pairs PAIRS [--folds N] [--resize] --calibrate"
+        in done.stdout
+    )
     assert "likelihood ratio 0" not in done.stdout and "same person" not in done.stdout
     for option in ("--prior", "--far"):
         done = cli(*words, option, 0.5)

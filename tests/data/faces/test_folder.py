@@ -82,12 +82,14 @@ def test_nothing_is_done_twice(people, tmp_path, looked_at):
     done = align_folder(people, out)
     assert len(looked_at) == 10 and done.before == 10 and contents(out) == before
 
-    (out / "person 2" / "2.jpg").unlink()  # a crop that is gone
+    (out / "person 2" / "2.jpg").unlink()  # a crop that was put aside
     shutil.copy(people / "person 1" / "1.jpg", people / "person 1" / "text.jpg")  # a replaced file
     shutil.copy(people / "person 3" / "1.jpg", people / "person 3" / "4.jpg")  # a new one
     done = align_folder(people, out)
-    assert looked_at[10:] == ["person 1/text.jpg", "person 2/2.jpg", "person 3/4.jpg"]
-    assert done.counts == {Status.ALIGNED: 11} and done.before == 8
+    assert looked_at[10:] == ["person 1/text.jpg", "person 3/4.jpg"]
+    assert done.counts == {Status.ALIGNED: 11} and done.before == 9
+    assert not (out / "person 2" / "2.jpg").exists(), "it stays aside"
+    assert '"person 2/2.jpg"' not in (out / "alignment.html").read_text()
 
 
 def test_other_settings_are_refused_and_overwriting_starts_over(
