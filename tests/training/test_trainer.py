@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from arcface_plus import load_model
+from arcface_plus.checkpoints.reading import fingerprint
 from arcface_plus.data.pairs.sets import save_pairs_bin
 from arcface_plus.evaluation.hooks import PairEvaluation
 from arcface_plus.runs.configuration import load_config
@@ -107,6 +108,9 @@ def _forget(checkpoint: Path, *keys: str) -> None:
         section = section[key]
     del section[keys[-1]]
     (checkpoint / "state.json").write_text(json.dumps(saved))
+    manifest = json.loads((checkpoint / "manifest.json").read_text())
+    manifest["files"]["state.json"] = fingerprint(checkpoint / "state.json")
+    (checkpoint / "manifest.json").write_text(json.dumps(manifest))
 
 
 def test_resume_refuses_other_settings_and_damage(tiny: Path) -> None:
@@ -129,6 +133,8 @@ def test_resume_refuses_other_settings_and_damage(tiny: Path) -> None:
     content[len(content) // 2] ^= 1
     part.write_bytes(content)
     with pytest.raises(ValueError, match=r"is damaged .* older checkpoint"):
+        train(tiny, ["--train.steps", "3"], resume=str(newest))
+    with pytest.raises(ValueError, match=r"no checkpoint .* is whole: .* is damaged"):
         train(tiny, ["--train.steps", "3"], resume="auto")
 
 
