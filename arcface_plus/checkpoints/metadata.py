@@ -19,6 +19,7 @@ from typing import IO, Any, ClassVar, cast
 
 import torch
 import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import (
     ChunkStorageMetadata,
     Metadata,
@@ -197,6 +198,15 @@ def _check_places(
 
 def _files(snapshot: Path) -> list[str]:
     return [path.name for path in snapshot.iterdir() if SHARD.fullmatch(path.name)]
+
+
+def failures(error: CheckpointException) -> dict[int, str]:
+    """Return what each failed rank says; with the kind of error, unless the system said it."""
+    return {rank: words_of(failed) for rank, (failed, _) in sorted(error.failures.items())}
+
+
+def words_of(error: BaseException) -> str:
+    return str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
 
 
 class SafeReader(dcp.FileSystemReader):

@@ -17,7 +17,7 @@ from torch.distributed.tensor import DTensor, Shard
 
 from arcface_plus.checkpoints.background import Background
 from arcface_plus.checkpoints.copying import HostCopy, on_device
-from arcface_plus.checkpoints.metadata import SafeReader, read_metadata
+from arcface_plus.checkpoints.metadata import SafeReader, failures, read_metadata
 from arcface_plus.checkpoints.parts import ClassRows, Stored, local_tensor
 from arcface_plus.checkpoints.reading import (
     MANIFEST,
@@ -195,7 +195,10 @@ class Checkpoints:
         try:
             dcp.load(whole, storage_reader=SafeReader(path), process_group=self.world.control)
         except CheckpointException as error:
-            raise ValueError(f"checkpoint {path} could not be read: {error}") from error
+            rank, words = next(iter(failures(error).items()))
+            raise ValueError(
+                f"checkpoint {path} could not be read: rank {rank}: {words}"
+            ) from error
         return read_state(path)
 
     def stored_shape(self, path: Path, name: str) -> tuple[int, ...]:

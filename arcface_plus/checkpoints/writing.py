@@ -16,6 +16,7 @@ import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 
+from arcface_plus.checkpoints.metadata import failures, words_of
 from arcface_plus.checkpoints.reading import MANIFEST, METADATA, STATE, TEMPORARY, fingerprint
 from arcface_plus.checkpoints.retention import remove
 from arcface_plus.distributed import Group, broadcast_object, gather_objects, rank
@@ -87,7 +88,7 @@ def _together(work: Callable[[], T], group: Group) -> list[T]:
     try:
         value = work()
     except Exception as error:
-        problem = _words(error)
+        problem = words_of(error)
     answers = gather_objects((value, problem), group)
     _raise_first({r: words for r, (_, words) in enumerate(answers) if words})
     return [value for value, _ in answers]
@@ -96,11 +97,6 @@ def _together(work: Callable[[], T], group: Group) -> list[T]:
 def _raise_first(problems: Mapping[int, str]) -> None:
     for number, words in sorted(problems.items()):
         raise _Failed(f"rank {number}: {words}")
-
-
-def _words(error: BaseException) -> str:
-    """Return what an error says; with its kind, unless the system said it."""
-    return str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
 
 
 def _fresh(aside: Path) -> None:
@@ -115,7 +111,7 @@ def _save(tensors: Mapping[str, Tensor], aside: Path, group: Group) -> None:
     try:
         dcp.save(dict(tensors), storage_writer=writer, process_group=group)
     except CheckpointException as error:  # derives from BaseException; raised on every rank
-        _raise_first({r: _words(e) for r, (e, _) in error.failures.items()})
+        _raise_first(failures(error))
 
 
 def _commit(aside: Path, snapshot: Path, files: dict[str, Any], state: str) -> None:
