@@ -124,6 +124,10 @@ class Checkpoints:
         """Wait until the last save is whole on all ranks; raise OSError where it could not be."""
         self._background.wait()
 
+    def copied_bytes(self) -> int:
+        """Return the memory on this host that saving takes between saves."""
+        return self._copy.bytes()
+
     def _lack_of_space(self, final: Path, tensors: Mapping[str, Stored]) -> str | None:
         if not self.world.is_main:
             return None

@@ -94,6 +94,8 @@ class RunLock:
 def _named(holder: str) -> str:
     try:
         stated = json.loads(holder)
-        return f"process {int(stated['pid'])} on {str(stated['host'])[:100]}"
-    except (ValueError, TypeError, KeyError):
+        host = str(stated["host"])[:100]
+        where = host if host.isprintable() else ascii(host)
+        return f"process {int(stated['pid'])} on {where}"
+    except (ValueError, TypeError, KeyError, OverflowError):
         return "another process"
