@@ -74,12 +74,13 @@ class HostCopy:
         return sum(buffer.nbytes for buffer in self._buffers.values())
 
     def _copy(self) -> None:
-        with torch.no_grad():
-            torch._foreach_copy_(
-                list(self._buffers.values()),
-                list(self._sources.values()),
-                non_blocking=self._stream is not None,
-            )
+        buffers, sources = list(self._buffers.values()), list(self._sources.values())
+        if self._stream is None:
+            with torch.no_grad():
+                torch._foreach_copy_(buffers, sources)  # one call, which holds up no other thread
+            return
+        for buffer, source in zip(buffers, sources, strict=True):
+            buffer.copy_(source, non_blocking=True)
 
     def _buffer(self, name: str, like: Tensor) -> Tensor:
         kept = self._buffers.get(name)
