@@ -6,8 +6,8 @@ settings           sections of settings, YAML files, ``base:`` and overrides
 randomness         every keyed stream of random numbers, with its version
 files              files written beside and renamed; logs cut to a step; hashes
 distributed        process groups and collectives; the identity at world size 1
-checkpoint         atomic snapshots that any number of ranks can load
 data/              images, record files, pair sets, sources, batches
+checkpoints/       snapshots, saved beside training, that any number of ranks can load
 models/            embedding nets, classification nets, weights, ONNX
 regularizers/      MMA, its rivals, exact nearest rows, sharded MMA
 losses/            softmax, margins, the class-sharded head, closeness and diversity, theory

@@ -83,6 +83,16 @@ def start_world(device: str = "auto", timeout_minutes: float = 30.0) -> Iterator
         dist.destroy_process_group()
 
 
+def new_host_group() -> Group:
+    """Return a gloo group of all ranks, for a thread of its own; called by all ranks together.
+
+    Collectives of two threads on one group would interleave. None without a process group.
+    """
+    if not dist.is_initialized():
+        return None
+    return cast("dist.ProcessGroup", dist.new_group(backend="gloo"))
+
+
 def rank(group: Group = None) -> int:
     """Return this process's rank in ``group``; 0 without a process group."""
     return dist.get_rank(group) if dist.is_initialized() and group is not ALONE else 0

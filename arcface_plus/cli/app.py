@@ -48,7 +48,7 @@ def train_command(
     context: typer.Context,
     config: Annotated[Path, typer.Argument(help="A YAML file, such as configs/quickstart.yaml.")],
     resume: Annotated[
-        str, typer.Option(help="never, auto (newest checkpoint, if any), or a checkpoint folder.")
+        str, typer.Option(help="never, auto (newest whole one, if any), or a checkpoint folder.")
     ] = "never",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Remove the run folder and start over.")

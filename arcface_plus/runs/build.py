@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from arcface_plus.checkpoint import Checkpoints
+from arcface_plus.checkpoints.store import Checkpoints
 from arcface_plus.data.batches.loader import TrainLoader
 from arcface_plus.data.batches.order import OrderedSteps
 from arcface_plus.data.sources.image_source import ImageSource

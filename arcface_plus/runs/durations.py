@@ -25,6 +25,7 @@ DURATIONS = (
     "schedule.milestones",
     "schedule.warmup_steps",
     "train.checkpoint_every",
+    "train.keep_every",
     "train.steps",
 )
 RATES = ("optim.lr", "schedule.final_lr")

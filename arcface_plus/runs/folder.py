@@ -15,13 +15,16 @@ from typing import Any
 import torch
 
 from arcface_plus import __version__
-from arcface_plus.distributed import World, barrier
+from arcface_plus.checkpoints.reading import read_state
+from arcface_plus.checkpoints.store import Checkpoints, Choice
+from arcface_plus.distributed import World, barrier, broadcast_object
 from arcface_plus.randomness import changed_streams
 from arcface_plus.runs.configuration import RunConfig
 from arcface_plus.settings import Section
 
 FINISHED = "model.safetensors"
 START = "start.safetensors"  # the net that a run began with, where model.init is a file
+LOCK = ".lock"  # stays in the folder, whether or not it is locked
 _PACKAGES = ("torch", "torchvision", "numpy", "opencv-python", "scikit-learn", "safetensors")
 
 
@@ -34,38 +37,62 @@ _FREE: dict[str, set[str]] = {
     "regularizer": set(),
     "branch": set(),
     "train": {
-        "steps", "device", "log_every", "checkpoint_every", "keep_checkpoints", "on_nonfinite",
-        "nonfinite_limit", "channels_last", "best", "patience",
+        "steps", "device", "log_every", "checkpoint_every", "keep_checkpoints", "keep_every",
+        "on_nonfinite", "nonfinite_limit", "channels_last", "best", "patience",
     },
     "optim": set(),
     "schedule": set(),
 }  # fmt: skip
 
 
+def choose_together(
+    config: RunConfig, checkpoints: Checkpoints, *, resume: str, overwrite: bool
+) -> Choice:
+    """Return what rank 0 chooses (``choose_start``), checked to be resumable; the same on all ranks.
+
+    File systems show ranks different folders, so that the others must not look for themselves.
+    """
+    answer: Choice | Exception = Choice(None)
+    if checkpoints.world.is_main:
+        try:
+            answer = choose_start(config, checkpoints, resume=resume, overwrite=overwrite)
+            if answer.step is not None:
+                check_resumable(checkpoints.path(answer.step), config)
+        except (ValueError, OSError) as error:
+            answer = error
+    answer = broadcast_object(answer, checkpoints.world.control)
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
 def choose_start(
-    config: RunConfig, *, resume: str, overwrite: bool, steps: list[int]
-) -> int | None:
+    config: RunConfig, checkpoints: Checkpoints, *, resume: str, overwrite: bool
+) -> Choice:
     """Return the checkpoint step to continue from, or None to start anew; change nothing.
 
-    ``resume``: ``never``, ``auto`` (the newest of ``steps``; a run that was interrupted before its
-    first checkpoint starts anew) or a checkpoint folder of this run. Raises ValueError where that
-    would overwrite a run without being asked.
+    ``resume``: ``never``, ``auto`` (the newest whole one of ``checkpoints``; a run that was
+    interrupted before its first checkpoint starts anew) or a checkpoint folder of this run. Raises
+    ValueError where that would overwrite a run without being asked, or no checkpoint is whole.
     """
     folder = config.folder
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; choose another --name or --output.")
-    used = folder.is_dir() and any(folder.iterdir())
+    used = folder.is_dir() and any(path.name != LOCK for path in folder.iterdir())
     if overwrite:
         if resume != "never":
             raise ValueError(f"--overwrite starts over, --resume {resume} continues: give one.")
-        if used and not _is_run(folder):
+        if used and not is_run(folder):
             raise ValueError(
                 f"{folder} is not the folder of a run (it lacks config.yaml or environment.json), "
                 "so --overwrite will not remove it; choose another --name or --output."
             )
-        return None
-    interrupted = _is_run(folder) and not (folder / FINISHED).exists()
-    if resume == "never" or (resume == "auto" and used and not steps and not interrupted):
+        return Choice(None)
+    steps = checkpoints.steps()
+    newest = checkpoints.newest_whole() if resume == "auto" else Choice(None)
+    interrupted = is_run(folder) and not (folder / FINISHED).exists()
+    nothing = resume == "auto" and newest.step is None
+    if resume == "never" or (nothing and used and not interrupted):
         if used:
             state = f"a run with checkpoints up to step {steps[-1]}" if steps else "files"
             raise ValueError(
@@ -73,15 +100,17 @@ def choose_start(
                 + ("Continue it with --resume auto, start" if steps else "Start")
                 + " over with --overwrite, or choose another --name."
             )
-        return None
-    if resume == "auto":
-        return steps[-1] if steps else None
-    checkpoints = folder / "checkpoints"
-    known = {(checkpoints / f"step-{s:08d}").resolve(): s for s in steps}
+        return Choice(None)
+    return newest if resume == "auto" else Choice(_named(resume, checkpoints, steps))
+
+
+def _named(resume: str, checkpoints: Checkpoints, steps: list[int]) -> int:
+    """Return the step of the checkpoint folder ``resume`` of this run."""
+    known = {checkpoints.path(step).resolve(): step for step in steps}
     step = known.get(Path(resume).resolve())
     if step is None:
         raise ValueError(
-            f"--resume {resume} is not a whole checkpoint of this run; {checkpoints} holds: "
+            f"--resume {resume} is not a whole checkpoint of this run; {checkpoints.folder} holds: "
             f"{', '.join(path.name for path in known) or 'none'}. To start a new run from other "
             "weights, set --model.init."
         )
@@ -90,7 +119,7 @@ def choose_start(
 
 def check_resumable(path: Path, config: RunConfig) -> None:
     """Raise ValueError where ``path`` was saved with settings that make another step k."""
-    state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+    state = read_state(path)
     if streams := changed_streams(state.get("random_streams", {})):
         raise ValueError(
             f"{path} was saved by a release that drew other random numbers (stream "
@@ -121,7 +150,8 @@ def _with_defaults(kind: type[Section], saved: dict[str, Any]) -> dict[str, Any]
     return saved | kind.model_validate(known).model_dump(mode="json")
 
 
-def _is_run(folder: Path) -> bool:
+def is_run(folder: Path) -> bool:
+    """Return whether ``folder`` is that of a run, and not somebody's with a config.yaml."""
     return (folder / "config.yaml").is_file() and (folder / "environment.json").is_file()
 
 
@@ -143,6 +173,15 @@ def _set_newer_aside(checkpoints: Path, start: int) -> None:
         path.rename(aside / path.name)
 
 
+def _empty(folder: Path) -> None:
+    """Remove everything in ``folder`` but its lock, which this run holds."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()
+
+
 def prepare(config: RunConfig, world: World, *, start: int | None, overwrite: bool) -> None:
     """Make the folder this run's own, with ``config.yaml``, ``environment.json`` and a README.
 
@@ -153,7 +192,7 @@ def prepare(config: RunConfig, world: World, *, start: int | None, overwrite: bo
     if world.is_main:
         folder = config.folder
         if overwrite and folder.is_dir():
-            shutil.rmtree(folder)
+            _empty(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
         name = "environment.json" if start is None else f"environment-resumed-{start:08d}.json"
@@ -219,7 +258,7 @@ _README = """# Run {name}
 | `accuracy.json`, `classifier.safetensors` | of runs scored on test images: top-1 and top-5, smallest angle of every layer; the last layer's weights |
 | `metrics.jsonl` | a line a log step: loss, MMA, angles, learning rate, speed |
 | `tensorboard/` | the same numbers: `tensorboard --logdir <this folder>` |
-| `checkpoints/` | whole states of the run; `--resume auto` continues from the newest. Trust them like code |
+| `checkpoints/` | whole states of the run; `--resume auto` continues from the newest whole one |
 | `config.yaml` | every setting of the run; train again with `arcface-plus train config.yaml --name other` |
 | `environment.json` | versions, source revision, machine, command |
 | `quarantine-rank*.jsonl` | images that could not be read, if any |

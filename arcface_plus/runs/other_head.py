@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from arcface_plus.checkpoint import Checkpoints, ClassRows
+from arcface_plus.checkpoints.parts import ClassRows
+from arcface_plus.checkpoints.store import Checkpoints
 from arcface_plus.distributed import World, broadcast, shard_bounds
 from arcface_plus.models.weight_files import read_head
 

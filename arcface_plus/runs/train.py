@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
-from arcface_plus.checkpoint import Checkpoints
+from arcface_plus.checkpoints.store import Checkpoints
 from arcface_plus.data.sources.image_source import open_source
 from arcface_plus.distributed import World, barrier, start_world
 from arcface_plus.runs.beginning import Beginning
 from arcface_plus.runs.build import announce, build_loader, build_state, build_trainer
 from arcface_plus.runs.configuration import RunConfig, load_config
 from arcface_plus.runs.evaluation import RunEvaluation
-from arcface_plus.runs.folder import check_resumable, choose_start, prepare
+from arcface_plus.runs.folder import choose_together, prepare
+from arcface_plus.runs.lock import RunLock
 from arcface_plus.training.monitor import Monitor
 from arcface_plus.training.regularization import RunRegularizer
 
@@ -35,22 +36,22 @@ def train(
     config = load_config(config_path, overrides)
     source = open_source(config.data, seed=config.seed)
     evaluation = RunEvaluation(config)
-    with start_world(config.train.device) as world:
-        snapshots = config.folder / "checkpoints"
-        checkpoints = Checkpoints(snapshots, world, keep=config.train.keep_checkpoints)
-        start = choose_start(config, resume=resume, overwrite=overwrite, steps=checkpoints.steps())
-        if start is not None:
-            check_resumable(checkpoints.path(start), config)
+    with _workplace(config) as (world, lock, checkpoints):
+        chosen = choose_together(config, checkpoints, resume=resume, overwrite=overwrite)
+        start = chosen.step
         state = build_state(config, source, world, resumes=start is not None)
         regularizer = RunRegularizer(config.regularizer, state.model, state.head, seed=config.seed)
         evaluation.attach(state.head)
         beginning = Beginning(config, source, state) if start is None else None
         loader = build_loader(config, source, world, start=start or 0)
+        lock.take()
         prepare(config, world, start=start, overwrite=overwrite)
         with closing(_open_monitor(config, world, start or 0)) as monitor:
             trainer = build_trainer(
                 config, state, loader, monitor, checkpoints, evaluation.hooks(), regularizer
             )
+            for words in filter(None, (lock.warning, *chosen.skipped)):
+                monitor.say(words)
             announce(config, source, state, regularizer, monitor)
             if beginning is not None:
                 beginning.apply(monitor)
@@ -62,6 +63,24 @@ def train(
             evaluation.save(state, monitor)
         barrier(world.control)
     return config.folder
+
+
+@contextmanager
+def _workplace(config: RunConfig) -> Iterator[tuple[World, RunLock, Checkpoints]]:
+    """Join the other processes and lock the run folder; afterwards, wait for the last save."""
+    folder, wanted = config.folder, config.train
+    with (
+        start_world(wanted.device) as world,
+        closing(RunLock(folder, world)) as lock,
+        Checkpoints(
+            folder / "checkpoints",
+            world,
+            keep=wanted.keep_checkpoints,
+            keep_every=wanted.keep_every,
+        ) as checkpoints,
+    ):
+        lock.take_if_used()
+        yield world, lock, checkpoints
 
 
 def _open_monitor(config: RunConfig, world: World, start: int) -> Monitor:

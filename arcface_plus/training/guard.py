@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from arcface_plus.checkpoint import Part, Stored
+from arcface_plus.checkpoints.parts import Part, Stored
 from arcface_plus.training.settings import TrainConfig
 
 

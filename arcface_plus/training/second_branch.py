@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from arcface_plus.checkpoint import Part, Stored
+from arcface_plus.checkpoints.parts import Part, Stored
 from arcface_plus.data.batches import score_sampling
 from arcface_plus.data.batches.chosen_images import ChosenImages
 from arcface_plus.data.batches.loader import Batch

@@ -73,7 +73,10 @@ class TrainConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     log_every: Positive = 50
     checkpoint_every: Positive = 1000
-    keep_checkpoints: Positive = 2
+    keep_checkpoints: Positive = Field(2, description="the newest that stay")
+    keep_every: int | None = Field(
+        None, ge=1, description="checkpoints of multiples of that many steps stay for good"
+    )
     best: str | None = Field(
         None,
         description="the run's model is that of the evaluation where this number is best, such as "
@@ -84,6 +87,15 @@ class TrainConfig(Section):
     )
     on_nonfinite: Literal["stop", "skip"] = "stop"
     nonfinite_limit: int = Field(20, ge=0, description="skip: more skipped steps stop the run")
+
+    @model_validator(mode="after")
+    def _kept_ones_are_made(self) -> TrainConfig:
+        if self.keep_every is not None and self.keep_every % self.checkpoint_every:
+            raise ValueError(
+                f"keep_every is {self.keep_every}, but must be a multiple of checkpoint_every "
+                f"({self.checkpoint_every}): no checkpoint would be kept for good otherwise"
+            )
+        return self
 
     @model_validator(mode="after")
     def _patience_needs_best(self) -> TrainConfig:

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
 
-from arcface_plus.checkpoint import Checkpoints, ClassRows, Part, Stored
+from arcface_plus.checkpoints.parts import ClassRows, Part, Stored, local_tensor
+from arcface_plus.checkpoints.store import Checkpoints
 from arcface_plus.distributed import World
 from arcface_plus.losses.head.classifier import ClassifierHead
 from arcface_plus.models.embedding_model import EmbeddingModel
@@ -71,7 +72,10 @@ class RunState:
             self.parts.append(branch)
 
     def save(self, checkpoints: Checkpoints) -> None:
-        """Write a checkpoint of the current step; called by all ranks together."""
+        """Begin to write a checkpoint of the current step; called by all ranks together.
+
+        ``checkpoints.before_update()`` must come before the next step of an optimizer.
+        """
         numbers: dict[str, Any] = {
             "step": self.step,
             "world_size": self.world.size,
@@ -84,7 +88,15 @@ class RunState:
         for part in self.parts:
             tensors |= part.tensors()
             numbers |= part.numbers()
-        checkpoints.save(self.step, tensors, numbers, protected=self.best.step)
+        updated = self._changed_by_updates(tensors)
+        checkpoints.save(self.step, tensors, numbers, protected=self.best.step, updated=updated)
+
+    def _changed_by_updates(self, tensors: Mapping[str, Stored]) -> set[str]:
+        """Return the names of those of ``tensors`` that nothing but an optimizer's step changes."""
+        owned: list[Tensor] = [*self.model.parameters(), *self.head.parameters()]
+        owned += [s["momentum_buffer"] for o in self.optimizers for s in o.state.values()]
+        places = {tensor.data_ptr() for tensor in owned}
+        return {n for n, stored in tensors.items() if local_tensor(stored).data_ptr() in places}
 
     def restore(self, checkpoints: Checkpoints, path: Path) -> None:
         """Put the run into the state saved at ``path``, by any number of ranks."""

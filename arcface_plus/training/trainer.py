@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from arcface_plus.checkpoint import Checkpoints
+from arcface_plus.checkpoints.store import Checkpoints
 from arcface_plus.data.batches.loader import Batch, TrainLoader
 from arcface_plus.distributed import World, contiguous_part
 from arcface_plus.losses.head.classifier import HeadOutput
@@ -107,6 +107,7 @@ class Trainer:
         # Also where there was nothing left to train: a run killed after its last checkpoint.
         if self.evaluated_at != state.step:
             self._run_evaluation()
+        self.checkpoints.wait()
 
     def train_step(self, batch: Batch) -> None:
         """Make one optimizer step from this rank's part of the global batch."""
@@ -192,6 +193,7 @@ class Trainer:
         limit = self.optim.clip_norm
         if limit is not None:
             scale_gradients(self.model, self.head, (limit / (squared.sqrt() + 1e-6)).clamp_max(1.0))
+        self.checkpoints.before_update()
         for optimizer in self.state.optimizers:
             optimizer.grad_scale, optimizer.found_inf = None, skip  # type: ignore[attr-defined]
             optimizer.step()
@@ -253,12 +255,11 @@ class Trainer:
 
     def _check_finite(self) -> None:
         """Never log, score or save a state that a policy would refuse."""
-        message = self.state.guard.check(self.loader.describe_step)
-        if message:
+        if message := self.state.guard.check(self.loader.describe_step):
             self.monitor.say(message)
 
     def save(self) -> None:
-        """Write a checkpoint of the current step."""
+        """Begin to write a checkpoint of the current step, beside the steps that follow."""
         self._check_finite()
         average_batch_norm_buffers(self.model)
         began = time.perf_counter()

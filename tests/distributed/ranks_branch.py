@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from arcface_plus.checkpoint import Checkpoints
+from arcface_plus.checkpoints.store import Checkpoints
 from arcface_plus.data.batches.augmentation import augment, augmentation_draws, chosen_draws
 from arcface_plus.data.batches.loader import Batch, TrainLoader
 from arcface_plus.data.batches.order import OrderedSteps

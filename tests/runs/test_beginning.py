@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from arcface_plus import load_model
-from arcface_plus.checkpoint import Checkpoints, ClassRows
+from arcface_plus.checkpoints.parts import ClassRows
+from arcface_plus.checkpoints.store import Checkpoints
 from arcface_plus.data.images import encode_jpeg, read_image
 from arcface_plus.data.sources.synthetic import SyntheticFaces
 from arcface_plus.distributed import start_world

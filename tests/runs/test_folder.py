@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
 
+from arcface_plus.checkpoints.reading import fingerprint
+from arcface_plus.checkpoints.store import Checkpoints
 from arcface_plus.data.settings import DataConfig
 from arcface_plus.distributed import World
 from arcface_plus.runs import folder as run_folder
 from arcface_plus.runs.configuration import RunConfig, load_config
-from arcface_plus.runs.folder import choose_start, environment, prepare
+from arcface_plus.runs.folder import choose_start, choose_together, environment, prepare
 
 WORLD = World(rank=0, size=2, device=torch.device("cpu"))
 
@@ -30,14 +33,20 @@ def begin(config: RunConfig, *steps: int, finished: bool = False) -> list[int]:
     for step in steps:
         folder = config.folder / "checkpoints" / f"step-{step:08d}"
         folder.mkdir(parents=True)
-        (folder / "manifest.json").write_text("{}")
+        files = {}
+        for name in (".metadata", "state.json"):
+            (folder / name).write_text("{}")
+            files[name] = fingerprint(folder / name)
+        (folder / "manifest.json").write_text(json.dumps({"files": files}))
     if finished:
         (config.folder / run_folder.FINISHED).write_bytes(b"weights")
     return sorted(steps)
 
 
 def start(config: RunConfig, steps: list[int], resume: str = "never", overwrite: bool = False):
-    return choose_start(config, resume=resume, overwrite=overwrite, steps=steps)
+    checkpoints = Checkpoints(config.folder / "checkpoints", WORLD)
+    assert checkpoints.steps() == steps
+    return choose_start(config, checkpoints, resume=resume, overwrite=overwrite).step
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -120,6 +129,33 @@ def test_a_file_where_the_folder_should_be(config, overwrite):
     config.folder.write_text("x")
     with pytest.raises(ValueError, match="is a file"):
         start(config, [], overwrite=overwrite)
+
+
+def test_auto_takes_the_newest_whole_checkpoint_and_says_what_it_skips(config, monkeypatch):
+    begin(config, 5, 10, 15, 20)
+    checkpoints = config.folder / "checkpoints"
+    (checkpoints / ".tmp-step-00000025").mkdir()
+    (checkpoints / "step-00000020" / "manifest.json").unlink()
+    (checkpoints / "step-00000015" / "state.json").write_text("[]")
+    (checkpoints / "step-00000010" / ".metadata").unlink()
+    monkeypatch.setattr(run_folder, "check_resumable", lambda path, config: None)
+    chosen = choose_together(
+        config, Checkpoints(checkpoints, WORLD), resume="auto", overwrite=False
+    )
+    assert chosen.step == 5
+    said = [r"step-00000025 was not finished", r"step-00000020 .*manifest\.json is missing"]
+    said += [r"step-00000015: state\.json is damaged", r"step-00000010: \.metadata is missing"]
+    assert len(chosen.skipped) == 4
+    for words, line in zip(said, chosen.skipped, strict=True):
+        assert re.search(words, line) and line.startswith("skipped: "), line
+
+
+def test_auto_does_not_start_over_where_no_checkpoint_is_whole(config):
+    begin(config, 5, 10)
+    for step in (5, 10):
+        (config.folder / "checkpoints" / f"step-{step:08d}" / "state.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"no checkpoint .* is whole: .*10.*damaged.*05.*damaged"):
+        start(config, [5, 10], "auto")
 
 
 def test_a_named_checkpoint(config, monkeypatch):

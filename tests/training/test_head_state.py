@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from arcface_plus import load_model
-from arcface_plus.checkpoint import Checkpoints
+from arcface_plus.checkpoints.store import Checkpoints
 from arcface_plus.distributed import start_world
 from arcface_plus.runs.configuration import load_config
 from arcface_plus.runs.train import train

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from arcface_plus.checkpoint import Checkpoints, Part, Stored
+from arcface_plus.checkpoints.parts import Part, Stored
+from arcface_plus.checkpoints.store import Checkpoints
 from arcface_plus.distributed import start_world
 from arcface_plus.runs.build import build
 from arcface_plus.runs.configuration import RunConfig, load_config

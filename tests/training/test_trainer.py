@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 import torch
 
 from arcface_plus import load_model
+from arcface_plus.checkpoints.copying import HostCopy
+from arcface_plus.checkpoints.reading import fingerprint
 from arcface_plus.data.pairs.sets import save_pairs_bin
 from arcface_plus.evaluation.hooks import PairEvaluation
 from arcface_plus.runs.configuration import load_config
@@ -96,6 +99,37 @@ def test_reused_neighbours_resume_exactly(tiny: Path) -> None:
     assert [e["mma"] for e in lines(cut)] == [e["mma"] for e in lines(whole)]
 
 
+def test_saving_beside_training_changes_neither(tiny: Path, monkeypatch) -> None:
+    """Also where the copy is slow: it is still of the step that it is saved as."""
+    seldom = train(tiny, ["--name", "seldom"])
+    real = HostCopy._copy
+
+    def slow(self: HostCopy) -> None:
+        time.sleep(0.1)  # longer than a forward and backward pass
+        real(self)
+
+    monkeypatch.setattr(HostCopy, "_copy", slow)
+    often = train(tiny, ["--name", "often", "--train.checkpoint_every", "1"])
+    a, b = state(seldom), state(often)
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    assert [e["loss"] for e in lines(often)] == [e["loss"] for e in lines(seldom)]
+    cut = often.parent / "cut"
+    shutil.copytree(often, cut)
+    shutil.rmtree(cut / "checkpoints" / "step-00000006")
+    train(tiny, ["--name", "cut"], resume="auto")
+    c = state(cut)
+    assert all(torch.equal(a[key], c[key]) for key in a)
+
+
+def test_every_nth_checkpoint_stays_for_good(tiny: Path) -> None:
+    words = ["--train.checkpoint_every", "1", "--train.keep_checkpoints", "1"]
+    folder = train(tiny, [*words, "--train.keep_every", "2"])
+    kept = sorted(p.name for p in (folder / "checkpoints").iterdir())
+    assert kept == ["step-00000002", "step-00000004", "step-00000006"]
+    with pytest.raises(ValueError, match=r"keep_every is 3, but must be a multiple of .* \(2\)"):
+        train(tiny, ["--train.checkpoint_every", "2", "--train.keep_every", "3"])
+
+
 BRANCH = ["--branch.enabled", "true", "--branch.classes", "3", "--branch.hard_classes", "4"]
 
 
@@ -107,6 +141,9 @@ def _forget(checkpoint: Path, *keys: str) -> None:
         section = section[key]
     del section[keys[-1]]
     (checkpoint / "state.json").write_text(json.dumps(saved))
+    manifest = json.loads((checkpoint / "manifest.json").read_text())
+    manifest["files"]["state.json"] = fingerprint(checkpoint / "state.json")
+    (checkpoint / "manifest.json").write_text(json.dumps(manifest))
 
 
 def test_resume_refuses_other_settings_and_damage(tiny: Path) -> None:
@@ -129,6 +166,8 @@ def test_resume_refuses_other_settings_and_damage(tiny: Path) -> None:
     content[len(content) // 2] ^= 1
     part.write_bytes(content)
     with pytest.raises(ValueError, match=r"is damaged .* older checkpoint"):
+        train(tiny, ["--train.steps", "3"], resume=str(newest))
+    with pytest.raises(ValueError, match=r"no checkpoint .* is whole: .* is damaged"):
         train(tiny, ["--train.steps", "3"], resume="auto")
 
 
