@@ -65,6 +65,11 @@ class Comparison:
             )
 
     def _add(self, record: Record) -> None:
+        if record.row not in self.records:
+            raise ValueError(
+                f"The run {record.run} is of the row {record.row!r}, but the rows are "
+                f"{', '.join(self.records)}."
+            )
         seeds = self.records[record.row]
         first = next(iter(seeds.values()), record)
         if record.seed in seeds:

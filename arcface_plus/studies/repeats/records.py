@@ -32,7 +32,7 @@ class SetNumbers(Section):
     accuracy: float | None = None
     auc: float | None = None
     eer: float | None = None
-    tar_at_far: dict[str, float] = Field({}, description="share by FAR, the key")
+    tar_at_far: dict[float, float] = Field({}, description="share by FAR, the key")
     fold_accuracies: tuple[float, ...] = ()
     accuracy_interval: tuple[float, float] | None = None  # 95 %, over people where they are known
     top1: float | None = None
@@ -45,7 +45,7 @@ class SetNumbers(Section):
         """Every number that a table may show: accuracy, auc, eer, tar@0.01, top1 …"""
         names = ("accuracy", "auc", "eer", "top1", "top5", "top1_final", "top5_final")
         found = {name: getattr(self, name) for name in names}
-        found |= {f"{_TAR}{float(far):g}": tar for far, tar in self.tar_at_far.items()}
+        found |= {f"{_TAR}{far:g}": tar for far, tar in self.tar_at_far.items()}
         return {name: value for name, value in found.items() if value is not None}
 
 

@@ -68,7 +68,8 @@ def seed_list(text: str) -> list[int]:
 
 
 def varied_rows(config: Path, variations: Sequence[Variation]) -> list[Row]:
-    """Return a row for each combination of the values, the last varied setting first.
+    """Return a row for each combination of the values, the last setting
+    changing fastest.
 
     Without variations there is one row, the configuration. Raises ValueError for a setting that is
     varied twice, and for values whose runs would have one name.
