@@ -52,7 +52,8 @@ def train_unfinished(wanted: Iterable[Run], runs: Path, how: Training) -> list[s
             "or start the commands that --list prints."
         )
     waiting = unfinished_of(wanted, runs, how.overrides)
-    return _train_here(waiting, how) if how.jobs == 1 else _train_beside(waiting, how)
+    queue = _Queue(waiting, how.say)
+    return _train_here(queue) if how.jobs == 1 else _train_beside(queue, how)
 
 
 def check_trained(failures: Sequence[str]) -> None:
@@ -64,15 +65,52 @@ def check_trained(failures: Sequence[str]) -> None:
         )
 
 
-def _train_here(waiting: list[Unfinished], how: Training) -> list[str]:
+class _Queue:
+    """Runs to train, each of which one process alone may take.
+
+    The lock is the open file's: processes that are started with it hold it too, so that what a
+    killed study leaves running is not trained a second time.
+    """
+
+    def __init__(self, waiting: list[Unfinished], say: Callable[[str], None]) -> None:
+        self.waiting, self._say, self._told = waiting, say, set[str]()
+
+    def take(self) -> tuple[Unfinished, IO[str]] | None:
+        """Take the first run that nobody trains, and its lock; None where there is none.
+
+        What has ended meanwhile is dropped.
+        """
+        for run in list(self.waiting):
+            name = run.folder.name
+            path = run.folder.parent / ".locks" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = path.open("w", encoding="utf-8")
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.close()
+                if name not in self._told:
+                    self._say(f"{name}: another process trains it")
+                self._told.add(name)
+                continue
+            self.waiting.remove(run)
+            if run.finished:
+                lock.close()
+                self._say(f"{name}: finished by another process")
+                continue
+            return run, lock
+        return None
+
+
+def _train_here(queue: _Queue) -> list[str]:
     failures = []
-    while waiting:
-        taken = _take(waiting, how)
+    while queue.waiting:
+        taken = queue.take()
         if taken is None:
             time.sleep(_POLL_SECONDS)
             continue
-        run, claim = taken
-        with claim:
+        run, lock = taken
+        with lock:
             try:
                 run_training(run.config, run.words, resume="auto")
             except ArithmeticError as error:  # the loss is not finite: of this run alone
@@ -80,68 +118,44 @@ def _train_here(waiting: list[Unfinished], how: Training) -> list[str]:
     return failures
 
 
-def _train_beside(waiting: list[Unfinished], how: Training) -> list[str]:
+def _train_beside(queue: _Queue, how: Training) -> list[str]:
     failures: list[str] = []
     running: dict[int, _Process] = {}
     try:
-        while waiting or running:
+        while queue.waiting or running:
             for place in [place for place, process in running.items() if process.ended]:
                 process = running.pop(place)
-                how.say(f"{process.run.folder.name}: {process.outcome or 'finished'}")
-                if process.outcome:
-                    failures.append(f"{process.run.folder.name}: {process.outcome}")
+                name, outcome = process.run.folder.name, process.outcome
+                how.say(f"{name}: {outcome or 'finished'}")
+                if outcome:
+                    failures.append(f"{name}: {outcome}")
             free = [place for place in range(how.jobs) if place not in running]
-            taken = _take(waiting, how) if free else None
+            taken = queue.take() if free else None
             if taken is None:
                 time.sleep(_POLL_SECONDS)
                 continue
             running[free[0]] = _Process(*taken, place=free[0], jobs=how.jobs)
-            how.say(f"{taken[0].folder.name}: started, {len(waiting)} more to start")
+            how.say(f"{taken[0].folder.name}: started, {len(queue.waiting)} more to start")
     finally:
         for process in running.values():  # where this study itself is interrupted
             process.stop()
     return failures
 
 
-def _take(waiting: list[Unfinished], how: Training) -> tuple[Unfinished, IO[str]] | None:
-    """Take the first run that nobody trains out of ``waiting``, with a lock on it, or None.
-
-    The lock is the open file's: processes that are started with it hold it too, so that what an
-    interrupted study leaves behind is not trained a second time. What has ended meanwhile is
-    dropped.
-    """
-    for run in list(waiting):
-        path = run.folder.parent / ".locks" / run.folder.name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        claim = path.open("w", encoding="utf-8")
-        try:
-            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            claim.close()
-            continue
-        waiting.remove(run)
-        if run.finished:
-            claim.close()
-            how.say(f"{run.folder.name}: finished by another process")
-            continue
-        return run, claim
-    return None
-
-
 class _Process:
     """A run that trains in a process of its own, at one of ``jobs`` places of this machine."""
 
-    def __init__(self, run: Unfinished, claim: IO[str], *, place: int, jobs: int) -> None:
+    def __init__(self, run: Unfinished, lock: IO[str], *, place: int, jobs: int) -> None:
         self.run, self.log = run, run.folder.with_name(f"{run.folder.name}.log")
         command = [sys.executable, "-m", "arcface_plus", "train", str(run.config), *run.words]
-        with self.log.open("ab") as log, claim:
+        with self.log.open("ab") as log, lock:
             self._process = subprocess.Popen(
                 [*command, "--resume", "auto"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=os.environ | share_of_machine(place, jobs),
-                pass_fds=[claim.fileno()],
+                pass_fds=[lock.fileno()],
             )
 
     @property

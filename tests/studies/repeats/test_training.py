@@ -99,6 +99,7 @@ def test_what_a_killed_study_left_running_is_waited_for(cli, config: Path, tmp_p
     assert not (run / "accuracy.json").exists()
     done = cli("repeat", *words)
     assert done.exit_code == 0, done.stderr
+    assert "digits-seed2: another process trains it" in done.stderr
     assert "digits-seed2: finished by another process" in done.stderr
     assert not [*run.glob("environment-resumed-*")]
     assert steps_logged(run) == [1, *range(5, 61, 5)]
