@@ -16,6 +16,8 @@ from arcface_plus.cli import embed, export, identify, ijb, margins, tammes, veri
 from arcface_plus.cli.data import app as data
 from arcface_plus.cli.errors import exit_code_for
 from arcface_plus.cli.study import app as study
+from arcface_plus.cli.study import repeat
+from arcface_plus.cli.study.runs import TAKES_SETTINGS
 from arcface_plus.cli.use import compare, index, search
 
 app = typer.Typer(
@@ -37,6 +39,7 @@ app.command("export")(export.export_command)
 app.command("ijb")(ijb.ijb_command)
 app.command("identify")(identify.identify_command)
 app.command("tammes")(tammes.tammes_command)
+app.command("repeat", context_settings=TAKES_SETTINGS)(repeat.repeat_command)
 
 
 @app.command(

@@ -19,6 +19,7 @@ from arcface_plus.evaluation.pairs.verification import VerificationResult, verif
 from arcface_plus.evaluation.report.section import Baseline, MainNumbers, ReportSection
 from arcface_plus.evaluation.scoring import all_numbers
 from arcface_plus.evaluation.settings import EvaluationConfig
+from arcface_plus.files import written_beside
 
 
 def open_pair_sets(config: EvaluationConfig, *, size: int) -> dict[str, PairSet]:
@@ -123,4 +124,6 @@ class PairEvaluation:
 
     def write(self, path: Path, model: dict[str, Any]) -> None:
         """Write everything measured, and what is to be said of the ``model``, as JSON."""
-        path.write_text(json.dumps({"model": model, **self.to_dict()}, indent=1), encoding="utf-8")
+        text = json.dumps({"model": model, **self.to_dict()}, indent=1)
+        with written_beside(path) as beside:  # studies take a run with this file as finished
+            beside.write_text(text, encoding="utf-8")

@@ -17,6 +17,7 @@ from arcface_plus.distributed import World
 from arcface_plus.evaluation.classification import AccuracyEvaluation
 from arcface_plus.evaluation.hooks import PairEvaluation, open_pair_sets
 from arcface_plus.evaluation.report.page import write_report
+from arcface_plus.files import written_beside
 from arcface_plus.losses.head.classifier import ClassifierHead
 from arcface_plus.models import save_model
 from arcface_plus.regularizers.angular import AngularRegularizer
@@ -98,7 +99,8 @@ class RunEvaluation:
         save_file(tensors, folder / CLASSIFIER_WEIGHTS)
         measured = accuracy.to_dict(average_last=self.config.evaluation.average_last)
         measured["minimum_angles"] = _minimum_angles(model, weight)
-        (folder / ACCURACY).write_text(json.dumps(measured, indent=1), encoding="utf-8")
+        with written_beside(folder / ACCURACY) as beside:
+            beside.write_text(json.dumps(measured, indent=1), encoding="utf-8")
         final, mean = measured["final"], measured["mean_of_last"]
         shown = ", ".join(
             f"{name} {final[name]:.4f} (mean of the last {mean['evaluations']}: {mean[name]:.4f})"

@@ -2,6 +2,8 @@
 
 Each study is a command, ``arcface-plus study NAME``, whose words ``cli/study`` parses.
 
+- ``repeats/``: the engine of every table of trained runs, and ``arcface-plus repeat``: rows ×
+  seeds, trained once, compared in pairs.
 - ``tables/``: what runs scored, beside the papers' numbers; the cost of penalties; our margins
   beside the published modules.
 - ``tammes/``: points far apart on the sphere, Table 1 of the MMA paper and our solver.

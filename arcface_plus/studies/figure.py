@@ -32,17 +32,25 @@ _RC = {
 def new_figure(width: float = 5.0, height: float = 3.5) -> Iterator[Figure]:
     """Yield an empty figure of that many inches, drawn off screen in the common style.
 
-    Raises ImportError with the fix where matplotlib is not installed.
+    Raises ModuleNotFoundError with the fix where matplotlib is not installed.
     """
     try:
         import matplotlib
         from cycler import cycler
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError('figures need matplotlib: pip install "arcface_plus[report]"') from error
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            'figures need matplotlib: pip install "arcface_plus[report]"'
+        ) from error
     with matplotlib.rc_context({**_RC, "axes.prop_cycle": cycler(color=COLORS, linestyle=STYLES)}):
         # Not through pyplot: no state is left behind and no display is asked for.
         yield Figure(figsize=(width, height))
+
+
+def check_drawable() -> None:
+    """Raise what ``new_figure`` would, before hours of training."""
+    with new_figure():
+        pass
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:

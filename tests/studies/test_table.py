@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from arcface_plus.studies.table import cell, markdown, summarize
+from arcface_plus.studies.table import cell, latex, markdown, paired_difference, summarize
 
 
 def test_summary_is_that_of_scipy() -> None:
@@ -25,3 +25,26 @@ def test_summary_is_that_of_scipy() -> None:
 def test_markdown() -> None:
     lines = [["a", cell(1.234)], ["b", cell(None)]]
     assert markdown(["", "x"], lines) == "|  | x |\n|---|---:|\n| a | 1.23 |\n| b | – |\n"
+    assert "| a\\|b |" in markdown(["x"], [["a|b"]])
+
+
+def test_latex_escapes_what_tex_reads() -> None:
+    lines = [["a_b & 5 %", "1.23 ± 0.10"], ["λ{x} #$^~\\", "−3°"]]
+    assert latex(["", "top-1"], lines).splitlines() == [
+        r"\begin{tabular}{lr}",
+        r"\toprule",
+        r" & top-1 \\",
+        r"\midrule",
+        r"a\_b \& 5 \% & 1.23 $\pm$ 0.10 \\",
+        r"$\lambda$\{x\} \#\$\textasciicircum{}\textasciitilde{}\textbackslash{} & $-$3$^\circ$ \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+
+
+def test_paired_difference_is_scipys_test() -> None:
+    differences = [1.0, -0.5, 2.0, 0.25]
+    found = paired_difference(differences)
+    assert found.p == pytest.approx(stats.ttest_1samp(differences, 0).pvalue) and found.n == 4
+    assert str(found) == "+0.69 (± 1.70, p = 0.29)"
+    assert str(paired_difference([-1.25])) == "−1.25"

@@ -11,10 +11,12 @@ import typer
 from arcface_plus.cli.study.runs import (
     TAKES_SETTINGS,
     Configs,
+    Jobs,
     Output,
     Runs,
     Seeds,
     Train,
+    training,
     whole_numbers,
 )
 
@@ -49,11 +51,12 @@ def _table_command(name: str) -> Callable[..., None]:
         configs: Configs = Path("configs/classification"),
         seeds: Seeds = "123,223,323,423,523",
         train: Train = False,
+        jobs: Jobs = 1,
     ) -> None:
         from arcface_plus.studies.tables.accuracy_tables import make_table
 
-        numbers = whole_numbers(seeds)
-        _show(make_table(name, runs, output, configs, numbers, context.args, train=train), output)
+        how = training(context, jobs, train=train)
+        _show(make_table(name, runs, output, configs, whole_numbers(seeds), how), output)
 
     return command
 
@@ -63,9 +66,12 @@ def accuracy_command(
     output: Output,
 ) -> None:
     """Table of any runs: mean ± deviation over seeds, smallest angle of every layer."""
-    from arcface_plus.studies.tables.accuracy_tables import groups_of_folders, write_tables
+    from arcface_plus.studies.tables.accuracy_tables import (
+        comparison_of_folders,
+        write_tables,
+    )
 
-    _show(write_tables(groups_of_folders(folders), output, "accuracy"), output)
+    _show(write_tables(comparison_of_folders(folders), output, "accuracy"), output)
 
 
 def _show(table: str, output: Path) -> None:

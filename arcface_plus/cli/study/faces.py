@@ -8,11 +8,13 @@ from typing import Annotated
 import typer
 
 from arcface_plus.cli.study.runs import (
+    EXPLAINED,
     Configs,
+    Jobs,
     Output,
     Runs,
-    Seeds,
     Train,
+    training,
     whole_numbers,
     words_of,
 )
@@ -24,6 +26,7 @@ def table_a1_command(
     runs: Runs = Path("runs"),
     configs: Configs = Path("configs/closeness"),
     train: Train = False,
+    jobs: Jobs = 1,
 ) -> None:
     """Table A1 of the closeness-and-diversity paper: seven pairs of weights, beside its numbers.
 
@@ -31,20 +34,31 @@ def table_a1_command(
     """
     from arcface_plus.studies.tables.closeness_table import make_table
 
-    typer.echo(make_table(runs, output, configs, context.args, train=train))
+    typer.echo(make_table(runs, output, configs, training(context, jobs, train=train)))
     typer.echo(f"accuracies in percent; written to {output}")
 
 
 def face_margins_command(
     context: typer.Context,
     output: Output,
-    runs: Runs = Path("runs"),
+    runs: Annotated[
+        Path, typer.Option(help="Folder that holds the runs, or an earlier table's JSON file.")
+    ] = Path("runs"),
     configs: Configs = Path("configs/faces"),
-    seeds: Seeds = "1,2,3",
+    config: Annotated[
+        str, typer.Option(help="The rows' configuration; also faces1446_iresnet18.")
+    ] = "celeba299_iresnet18",
+    seeds: Annotated[
+        str, typer.Option(help="Seeds, separated by commas (1,2,3; of a JSON file all it has).")
+    ] = "",
     rows: Annotated[
         str, typer.Option(help="Train these alone, such as arcface,cosface (all if empty).")
     ] = "",
+    reference: Annotated[
+        str, typer.Option(help="The row from which differences are taken, such as softmax.")
+    ] = "arcface",
     train: Train = False,
+    jobs: Jobs = 1,
 ) -> None:
     """Softmax, CosFace, ArcFace, ArcFace+, CurricularFace, closeness and diversity: our comparison.
 
@@ -52,11 +66,10 @@ def face_margins_command(
     """
     from arcface_plus.studies.tables.face_margins import make_table
 
-    numbers, chosen = whole_numbers(seeds), words_of(rows)
-    typer.echo(make_table(runs, output, configs, numbers, chosen, context.args, train=train))
-    typer.echo(
-        f"percent, ± deviation over seeds (± 95 % interval of the mean); written to {output}"
-    )
+    numbers = whole_numbers(seeds) if seeds else []
+    path, how = configs / f"{config}.yaml", training(context, jobs, train=train)
+    typer.echo(make_table(path, runs, output, numbers, words_of(rows), reference, how))
+    typer.echo(f"{EXPLAINED}; written to {output}")
 
 
 def margin_sweep_command(
@@ -72,6 +85,7 @@ def margin_sweep_command(
     commands: Annotated[
         bool, typer.Option("--list", help="Show the command of each run; train nothing.")
     ] = False,
+    jobs: Jobs = 1,
 ) -> None:
     """Table 3 of the margin-softmax paper: train the sweep of margins m0 … m3 and make its table.
 
@@ -79,11 +93,16 @@ def margin_sweep_command(
     Further options are settings of every run. With --list, once those commands are done on a
     cluster, the same call without it makes the table.
     """
-    from arcface_plus.studies.tables import margin_sweep
+    from arcface_plus.studies.repeats import cluster
+    from arcface_plus.studies.tables.margin_sweep import make_table, sweep_runs, wanted_runs
 
-    runs = margin_sweep.sweep_runs(words_of(series), wc_relu)
-    make = margin_sweep.commands if commands else margin_sweep.make_table
-    for line in make(config, output, runs, context.args):
+    runs = sweep_runs(words_of(series), wc_relu)
+    if commands:
+        wanted, launcher = wanted_runs(config, runs), cluster.TRAIN_ON_EIGHT_GPUS
+        lines = cluster.commands(wanted, output, context.args, launcher)
+    else:
+        lines = [str(path) for path in make_table(config, output, runs, training(context, jobs))]
+    for line in lines:
         typer.echo(line)
 
 

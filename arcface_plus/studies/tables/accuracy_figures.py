@@ -3,33 +3,35 @@ the smallest angle of every layer (its supplement D)."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from arcface_plus.studies.figure import COLORS, STYLES, new_figure, save_figure
+from arcface_plus.studies.table import Summary
 
 _MARKERS = "osD^vP*X"
 
 
 def draw_sweep(
-    values: Sequence[float], rows: Sequence[dict[str, Any]], folder: Path, name: str, title: str
+    values: Sequence[float],
+    accuracies: Sequence[Summary | None],
+    folder: Path,
+    name: str,
+    title: str,
 ) -> list[Path]:
-    """Draw top-1 accuracy in percent against λ, with 95 % intervals; leave out rows without runs.
+    """Draw top-1 accuracy in percent against λ, with 95 % intervals; leave out what was not run.
 
-    ``rows`` as ``table_rows``, one for each λ of ``values``. Raises ValueError where none has runs.
+    ``accuracies``: one for each λ of ``values``. Raises ValueError where none was run.
     """
-    points = [(v, r) for v, r in zip(values, rows, strict=True) if r["runs"]]
+    points = [(v, a) for v, a in zip(values, accuracies, strict=True) if a is not None]
     if not points:
         raise ValueError(f"{name}: no run of the sweep is finished; train them with --train.")
     with new_figure() as figure:
         axes = figure.subplots()
         positions = range(len(points))
-        means = [row["top1"] for _, row in points]
-        half = [
-            0.0 if math.isnan(row["top1_interval"]) else row["top1_interval"] for _, row in points
-        ]
+        means = [accuracy.mean for _, accuracy in points]
+        half = [accuracy.half_width if accuracy.n > 1 else 0.0 for _, accuracy in points]
         axes.errorbar(positions, means, yerr=half, marker="o", capsize=3, color=COLORS[0])
         # λ = 0 has no place on a logarithmic axis: the values stand side by side.
         axes.set_xticks(positions, [f"{value:g}" for value, _ in points])

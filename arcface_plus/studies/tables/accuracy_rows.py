@@ -6,7 +6,7 @@ paper's, in percent (top-1, top-5), None where it prints none.
 
 from __future__ import annotations
 
-from arcface_plus.studies.tables.runs import Row
+from arcface_plus.studies.repeats.runs import Row
 
 _VGG, _FACES = "cifar100_vgg19_bn", "celeba299_resnet20"
 _BASELINE = Row("baseline", _VGG, paper=(72.08, 90.50))

@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from arcface_plus.runs.results import VERIFICATION, read_verification
+from arcface_plus.studies.repeats.comparison import Comparison
+from arcface_plus.studies.repeats.records import read_runs, write_records
+from arcface_plus.studies.repeats.runs import Run
+from arcface_plus.studies.repeats.training import Training, check_trained, train_unfinished
 from arcface_plus.studies.table import cell, markdown, write_table
-from arcface_plus.studies.tables.runs import Run, train_unfinished
 
 CONFIG = "ms1mv2_10k_r18_closeness"
 # Names of the pair sets in the configuration, and the paper's heading of each.
@@ -53,19 +55,26 @@ ROWS = (
 )
 
 
-def make_table(
-    runs: Path, output: Path, configs: Path, overrides: Sequence[str], *, train: bool
-) -> str:
+def wanted_runs(configs: Path) -> list[Run]:
+    """Return a run for each row."""
+    config = configs / f"{CONFIG}.yaml"
+    return [Run(row.name, row.name, config, row.overrides) for row in ROWS]
+
+
+def make_table(runs: Path, output: Path, configs: Path, how: Training) -> str:
     """Train what is missing, if asked, then write the table; return its Markdown."""
-    wanted = [Run(row.name, configs / f"{CONFIG}.yaml", row.overrides) for row in ROWS]
-    train_unfinished(wanted, runs, VERIFICATION, overrides, train=train)
-    table = table_rows(runs)
+    wanted = wanted_runs(configs)
+    failures = train_unfinished(wanted, runs, how)
+    comparison = Comparison([run.label for run in wanted], read_runs(wanted, runs))
+    table = table_rows(comparison)
     text = table_markdown(table)
     write_table(table, text, output, "table_a1")
+    write_records(comparison.all_records, output / "table_a1.json")
+    check_trained(failures)
     return text
 
 
-def table_rows(runs: Path) -> list[dict[str, Any]]:
+def table_rows(comparison: Comparison) -> list[dict[str, Any]]:
     """Return a row a model: the weights, the accuracies of its run in percent, the paper's.
 
     What was not run, or not on that set, is None. IJB is another command's: it has the paper's
@@ -73,15 +82,14 @@ def table_rows(runs: Path) -> list[dict[str, Any]]:
     """
     table = []
     for number, row in enumerate(ROWS, start=1):
-        results = read_verification(runs / row.name) or {}
         cells: dict[str, Any] = {
             "model": number,
             "lambda1": row.closeness,
             "lambda2": row.diversity,
         }
         for (name, heading), paper in zip(SETS.items(), row.paper, strict=False):
-            known = results.get(name)
-            cells[heading] = None if known is None else 100 * known["accuracy"]
+            known = comparison.summary(row.name, name, "accuracy")
+            cells[heading] = known and known.mean
             cells[f"{heading} (paper)"] = paper
         cells |= {f"{name} (paper)": x for name, x in zip(IJB, row.paper[3:], strict=True)}
         table.append(cells)

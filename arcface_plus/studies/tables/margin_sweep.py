@@ -8,14 +8,16 @@ compared.
 from __future__ import annotations
 
 import json
-import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from arcface_plus.runs.results import VERIFICATION, read_verification
+from arcface_plus.studies.repeats.comparison import Comparison
+from arcface_plus.studies.repeats.output import shown
+from arcface_plus.studies.repeats.records import read_runs, write_records
+from arcface_plus.studies.repeats.runs import Run
+from arcface_plus.studies.repeats.training import Training, check_trained, train_unfinished
 from arcface_plus.studies.table import cell, markdown, write_table
-from arcface_plus.studies.tables.runs import Run, train_unfinished
 
 # Series -> (swept setting, whether the paper has WC-ReLU on, {value: MegaFace identification, %}).
 # m1 = 1.35 is from the paper's text, the others from its Table 3. What cos(m1·θ) does past π is not
@@ -65,7 +67,7 @@ class SweepRun(NamedTuple):
     def overrides(self) -> list[str]:
         """Return the command-line words that make a configuration this run."""
         margin = {**_NEUTRAL, "wc_relu": self.wc_relu, self.setting: self.value}
-        words = ["--name", self.name, "--head.adaptive", "null"]
+        words = ["--head.adaptive", "null"]
         for key, value in margin.items():
             words += [f"--head.margin.{key}", json.dumps(value).strip('"')]
         return words
@@ -94,56 +96,45 @@ def sweep_runs(series: Sequence[str] = tuple(TABLE3), wc_relu: str = "paper") ->
     return runs
 
 
-def make_table(
-    config: Path, output: Path, runs: Sequence[SweepRun], overrides: Sequence[str]
-) -> list[Path]:
+def wanted_runs(config: Path, runs: Iterable[SweepRun]) -> list[Run]:
+    """Return ``runs`` as the runs of a study, each a row of its own."""
+    return [Run(run.name, run.name, config, run.overrides()) for run in runs]
+
+
+def make_table(config: Path, output: Path, runs: Sequence[SweepRun], how: Training) -> list[Path]:
     """Train those of ``runs`` that are missing in ``output``, then write the table there."""
-    wanted = [Run(run.name, config, run.overrides()) for run in runs]
-    train_unfinished(wanted, output, VERIFICATION, overrides)
-    return write_sweep(output, runs, {run.name: read_accuracies(output / run.name) for run in runs})
+    wanted = wanted_runs(config, runs)
+    failures = train_unfinished(wanted, output, how)
+    records = read_runs(wanted, output)
+    if not records:
+        check_trained(failures)
+    written = write_sweep(output, runs, Comparison([run.label for run in wanted], records))
+    check_trained(failures)
+    return written
 
 
-def commands(
-    config: Path, output: Path, runs: Iterable[SweepRun], overrides: Sequence[str]
-) -> list[str]:
-    """Return the command that trains each of ``runs`` on a node of eight GPUs."""
-    start = ["torchrun", "--nproc_per_node=8", "tools/train.py", str(config)]
-    more = ["--output", str(output), *overrides, "--resume", "auto"]
-    return [shlex.join([*start, *run.overrides(), *more]) for run in runs]
-
-
-def read_accuracies(folder: Path) -> dict[str, float]:
-    """Return the accuracy by pair set that a finished run wrote; none for another folder."""
-    results = read_verification(folder) or {}
-    return {name: float(numbers["accuracy"]) for name, numbers in results.items()}
-
-
-def write_sweep(
-    output: Path, runs: Iterable[SweepRun], results: Mapping[str, Mapping[str, float]]
-) -> list[Path]:
-    """Write what ``results`` (run name → pair set → accuracy) hold as sweep.csv and sweep.md.
+def write_sweep(output: Path, runs: Iterable[SweepRun], comparison: Comparison) -> list[Path]:
+    """Write what ``comparison`` has of ``runs`` as sweep.csv, sweep.md and sweep.json.
 
     A line a run, accuracies in percent beside the paper's figure; runs without a result are left
     out. Raises ValueError where there is no result at all.
     """
-    done = [run for run in runs if results.get(run.name)]
-    if not done:
+    sets = comparison.sets
+    if not sets:
         raise ValueError(f"No run of the sweep has finished in {output}; train some first.")
-    sets = list(dict.fromkeys(name for run in done for name in results[run.name]))
     rows = [
         {
             "series": run.series,
             "setting": run.setting,
             "value": f"{run.value:g}",
             "WC-ReLU": "yes" if run.wc_relu else "no",
-            **{
-                x: f"{100 * results[run.name][x]:.2f}" if x in results[run.name] else ""
-                for x in sets
-            },
+            **{name: shown(comparison, run.name, name, "accuracy", missing="") for name in sets},
             "paper (MegaFace id)": cell(run.paper, missing=""),
         }
-        for run in done
+        for run in runs
+        if comparison.records[run.name]
     ]
     text = markdown(list(rows[0]), [list(row.values()) for row in rows], words=2)
     write_table(rows, text, output, "sweep")
-    return [output / "sweep.csv", output / "sweep.md"]
+    write_records(comparison.all_records, output / "sweep.json")
+    return [output / f"sweep.{kind}" for kind in ("csv", "md", "json")]

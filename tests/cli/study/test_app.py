@@ -51,7 +51,7 @@ def test_faces_trains_what_is_missing_and_writes_the_table(
     assert len(before) == 10
     assert cli(*words).exit_code == 0  # nothing is left to train
     assert all(p.stat().st_mtime_ns == then for p, then in before.items())
-    runs = sorted((tmp_path / "runs").iterdir())[:2]
+    runs = sorted((tmp_path / "runs").glob("*-seed*"))[:2]
     answer = cli("study", "accuracy", *runs, "--output", tmp_path / "own")
     assert answer.exit_code == 0 and "celeba299_resnet20" in answer.stdout
     answer = cli("study", "fig1", *runs, "--output", tmp_path / "own")
@@ -105,6 +105,7 @@ def test_cost_is_measured(cli, tmp_path: Path) -> None:
 
 def test_damaged_results_are_named(cli, tmp_path: Path) -> None:
     (tmp_path / "x-seed1").mkdir()
+    (tmp_path / "x-seed1" / "config.yaml").write_text("name: x\ndata: {source: digits}\n")
     (tmp_path / "x-seed1" / "accuracy.json").write_text("{}")
     answer = cli("study", "accuracy", tmp_path / "x-seed1", "--output", tmp_path / "out")
     assert answer.exit_code == 2 and "accuracy.json" in answer.stderr

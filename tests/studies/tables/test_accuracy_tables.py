@@ -3,56 +3,69 @@
 from __future__ import annotations
 
 import csv
-import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from arcface_plus.runs.configuration import load_config
+from arcface_plus.studies.repeats.comparison import Comparison
+from arcface_plus.studies.repeats.records import read_runs
+from arcface_plus.studies.repeats.runs import Row, runs_of_rows
 from arcface_plus.studies.tables import accuracy_figures, accuracy_tables
 from arcface_plus.studies.tables.accuracy_rows import LAMBDAS, TABLES
-from arcface_plus.studies.tables.runs import Row
 
 SEEDS = (123, 223, 323, 423, 523)
 
 
-def finished(folder: Path, top1: float, top5: float = 0.9, angle: float = 60.0) -> Path:
-    folder.mkdir(parents=True)
-    numbers = {"top1": top1, "top5": top5}
-    result = {
-        "final": {"step": 9, **numbers},
-        "mean_of_last": {**numbers, "evaluations": 5},
-        "minimum_angles": {"conv1": angle, "classifier": 2 * angle},
-    }
-    (folder / "accuracy.json").write_text(json.dumps(result))
-    return folder
+@pytest.fixture
+def finished(finished_run) -> Callable[..., Path]:
+    def write(folder: Path, top1: float, seed: int = 0, angle: float = 60.0) -> Path:
+        numbers = {"top1": top1, "top5": 0.9}
+        result = {
+            "final": {"step": 9, "top1": top1 + 0.01, "top5": 0.9},
+            "mean_of_last": {**numbers, "evaluations": 5},
+            "minimum_angles": {"conv1": angle, "classifier": 2 * angle},
+        }
+        return finished_run(folder, seed, accuracy=result)
+
+    return write
 
 
-def test_rows_take_their_own_runs_and_say_what_was_not_run(tmp_path: Path) -> None:
+def comparison_of(rows: list[Row], runs: Path) -> Comparison:
+    wanted = runs_of_rows(rows, Path(), SEEDS)
+    return Comparison([row.label for row in rows], read_runs(wanted, runs))
+
+
+def test_rows_take_their_own_runs_and_say_what_was_not_run(finished, tmp_path: Path) -> None:
     for seed, top1 in ((123, 0.70), (223, 0.72)):
-        finished(tmp_path / f"a-seed{seed}", top1)
+        finished(tmp_path / f"a-seed{seed}", top1, seed)
     (tmp_path / "b-seed123").mkdir()  # begun, not finished
     rows = [Row("first", "a", paper=(72.08, 90.5)), Row("second", "b")]
-    groups = accuracy_tables.groups_of_rows(rows, tmp_path, SEEDS)
-    table = accuracy_tables.table_rows(groups)
-    assert table[0]["runs"] == 2 and table[0]["top1"] == pytest.approx(71.0)
-    assert table[0]["top1_paper"] == 72.08
-    assert table[1]["runs"] == 0 and table[1]["top1"] is None
-    text = accuracy_tables.accuracy_markdown(table)
-    assert "| first | 2 | 71.00 ± 1.41" in text and "| second | 0 | not run | not run" in text
+    comparison = comparison_of(rows, tmp_path)
+    assert comparison.summary("first", "test images", "top1").mean == pytest.approx(71.0)
+    assert comparison.summary("first", "test images", "top1_final").mean == pytest.approx(72.0)
+    paper = {row.label: row.paper for row in rows}
+    text = accuracy_tables.accuracy_markdown(comparison, ("top1", "top5"), paper)
+    assert "| first | 2 | 71.00 ± 1.41 (± 12.71) | 90.00 ± 0.00 (± 0.00) | 72.08 | 90.50 |" in text
+    assert "| second | 0 | not run | not run | – | – |" in text
 
 
-def test_folders_are_grouped_by_name_without_the_seed(tmp_path: Path) -> None:
-    folders = [finished(tmp_path / name, 0.5) for name in ("x-seed1", "x-seed2", "y")]
-    groups = accuracy_tables.groups_of_folders(folders)
-    assert [(g.label, len(g.results)) for g in groups] == [("x", 2), ("y", 1)]
+def test_folders_are_grouped_by_name_without_the_seed(finished, tmp_path: Path) -> None:
+    names = {"x-seed1": 1, "x-seed2": 2, "y": 0}
+    folders = [finished(tmp_path / name, 0.5, seed) for name, seed in names.items()]
+    comparison = accuracy_tables.comparison_of_folders(folders)
+    assert {label: [*seeds] for label, seeds in comparison.records.items()} == {
+        "x": [1, 2],
+        "y": [0],
+    }
     with pytest.raises(ValueError, match=r"no accuracy\.json"):
-        accuracy_tables.read_result(tmp_path)
+        accuracy_tables.comparison_of_folders([tmp_path])
 
 
-def test_angles_are_means_over_runs_in_the_order_of_the_layers(tmp_path: Path) -> None:
-    folders = [finished(tmp_path / f"x-seed{i}", 0.5, angle=40.0 + 20 * i) for i in (0, 1)]
-    rows = accuracy_tables.angle_rows(accuracy_tables.groups_of_folders(folders))
+def test_angles_are_means_over_runs_in_the_order_of_the_layers(finished, tmp_path: Path) -> None:
+    folders = [finished(tmp_path / f"x-seed{i}", 0.5, i, 40.0 + 20 * i) for i in (0, 1)]
+    rows = accuracy_tables.angle_rows(accuracy_tables.comparison_of_folders(folders))
     assert rows == [{"layer": "conv1", "x": 50.0}, {"layer": "classifier", "x": 100.0}]
     assert "| conv1 | 50.0° |" in accuracy_tables.angle_markdown(rows)
     accuracy_tables.write_csv(rows, tmp_path / "angles.csv")
@@ -60,20 +73,21 @@ def test_angles_are_means_over_runs_in_the_order_of_the_layers(tmp_path: Path) -
         assert next(csv.DictReader(file)) == {"layer": "conv1", "x": "50.0"}
 
 
-def test_figures_are_drawn(tmp_path: Path) -> None:
+def test_figures_are_drawn(finished, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     for value in (0.0, 0.03):
         for seed in (123, 223):
-            finished(tmp_path / f"c-lambda{value:g}-seed{seed}", 0.6 + value + seed / 1e5)
+            finished(tmp_path / f"c-lambda{value:g}-seed{seed}", 0.6 + value + seed / 1e5, seed)
     rows = [Row(f"λ = {v:g}", "c", suffix=f"-lambda{v:g}") for v in LAMBDAS]
-    groups = accuracy_tables.groups_of_rows(rows, tmp_path, SEEDS)
-    table = accuracy_tables.table_rows(groups, last=False)
-    paths = accuracy_figures.draw_sweep(LAMBDAS, table, tmp_path / "out", "fig3", "net")
-    paths += accuracy_figures.draw_angles(accuracy_tables.angle_rows(groups), tmp_path / "out")
+    comparison = comparison_of(rows, tmp_path)
+    top1 = [comparison.summary(row.label, "test images", "top1_final") for row in rows]
+    assert sum(accuracy is not None for accuracy in top1) == 2
+    paths = accuracy_figures.draw_sweep(LAMBDAS, top1, tmp_path / "out", "fig3", "net")
+    angles = accuracy_tables.angle_rows(comparison)
+    paths += accuracy_figures.draw_angles(angles, tmp_path / "out")
     assert all(p.stat().st_size > 1000 for p in paths) and len(paths) == 4
     with pytest.raises(ValueError, match="no run of the sweep"):
-        empty = [dict(r, runs=0) for r in table]
-        accuracy_figures.draw_sweep(LAMBDAS, empty, tmp_path, "fig3", "net")
+        accuracy_figures.draw_sweep(LAMBDAS, [None] * len(LAMBDAS), tmp_path, "fig3", "net")
 
 
 @pytest.mark.parametrize("name", sorted(TABLES))

@@ -14,6 +14,8 @@ from arcface_plus.data.images import encode_jpeg
 from arcface_plus.data.pairs.sets import save_pairs_bin
 from arcface_plus.data.records.reader import RecordWriter
 from arcface_plus.runs.configuration import load_config
+from arcface_plus.studies.repeats.comparison import Comparison
+from arcface_plus.studies.repeats.records import read_runs
 from arcface_plus.studies.tables import closeness_table
 from arcface_plus.studies.tables.closeness_table import (
     CONFIG,
@@ -21,6 +23,7 @@ from arcface_plus.studies.tables.closeness_table import (
     SETS,
     table_markdown,
     table_rows,
+    wanted_runs,
 )
 
 
@@ -101,12 +104,10 @@ def test_study_trains_what_is_missing_and_writes_the_table(
     assert again.exit_code == 0 and "step 1/2" not in again.output
 
 
-def test_table_says_what_was_not_run(tmp_path: Path) -> None:
-    folder = tmp_path / ROWS[2].name
-    folder.mkdir()
-    result = {"results": {"lfw": {"accuracy": 0.9876}}}
-    (folder / "verification.json").write_text(json.dumps(result))
-    table = table_rows(tmp_path)
+def test_table_says_what_was_not_run(finished_run, tmp_path: Path) -> None:
+    finished_run(tmp_path / ROWS[2].name, pairs={"lfw": {"accuracy": 0.9876}})
+    wanted = wanted_runs(tmp_path)
+    table = table_rows(Comparison([run.label for run in wanted], read_runs(wanted, tmp_path)))
     assert [row["LFW"] for row in table] == [None, None, pytest.approx(98.76)] + [None] * 4
     text = table_markdown(table).splitlines()
     assert text[2].startswith("| 1 | 0.5 | 2 | not run | 99.28 | not run | 88.59 |")

@@ -11,7 +11,14 @@ import pytest
 from arcface_plus.data.images import encode_jpeg
 from arcface_plus.data.pairs.sets import save_pairs_bin
 from arcface_plus.runs.configuration import load_config
-from arcface_plus.studies.tables.margin_sweep import TABLE3, sweep_runs, write_sweep
+from arcface_plus.studies.repeats.comparison import Comparison
+from arcface_plus.studies.repeats.records import read_runs
+from arcface_plus.studies.tables.margin_sweep import (
+    TABLE3,
+    sweep_runs,
+    wanted_runs,
+    write_sweep,
+)
 
 CONFIG = """
 name: base
@@ -41,7 +48,7 @@ def test_every_run_trains_the_margin_it_is_named_for(config: Path) -> None:
         neutral = {"m0": 1.0, "m1": 1.0, "m2": 0.0, "m3": 0.0}
         assert {k: getattr(margin, k) for k in neutral} == {**neutral, run.setting: run.value}
         assert margin.wc_relu == (run.series in ("amp", "sphere")) == run.name.endswith("-relu")
-        assert margin.s == 8 and loaded.name == run.name, "the rest is the base's"
+        assert margin.s == 8 and loaded.name == "base", "the rest is the base's"
 
 
 def test_best_values_of_the_paper_and_the_two_columns_without_margin() -> None:
@@ -64,10 +71,14 @@ def test_refuses_unknown_names(series, way) -> None:
         sweep_runs(series, way)
 
 
-def test_table_leaves_out_what_has_not_finished(tmp_path: Path) -> None:
+def test_table_leaves_out_what_has_not_finished(finished_run, tmp_path: Path) -> None:
     runs = sweep_runs(["cos"])
     results = {runs[1].name: {"lfw": 0.9912, "agedb_30": 0.9}, runs[3].name: {"lfw": 0.5}}
-    text = write_sweep(tmp_path, runs, results)[1].read_text()
+    for name, sets in results.items():
+        finished_run(tmp_path / name, pairs={s: {"accuracy": x} for s, x in sets.items()})
+    labels, wanted = [run.name for run in runs], wanted_runs(Path("base.yaml"), runs)
+    found = Comparison(labels, read_runs(wanted, tmp_path))
+    text = write_sweep(tmp_path, runs, found)[1].read_text()
     assert text.splitlines()[0] == (
         "| series | setting | value | WC-ReLU | lfw | agedb_30 | paper (MegaFace id) |"
     )
@@ -76,7 +87,7 @@ def test_table_leaves_out_what_has_not_finished(tmp_path: Path) -> None:
         "| cos | m3 | 0.3 | no | 50.00 |  | 97.72 |",
     ]
     with pytest.raises(ValueError, match="No run of the sweep has finished"):
-        write_sweep(tmp_path, runs, {})
+        write_sweep(tmp_path, runs, Comparison(labels, []))
 
 
 @pytest.mark.slow
