@@ -1,7 +1,8 @@
 """From files to images: what a net is trained on and what it is verified on.
 
 - ``settings``: the sections ``data`` and ``data.augment`` of a configuration.
-- ``images``: decode, encode, resize; sizes and formats without decoding; limits.
+- ``images``: decode, encode, resize.
+- ``image_headers``: formats and sizes without decoding; what is too large to decode; limits.
 - ``lazy_images``: sequences of images decoded when asked for: ``ImageSequence`` (what any function
   takes), ``ImageSource`` (with labels), image files, encoded images.
 - ``folder``: ``PERSON/IMAGE`` folders; which files and folders count.

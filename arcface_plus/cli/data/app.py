@@ -222,7 +222,7 @@ def _describe(reader: RecordReader, first: int) -> dict[str, Any]:
     """Return what `inspect` shows, as plain JSON types."""
     import numpy as np
 
-    from arcface_plus.data.images import image_format, image_size
+    from arcface_plus.data.image_headers import image_format, image_size
 
     counts = np.bincount(reader.labels) if len(reader) else np.zeros(1, dtype=np.int64)
     shown: list[dict[str, Any]] = []
