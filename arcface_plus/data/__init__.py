@@ -5,6 +5,7 @@
 - ``image_headers``: formats and sizes without decoding; what is too large to decode; limits.
 - ``lazy_images``: sequences of images decoded when asked for: ``ImageSequence`` (what any function
   takes), ``ImageSource`` (with labels), image files, encoded images.
+- ``onnx_files``: what an ONNX file may refer to.
 - ``folder``: ``PERSON/IMAGE`` folders; which files and folders count.
 - ``alignment``: faces cut to ArcFace's template by five landmarks.
 - ``collections``: what embeddings are exported from: a folder, a record file or a pair set.

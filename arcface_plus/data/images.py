@@ -42,7 +42,7 @@ def read_image_bytes(path: Path) -> bytes:
     with path.open("rb") as file:
         if (size := os.fstat(file.fileno()).st_size) > MAX_BYTES:
             raise ValueError(f"{path}: {size} bytes exceed the limit of {MAX_BYTES} for an image")
-        return file.read(MAX_BYTES)
+        return file.read(size)  # a larger number would be allocated at once
 
 
 def encode_jpeg(rgb: np.ndarray, quality: int = 95) -> bytes:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,9 +92,10 @@ def read_head(path: Path) -> Tensor:
 
 
 def _unpickled(path: Path) -> Any:
+    _check_stored(path)
     try:
-        with _others_are_inert(path):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        with _others_are_inert(path), _BoundedReads(io.FileIO(path)) as file:
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path}: refused, it holds more than tensors or is damaged; fix: save the state dict "
@@ -102,6 +105,23 @@ def _unpickled(path: Path) -> Any:
         raise ValueError(
             f"{path}: not a readable torch file ({_first_line(error)}); fix: copy or save it again"
         ) from error
+
+
+def _check_stored(path: Path) -> None:
+    """Refuse a zip whose members are packed, or lie over each other: torch.save stores each once.
+
+    torch allocates what a member states to unpack to.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(info.file_size for info in archive.infolist())
+    except (zipfile.BadZipFile, ValueError):  # torch's form from before 1.6, or no torch file
+        return
+    if size > path.stat().st_size:
+        raise ValueError(
+            f"{path}: refused, it unpacks to {size} bytes, more than it has; fix: save the state "
+            "dict anew with torch.save"
+        )
 
 
 def _read_pickled(path: Path) -> State:
@@ -119,6 +139,14 @@ def _read_pickled(path: Path) -> State:
     if all(key.startswith("module.") for key in content):  # saved from under DDP
         return {key.removeprefix("module."): value for key, value in content.items()}
     return dict(content)
+
+
+class _BoundedReads(io.BufferedReader):
+    """A file that is never asked for more than it has: Python would allocate that first."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        left = os.fstat(self.fileno()).st_size - self.tell()
+        return super().read(left if size is None else min(size, left))
 
 
 class _Inert(dict[Any, Any]):

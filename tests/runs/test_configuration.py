@@ -228,7 +228,7 @@ def test_schedule_that_cannot_be_meant(refusal, text, words):
         (BASE + "seed: !foo 3\n", "could not determine a constructor"),
         (BASE + "seed: 2024-13-45\n", "run.yaml:3: month must be"),
         (BASE + "optim: &a {lr: *a}\n", "anchor contains itself"),
-        (BASE + "seed: &a [*a]\n", "recursive"),
+        (BASE + "seed: &a [*a]\n", "anchor contains itself"),
         (BASE + "? [1, 2]\n: 3\n", "run.yaml:3: a key must be a word"),
     ],
 )
