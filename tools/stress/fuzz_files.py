@@ -159,7 +159,7 @@ def main() -> int:
         "| format | files | read | refused | faults | most memory above 2 × decoded | ms a file |"
     )
     print("|---|---:|---:|---:|---:|---:|---:|", flush=True)
-    faults = []
+    faults = 0
     for name in options.formats:
         start = time.perf_counter()
         outcomes = fuzz(name, options.files, seed=options.seed, seconds=options.seconds)
@@ -171,10 +171,11 @@ def main() -> int:
             f"| {most:.0f} MiB | {each:.1f} |",
             flush=True,
         )
-        faults += [(name, outcome) for outcome in outcomes if outcome.kind == "fault"]
-    for name, outcome in faults:
-        print(f"{name} {outcome.number}: {outcome.message}", file=sys.stderr)
-    return int(bool(faults))
+        for outcome in outcomes:
+            if outcome.kind == "fault":
+                print(f"{name} {outcome.number}: {outcome.message}", file=sys.stderr, flush=True)
+        faults += kinds["fault"]
+    return int(faults > 0)
 
 
 if __name__ == "__main__":

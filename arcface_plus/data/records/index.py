@@ -137,7 +137,7 @@ def scan_index(buffer: Buffer, *, where: str) -> RecordIndex:
     try:
         offsets = scan_offsets(buffer)
     except ValueError as error:
-        raise ValueError(
+        raise type(error)(
             f"{where}: {error}; the file has no .idx beside it and cannot be scanned past this "
             "point: copy the file again, or bring back its .idx"
         ) from error

@@ -26,6 +26,7 @@ _PART_HEAD = struct.Struct("<II")
 _MAGIC_WORDS = re.compile(re.escape(MAGIC_BYTES))
 
 Buffer = bytes | mmap.mmap
+WHOLE_RECORDS = "records are whole"  # how the message of a cut ends
 
 
 def frame_record(payload: bytes) -> bytes:
@@ -73,6 +74,16 @@ def read_record(buffer: Buffer, offset: int) -> tuple[bytes, int]:
         payload += buffer[first:last] if first == offset + 8 else MAGIC_BYTES + buffer[first:last]
         end = after
     return bytes(payload), end
+
+
+def read_head(buffer: Buffer, offset: int, count: int) -> bytes:
+    """Return ``count`` bytes or more of the payload at ``offset``, or all that it has."""
+    payload = bytearray()
+    for first, last, _ in _parts(buffer, offset):
+        payload += buffer[first:last] if first == offset + 8 else MAGIC_BYTES + buffer[first:last]
+        if len(payload) >= count:
+            break
+    return bytes(payload)
 
 
 def _parts(buffer: Buffer, offset: int) -> Iterator[tuple[int, int, int]]:
@@ -148,7 +159,7 @@ def cut_message(size: int, start: int, whole: int, listed: int | None = None) ->
     of = "" if listed is None else f" of {listed} listed"
     return (
         f"the file is cut: it ends at byte {size}, inside or before the record that starts at byte "
-        f"{start}; {whole}{of} records are whole"
+        f"{start}; {whole}{of} {WHOLE_RECORDS}"
     )
 
 

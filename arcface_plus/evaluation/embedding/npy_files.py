@@ -7,6 +7,7 @@ plain arrays: an object array is a pickle, and a pickle is a program.
 
 from __future__ import annotations
 
+import io
 import math
 import zipfile
 import zlib
@@ -31,7 +32,8 @@ UNREADABLE = (
     zipfile.BadZipFile,
     zlib.error,
 )
-_Header = tuple[tuple[int, ...], bool, np.dtype]
+_LONGEST_HEADER = 2**14  # NumPy itself takes no more than 10 000 bytes
+_Header = tuple[tuple[int, ...], bool, np.dtype, int]
 
 
 class ArrayArchive:
@@ -77,20 +79,20 @@ def check_unpacked(path: Path, unpacked: int) -> None:
 def mapped_npy(path: Path) -> np.ndarray:
     """Return the array of an ``.npy``, mapped into memory; raises one of ``UNREADABLE``."""
     with path.open("rb") as file:
-        shape, fortran, dtype = _read_header(file, path.stat().st_size, "it")
-        offset = file.tell()
+        shape, fortran, dtype, offset = _read_header(file, path.stat().st_size, "it")
     order: Literal["F", "C"] = "F" if fortran else "C"
     return np.memmap(path, dtype=dtype, mode="r", shape=shape, order=order, offset=offset)
 
 
 def _read_header(file: IO[bytes], size: int, what: str) -> _Header:
-    """Return shape, memory order and type of the array in a file of ``size`` bytes."""
+    """Return shape, memory order, type and offset of the array in a file of ``size`` bytes."""
+    head = io.BytesIO(file.read(_LONGEST_HEADER))  # a length in it could ask for gigabytes
     readers = {
         (1, 0): np.lib.format.read_array_header_1_0,
         (2, 0): np.lib.format.read_array_header_2_0,
     }
     try:
-        shape, fortran, dtype = readers[np.lib.format.read_magic(file)](file)
+        shape, fortran, dtype = readers[np.lib.format.read_magic(head)](head)
     except UNREADABLE:
         raise
     except Exception as error:  # it is parsed as Python's own text, which can fail in any way
@@ -100,10 +102,10 @@ def _read_header(file: IO[bytes], size: int, what: str) -> _Header:
             f"{what} holds {str(dtype)[:40]}, but only numbers, booleans and text are read "
             "(an object array is a pickle, which can hold code)"
         )
-    needed, there = math.prod(shape) * dtype.itemsize, size - file.tell()
+    needed, there = math.prod(shape) * dtype.itemsize, size - head.tell()
     if min(shape, default=0) < 0 or needed > there:
         raise ValueError(
             f"{what} states the shape {str(shape)[:80]} of {str(dtype)[:40]}, which takes {needed} "
             f"bytes, but has {there}"
         )
-    return shape, fortran, dtype
+    return shape, fortran, dtype, head.tell()

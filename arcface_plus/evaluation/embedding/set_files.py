@@ -198,18 +198,21 @@ def _read_parquet_columns(pa: Any, file: Any, path: Path) -> dict[str, np.ndarra
         raise ValueError(f"its column embedding is {kind}, not lists of one length of numbers")
     if not pa.types.is_dictionary(schema.field("key").type):
         raise ValueError(f"its column key is {schema.field('key').type}, not text")
-    rows, stated = file.metadata.num_rows, file.metadata.row_group
-    packed = sum(stated(i).total_byte_size for i in range(file.metadata.num_row_groups))
-    # Runs of equal numbers take no room in the file, so the pages tell less than the rows do.
-    check_unpacked(path, max(packed, rows * (8 + kind.list_size * kind.value_type.bit_width // 8)))
+    groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+    columns = [group.column(i) for group in groups for i in range(group.num_columns)]
+    # Runs of equal numbers take no room in the file, so the pages tell less than the counts do.
+    rows = max(file.metadata.num_rows, sum(group.num_rows for group in groups))
+    numbers = max(rows * kind.list_size, sum(column.num_values for column in columns))
+    packed = sum(column.total_uncompressed_size for column in columns)
+    check_unpacked(path, max(packed, 8 * numbers))
     table = file.read([name for name in ("key", "label", "embedding") if name in schema.names])
-    columns = {"key": _texts(table["key"], path)}
+    found = {"key": _texts(table["key"], path)}
     if "label" in schema.names:
-        columns["label"] = np.array(table["label"].to_pylist())
+        found["label"] = np.array(table["label"].to_pylist())
     if table["embedding"].null_count:
         raise ValueError("its column embedding has gaps")
     flat = table["embedding"].combine_chunks().flatten().to_numpy()
-    return columns | {"embedding": flat.reshape(-1, kind.list_size)}
+    return found | {"embedding": flat.reshape(-1, kind.list_size)}
 
 
 def _texts(column: Any, path: Path) -> np.ndarray:
