@@ -112,11 +112,16 @@ def _check_stored(path: Path) -> None:
 
     torch allocates what a member states to unpack to.
     """
+    with path.open("rb") as file:
+        if file.read(4) != b"PK\3\4":  # as torch tells; else it is of before 1.6, or no torch file
+            return
     try:
         with zipfile.ZipFile(path) as archive:
             size = sum(info.file_size for info in archive.infolist())
-    except (zipfile.BadZipFile, ValueError):  # torch's form from before 1.6, or no torch file
-        return
+    except (zipfile.BadZipFile, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"{path}: not a readable torch file ({error}); fix: copy or save it again"
+        ) from error
     if size > path.stat().st_size:
         raise ValueError(
             f"{path}: refused, it unpacks to {size} bytes, more than it has; fix: save the state "
