@@ -70,6 +70,8 @@ def check_image_header(data: bytes, max_pixels: int = MAX_PIXELS) -> None:
         )
     # After the first scan: a thumbnail in the metadata has an end mark of its own. Without its
     # end, OpenCV fills a JPEG with grey; it refuses the other formats itself.
+    if data[:4] == b"\x89PNG":
+        _check_png_chunks(data)
     if data[:2] == b"\xff\xd8" and data.rfind(_JPEG_END, _jpeg_frame(data)[2]) < 0:
         raise ValueError(f"the jpeg data are cut off ({len(data)} bytes); replace the image")
 
@@ -129,6 +131,14 @@ def _png(data: bytes) -> tuple[int, int, int]:
         raise ValueError("the PNG does not begin with a valid IHDR chunk; replace the image")
     row = 1 + (width * depth * _PNG_CHANNELS[colour] + 7) // 8
     return height, width, height * row // _DEFLATE_RATIO
+
+
+def _check_png_chunks(data: bytes) -> None:
+    """Raise ValueError where a chunk is longer than the file: OpenCV allocates it first."""
+    position = 8
+    while data[position + 4 : position + 8] != b"IEND":
+        _require_bytes(data, position + 12)
+        position += 12 + int.from_bytes(data[position : position + 4], "big")
 
 
 def _bmp(data: bytes) -> tuple[int, int, int]:
