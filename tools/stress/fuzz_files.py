@@ -28,9 +28,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from file_formats import FORMATS, Format, Sample
+import hostile_data
+import hostile_models
 from mutations import mutated
+from samples import Format, Sample
 
+FORMATS = hostile_data.FORMATS | hostile_models.FORMATS
 BOUND = 96 * 2**20
 MARKER = "executed"
 _NO_MEMORY = ("MemoryError", "bad_alloc", "bad allocation", "can't allocate", "Cannot allocate")
