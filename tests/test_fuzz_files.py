@@ -50,7 +50,9 @@ def read(path):
     if number == 7: os.mkdir(os.path.join(os.path.dirname(path), "executed"))
     if number == 8: raise ValueError(f"{path}: damaged") from MemoryError()
 
-fuzz_files.FORMATS["x"] = Format(lambda folder, marker: [Sample("x", b"00")], read)
+fuzz_files.FORMATS["x"] = Format(
+    lambda folder, marker: [Sample("x", b"00")], read, largest=2**28
+)
 fuzz_files.damaged = lambda name, samples, number, seed: Sample("x", b"%02x" % number)
 print(json.dumps([(each.kind, each.message) for each in fuzz_files.fuzz("x", 9, seconds=0.5)]))
 """

@@ -76,7 +76,7 @@ def test_a_comment_ends_where_opencv_ends_it(comment):
 def test_progressive_jpegs_have_a_lower_limit(monkeypatch):
     progressive = encoded(".jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
     monkeypatch.setattr(image_headers, "MAX_BUFFERED_PIXELS", 40 * 60 - 1)
-    with pytest.raises(ValueError, match="limit of 2399 for a progressive JPEG; .* baseline"):
+    with pytest.raises(ValueError, match=r"limit of 2399 for a progressive JPEG; .* baseline"):
         decode_image(progressive, where="x")
     assert decode_image(encoded(".jpg"), where="x").shape == (40, 60, 3)
     # A baseline JPEG that has a scan a colour is decoded in the same way.

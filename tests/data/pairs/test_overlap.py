@@ -66,7 +66,7 @@ def test_nothing_shared_and_nothing_to_compare(sets):
     assert overlap_problems(sets / "train", sets / "test" / "pairs.txt") == []
     (sets / "packed" / "train.lst").unlink()
     (sets / "list.txt").write_text("Dee/9.jpg Eve/9.jpg 0\n")
-    with pytest.raises(ValueError, match="by name.*\n.*images are not compared"):
+    with pytest.raises(ValueError, match=r"by name.*\n.*images are not compared"):
         find_overlap(sets / "packed", sets / "list.txt")
     with pytest.raises(FileNotFoundError, match="gone"):
         find_overlap(sets / "train", sets / "gone.txt")

@@ -93,5 +93,5 @@ def test_copies_and_their_labels(files, tmp_path):
 def test_property_that_claims_too_much(files, tmp_path, text):
     path = files.write(tmp_path / "train.rec")
     (tmp_path / "property").write_text(text)
-    with pytest.raises(ValueError, match="property: .* at most 16777216 people"):
+    with pytest.raises(ValueError, match=r"property: .* at most 16777216 people"):
         RecordReader(path)

@@ -79,7 +79,7 @@ def test_archives_that_unpack_to_too_much(tmp_path):
     np.savez_compressed(tmp_path / "bomb.npz", a=np.zeros(2**24 + 1, np.float32))
     assert (tmp_path / "bomb.npz").stat().st_size < 2**17
     with (
-        pytest.raises(ValueError, match="unpacks to 67108996 bytes, .* make at most 67108864"),
+        pytest.raises(ValueError, match=r"unpacks to 67108996 bytes, .* make at most 67108864"),
         opened_npz(tmp_path / "bomb.npz"),
     ):
         pass
@@ -109,5 +109,5 @@ def test_other_compressions_and_no_archives(tmp_path):
     ):
         found.read("a")
     (tmp_path / "b.npz").write_bytes(b"no zip")
-    with pytest.raises(ValueError, match="no .npz archive"), opened_npz(tmp_path / "b.npz"):
+    with pytest.raises(ValueError, match=r"no \.npz archive"), opened_npz(tmp_path / "b.npz"):
         pass
