@@ -127,6 +127,7 @@ def _read(form: Format, sample: Sample, folder: Path, number: int) -> Outcome:
         kind, message = "fault", f"{excess >> 20} MiB above twice its {decoded >> 20} MiB decoded"
     if (folder / MARKER).exists():
         kind, message = "fault", "code in the file was run"
+        (folder / MARKER).rmdir()
     for file in (sample.file, *sample.beside):
         (folder / file).unlink()
     return Outcome(number, kind, excess, " ".join(message[:300].split()))
