@@ -9,6 +9,7 @@ the settings themselves: ``settings.py`` of each folder has those.
 from __future__ import annotations
 
 import difflib
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -25,6 +26,9 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
+
+# What a YAML file may have; the largest of ours has 2 kB, 150 values and 5 levels.
+MOST_BYTES, MOST_VALUES, MOST_LETTERS, MOST_NESTED = 2**20, 10_000, 4096, 20
 
 KeyPath = tuple[str, ...]
 # Where a key was given: "file:line", or the override itself.
@@ -141,17 +145,47 @@ def _merged(below: Any, above: Any) -> Any:
 def read_values(path: Path, places: Places, problems: list[str]) -> dict[str, Any]:
     """Return the mapping in a YAML file, noting in ``places`` where each key stands.
 
-    Keys given twice are added to ``problems``. Raises ValueError for what is not a plain mapping.
+    Keys given twice are added to ``problems``. Raises ValueError naming the file for what is not a
+    plain mapping, and for more than a configuration needs: ``MOST_BYTES`` of text, ``MOST_VALUES``
+    values with what aliases stand for written out, ``MOST_NESTED`` levels.
     """
     try:
-        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise ValueError(f"{path} is longer than the {MOST_BYTES} bytes of any configuration.")
+        node = yaml.compose(content.decode("utf-8"), Loader=yaml.SafeLoader)
         if not isinstance(node, yaml.MappingNode):
             raise ValueError(f"{path} must hold a mapping of sections (data:, model:, …).")
+        _check_size(node, path)
         return _mapping(node, (), str(path), places, problems)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not YAML of plain values: {error}") from error
     except RecursionError:
-        raise ValueError(f"{path}: an anchor contains itself; write the values out.") from None
+        raise ValueError(f"{path} is nested too deep; write the values out.") from None
+
+
+def _check_size(root: yaml.Node, path: Path) -> None:
+    """Refuse aliases that stand for each other, of which few bytes make billions of values."""
+    counts: dict[int, int] = {}
+
+    def count(node: yaml.Node, depth: int) -> int:
+        scalar = isinstance(node, yaml.ScalarNode)
+        if depth == MOST_NESTED or (scalar and len(node.value) > MOST_LETTERS):
+            raise ValueError(
+                f"{path}:{node.start_mark.line + 1}: a value has more than {MOST_LETTERS} letters, "
+                f"or lies more than {MOST_NESTED} deep, as where an anchor contains itself."
+            )
+        if id(node) not in counts:
+            pairs = isinstance(node, yaml.MappingNode)
+            inner = () if scalar else itertools.chain(*node.value) if pairs else node.value
+            counts[id(node)] = 1 + sum(count(each, depth + 1) for each in inner)
+        return counts[id(node)]
+
+    if count(root, 0) > MOST_VALUES:
+        raise ValueError(
+            f"{path}: with aliases written out it has over {MOST_VALUES} values; write fewer."
+        )
 
 
 def _mapping(

@@ -1,9 +1,14 @@
 """From files to images: what a net is trained on and what it is verified on.
 
 - ``settings``: the sections ``data`` and ``data.augment`` of a configuration.
-- ``images``: decode, encode, resize; sizes and formats without decoding; limits.
+- ``images``: decode, encode, resize.
+- ``image_headers``: formats and sizes without decoding; what is too large to decode; limits.
 - ``lazy_images``: sequences of images decoded when asked for: ``ImageSequence`` (what any function
   takes), ``ImageSource`` (with labels), image files, encoded images.
+- ``image_check``: every image looked at once: decoding, size, exact copies.
+- ``folder_check``: what is wrong with a folder of people (``data check``).
+- ``problems``: what checks say.
+- ``onnx_files``: what an ONNX file may refer to.
 - ``folder``: ``PERSON/IMAGE`` folders; which files and folders count.
 - ``alignment``: faces cut to ArcFace's template by five landmarks.
 - ``collections``: what embeddings are exported from: a folder, a record file or a pair set.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -71,8 +71,8 @@ def open_collection(path: str | Path, root: str | Path | None = None) -> Collect
 
 def _folder(root: Path) -> Collection:
     found = sorted(
-        (Path(parent).relative_to(root) / name).as_posix()
-        for parent, _, files in os.walk(root, followlinks=True)
+        (folder.relative_to(root) / name).as_posix()
+        for folder, files in _walk(root)
         for name in files
         if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
     )
@@ -80,6 +80,21 @@ def _folder(root: Path) -> Collection:
         raise ValueError(f"{root} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}).")
     people = [str(Path(name).parent) if "/" in name else None for name in found]
     return Collection(ImageFiles(found, root=root), found, _labels_of(people))
+
+
+def _walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Yield each folder below ``root`` and its files; links are followed, each folder once.
+
+    Else links that lead back up, or to each other, would make folders without end.
+    """
+    folders, seen = [root], {os.path.realpath(root)}
+    for folder in folders:  # which grows meanwhile
+        entries = sorted(os.scandir(folder), key=lambda entry: (entry.is_symlink(), entry.name))
+        yield folder, [entry.name for entry in entries if entry.is_file()]
+        for entry in entries:
+            if entry.is_dir() and (real := os.path.realpath(entry.path)) not in seen:
+                folders.append(folder / entry.name)
+                seen.add(real)
 
 
 def _labels_of(names: Sequence[str | None]) -> np.ndarray:

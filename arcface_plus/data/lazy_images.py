@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from arcface_plus.data.images import decode_image, read_image
+from arcface_plus.data.images import decode_image, read_image, read_image_bytes
 
 
 class ImageSequence(Protocol):
@@ -71,6 +71,10 @@ class EncodedImages:
     def __getitem__(self, index: int) -> np.ndarray:
         return decode_image(self.blobs[index], where=self.describe(index))
 
+    def encoded(self, index: int) -> bytes:
+        """Return image ``index`` as it is stored."""
+        return self.blobs[index]
+
     def describe(self, index: int) -> str:
         return f"{self.source}, image {index}"
 
@@ -90,6 +94,10 @@ class ImageFiles:
 
     def __getitem__(self, index: int) -> np.ndarray:
         return read_image(self.root / self.paths[index])
+
+    def encoded(self, index: int) -> bytes:
+        """Return image ``index`` as it is stored."""
+        return read_image_bytes(self.root / self.paths[index])
 
     def describe(self, index: int) -> str:
         return str(self.root / self.paths[index])

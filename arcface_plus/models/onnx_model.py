@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from arcface_plus.data.onnx_files import check_external_data
 from arcface_plus.files import file_sha256
 from arcface_plus.models.embedding_model import EmbeddingModel
 from arcface_plus.models.preprocessing import Preprocessing
@@ -83,6 +84,7 @@ def _open_session(path: Path) -> Any:
         raise ModuleNotFoundError(
             f"{path}: running ONNX files needs onnxruntime; pip install 'arcface_plus[onnx]'"
         ) from error
+    check_external_data(path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     providers = [p for p in PROVIDERS if p in onnxruntime.get_available_providers()]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
+import pickletools
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +24,7 @@ METADATA_KEY = "arcface_plus"
 RUN_WEIGHTS = "model.safetensors"
 LIGHTNING = ".ckpt"
 PICKLED = (".pt", ".pth", LIGHTNING)
+_LONGEST_TEXT = 2**13
 SUFFIXES = (".safetensors", *PICKLED, ".onnx")
 
 
@@ -90,9 +94,10 @@ def read_head(path: Path) -> Tensor:
 
 
 def _unpickled(path: Path) -> Any:
+    _check_stream(path)
     try:
-        with _others_are_inert(path):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        with _others_are_inert(path), _BoundedReads(io.FileIO(path)) as file:
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path}: refused, it holds more than tensors or is damaged; fix: save the state dict "
@@ -102,6 +107,46 @@ def _unpickled(path: Path) -> Any:
         raise ValueError(
             f"{path}: not a readable torch file ({_first_line(error)}); fix: copy or save it again"
         ) from error
+
+
+def _check_stream(path: Path) -> None:
+    """Refuse what would cost torch more than the file's size in memory, or time without end.
+
+    A zip whose members are packed, or lie over each other: torch allocates what they state to
+    unpack to, while torch.save stores each once. And texts of ``_LONGEST_TEXT``: torch quotes a
+    name that it refuses, and searches its message in quadratic time.
+    """
+    try:
+        with _BoundedReads(io.FileIO(path)) as file:
+            if file.peek(4)[:4] != b"PK\3\4":  # as torch tells: of before 1.6, or no torch file
+                _check_texts(file, pickles=5)
+                return
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            size = sum(info.file_size for info in members)
+            if size > path.stat().st_size:
+                raise ValueError(f"refused, it unpacks to {size} bytes, more than it has")
+            for info in members:
+                if info.filename.endswith("data.pkl"):
+                    _check_texts(io.BytesIO(archive.read(info)), pickles=1)
+    except Exception as error:  # pickletools and zipfile may raise anything
+        raise ValueError(
+            f"{path}: not a readable torch file: {_first_line(error)}; fix: copy or save it again"
+        ) from error
+
+
+def _check_texts(file: io.BytesIO | io.BufferedReader, *, pickles: int) -> None:
+    end = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    for _ in range(pickles):
+        if file.tell() == end:
+            return
+        for instruction, value, offset in pickletools.genops(file):
+            if isinstance(value, str | bytes) and len(value) > _LONGEST_TEXT:
+                raise ValueError(
+                    f"refused, it has a text of {len(value)} characters at offset {offset} "
+                    f"({instruction.name}), where names of tensors belong"
+                )
 
 
 def _read_pickled(path: Path) -> State:
@@ -119,6 +164,14 @@ def _read_pickled(path: Path) -> State:
     if all(key.startswith("module.") for key in content):  # saved from under DDP
         return {key.removeprefix("module."): value for key, value in content.items()}
     return dict(content)
+
+
+class _BoundedReads(io.BufferedReader):
+    """A file that is never asked for more than it has: Python would allocate that first."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        left = os.fstat(self.fileno()).st_size - self.tell()
+        return super().read(left if size is None else min(size, left))
 
 
 class _Inert(dict[Any, Any]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import Field, model_validator
@@ -93,4 +94,11 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     Durations in epochs become steps, for which the training data are opened; see ``durations``.
     See :func:`arcface_plus.settings.load_section` for overrides and errors.
     """
-    return load_section(RunConfig, path, overrides, resolve=resolve)
+
+    def resolve_named(values: dict[str, Any]) -> None:
+        try:
+            resolve(values)
+        except (ValueError, OverflowError) as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    return load_section(RunConfig, path, overrides, resolve=resolve_named)

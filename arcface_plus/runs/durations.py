@@ -64,7 +64,9 @@ def resolve(values: dict[str, Any]) -> None:
 
 
 def _batch(values: dict[str, Any]) -> int:
-    given = values.get("train", {}).get("global_batch", TrainConfig().global_batch)
+    train = values.get("train")
+    usual = TrainConfig().global_batch
+    given = train.get("global_batch", usual) if isinstance(train, dict) else usual
     if not isinstance(given, int) or given < 1:
         raise ValueError(f"train.global_batch must be a whole number of images, got {given!r}.")
     return given

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from arcface_plus.export.card import Provenance
 from arcface_plus.runs.results import read_measured, read_verification
+from arcface_plus.settings import read_values
 
 
 def read_provenance(model: Path) -> Provenance:
@@ -21,7 +20,7 @@ def read_provenance(model: Path) -> Provenance:
         return Provenance(model.stem)
     config: dict[str, Any] = {}
     if (file := model / "config.yaml").is_file():
-        config = _read_yaml(file)
+        config = read_values(file, {}, [])
     environment: dict[str, Any] = {}
     if (file := model / "environment.json").is_file():
         environment = read_measured(file, {"arcface_plus"})
@@ -34,16 +33,6 @@ def read_provenance(model: Path) -> Provenance:
         else {},
         read_verification(model) or {},
     )
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is damaged ({str(error).splitlines()[0]}).") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is damaged: it holds no settings.")
-    return content
 
 
 def _without_folders(value: Any) -> Any:

@@ -60,3 +60,16 @@ def test_nothing_to_embed(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="holds no image"):
         open_collection(tmp_path / "empty")
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+    faces = tmp_path / "faces"
+    for name in ("ann", "bob"):
+        (faces / name).mkdir(parents=True)
+        (faces / name / "0.jpg").write_bytes(FACE)
+        (faces / name / "up").symlink_to(faces)
+        (faces / name / "beside").symlink_to(faces / ("bob" if name == "ann" else "ann"))
+    (tmp_path / "cy").mkdir()
+    (tmp_path / "cy" / "0.jpg").write_bytes(FACE)
+    (faces / "cy").symlink_to(tmp_path / "cy")
+    assert open_collection(faces).keys == ["ann/0.jpg", "bob/0.jpg", "cy/0.jpg"]

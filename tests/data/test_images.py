@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arcface_plus.data import images
-from arcface_plus.data.images import decode_image, encode_jpeg, image_format, image_size, read_image
+from arcface_plus.data.image_headers import image_format, image_size
+from arcface_plus.data.images import decode_image, encode_jpeg, read_image
 
 FORMATS = {".jpg": "jpeg", ".png": "png", ".bmp": "bmp", ".ppm": "pnm"}
 

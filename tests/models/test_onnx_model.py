@@ -101,7 +101,7 @@ def test_other_signatures_are_refused(
 def test_damaged_files_name_the_file(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "net.onnx"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"net.onnx: onnxruntime cannot load it"):
+    with pytest.raises(ValueError, match=r"net.onnx(: onnxruntime cannot| is no ONNX)"):
         load_model(path, preprocessing=SMALL)
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import struct
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -214,6 +215,30 @@ def test_truncated_files_name_the_file(tmp_path: Path, suffix: str, kept: int) -
     for read in (load_model, model_hash):
         with pytest.raises(ValueError, match=rf"model\{suffix}: (not a readable|refused)"):
             read(path)
+
+
+def test_torch_archives_that_unpack_to_more_than_they_have_are_refused(tmp_path: Path) -> None:
+    torch.save({"weight": torch.zeros(2**20)}, tmp_path / "stored.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "stored.pt") as stored,
+        zipfile.ZipFile(tmp_path / "packed.pt", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for name in stored.namelist():
+            packed.writestr(name, stored.read(name))
+    with pytest.raises(ValueError, match=r"packed\.pt: .* refused, it unpacks to 4\d+ bytes"):
+        load_model(tmp_path / "packed.pt")
+    (tmp_path / "cut.pt").write_bytes((tmp_path / "stored.pt").read_bytes()[:-30])
+    with pytest.raises(ValueError, match=r"cut\.pt: not a readable torch file"):
+        load_model(tmp_path / "cut.pt")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_names_that_torch_would_search_for_hours_are_refused(tmp_path: Path, zipped: bool) -> None:
+    path = tmp_path / "long.pt"
+    state = {"x" * 20_000: torch.zeros(2)}
+    torch.save(state, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(ValueError, match=r"long\.pt: .* refused, it has a text of 20000"):
+        load_model(path)
 
 
 def test_safetensors_header_that_lies_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -228,12 +229,30 @@ def test_schedule_that_cannot_be_meant(refusal, text, words):
         (BASE + "seed: !foo 3\n", "could not determine a constructor"),
         (BASE + "seed: 2024-13-45\n", "run.yaml:3: month must be"),
         (BASE + "optim: &a {lr: *a}\n", "anchor contains itself"),
-        (BASE + "seed: &a [*a]\n", "recursive"),
+        (BASE + "seed: &a [*a]\n", "anchor contains itself"),
         (BASE + "? [1, 2]\n: 3\n", "run.yaml:3: a key must be a word"),
+        (BASE + "train: {steps: 9e999 epochs}\n", "run.yaml: "),
+        (BASE + "train: 3\noptim: {lr: 0.1 per 512 images}\n", "run.yaml:3: train"),
+        (BASE + "train: {steps: many}\n", "run.yaml: steps is 'many'"),
+        (BASE + f"seed: 1{':1' * 3000}\n", "run.yaml:3: a value has more than 4096 letters"),
+        (BASE + f"seed: {'[' * 25}{']' * 25}\n", "run.yaml:3: a value .* more than 20 deep"),
+        (BASE + f"seed: {'[' * 5000}\n", "run.yaml is nested too deep"),
+        (BASE + f"# {'x' * 2**20}\n", "run.yaml is longer than the 1048576 bytes"),
+        (BASE + f"seed: [{'1, ' * 10_000}]\n", "over 10000 values"),
     ],
 )
 def test_not_the_yaml_we_want(refusal, text, words):
-    assert words in refusal("", base=text)
+    assert re.search(words, refusal("", base=text))
+
+
+@pytest.mark.parametrize("form", ["{x: *%s, y: *%s}", "[*%s, *%s]"])
+def test_aliases_of_aliases_are_counted_before_they_are_followed(refusal, form):
+    """Fifty lines would be 2^50 values."""
+    lines = ["a0: &a0 1"]
+    lines += [f"a{i}: &a{i} " + form % (f"a{i - 1}", f"a{i - 1}") for i in range(1, 15)]
+    assert "over 10000 values" in refusal("", base="\n".join(lines) + "\n")
+    lines += [f"a{i}: &a{i} " + form % (f"a{i - 1}", f"a{i - 1}") for i in range(15, 50)]
+    assert "over 10000 values" in refusal("", base="\n".join(lines) + "\n")
 
 
 def test_file_that_is_not_text(tmp_path):

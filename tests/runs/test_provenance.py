@@ -49,5 +49,5 @@ def test_damaged_files_are_named(folder, name):
 
 def test_a_damaged_configuration_is_named(folder):
     (folder / "config.yaml").write_text("a: [")
-    with pytest.raises(ValueError, match=r"config.yaml is damaged"):
+    with pytest.raises(ValueError, match=r"config.yaml is not YAML"):
         read_provenance(folder)

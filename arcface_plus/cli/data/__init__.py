@@ -1,7 +1,8 @@
 """``arcface-plus data VERB``.
 
-- ``app``: pack, unpack, inspect, check, split, subset.
+- ``app``: pack, unpack, inspect, split, subset.
 - ``align``: align; ``--align`` of other verbs.
+- ``check``: check, overlap.
 - ``clean``: clean.
-- ``pairs``: pairs, overlap.
+- ``pairs``: pairs.
 """

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from arcface_plus.cli.data.align import Align, Detector, align_command, detector_of
+from arcface_plus.cli.data.check import check_command, overlap_command
 from arcface_plus.cli.data.clean import clean_command
-from arcface_plus.cli.data.pairs import overlap_command, pairs_command
+from arcface_plus.cli.data.pairs import pairs_command
 from arcface_plus.cli.progress import counted
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ app = typer.Typer(
     help="Pack, unpack, inspect, check and cut training data; make pairs.", no_args_is_help=True
 )
 app.command("align")(align_command)
+app.command("check")(check_command)
 app.command("clean")(clean_command)
 app.command("pairs")(pairs_command)
 app.command("overlap")(overlap_command)
@@ -120,41 +122,6 @@ def inspect(
 
 
 @app.command()
-def check(
-    records: Records,
-    num_classes: Annotated[
-        int | None, typer.Option(min=1, help="The number of people a run expects.")
-    ] = None,
-    decode: Annotated[
-        str, typer.Option(help="'headers' decodes no image, 'sample' 256 of them, or 'all'.")
-    ] = "sample",
-    as_json: AsJson = False,
-) -> None:
-    """Check framing, labels, counts and images; exit 1 where an error is found."""
-    from dataclasses import asdict
-
-    from arcface_plus.data.records.check import find_record_problems
-    from arcface_plus.data.records.reader import RecordReader
-
-    with RecordReader(records) as reader:
-        with counted("decoding") as on_progress:
-            problems = find_record_problems(
-                reader, num_classes, decode=decode, on_progress=on_progress
-            )
-        images = len(reader)
-    errors = sum(problem.count for problem in problems if problem.severity == "error")
-    if as_json:
-        typer.echo(json.dumps([asdict(problem) for problem in problems], indent=2))
-    else:
-        for problem in problems:
-            typer.echo(str(problem))
-        warnings = sum(problem.count for problem in problems) - errors
-        typer.echo(f"{records}: {images} images, {errors} errors, {warnings} warnings")
-    if errors:
-        raise typer.Exit(1)
-
-
-@app.command()
 def split(
     source: Annotated[Path, typer.Argument(help="A folder with one sub-folder a person.")],
     output: Annotated[Path, typer.Argument(help="The folder for train/ and test/.")],
@@ -222,9 +189,9 @@ def _describe(reader: RecordReader, first: int) -> dict[str, Any]:
     """Return what `inspect` shows, as plain JSON types."""
     import numpy as np
 
-    from arcface_plus.data.images import image_format, image_size
+    from arcface_plus.data.image_headers import image_format, image_size
 
-    counts = np.bincount(reader.labels) if len(reader) else np.zeros(1, dtype=np.int64)
+    _, per_person = np.unique(reader.labels, return_counts=True)
     shown: list[dict[str, Any]] = []
     for position in range(min(first, len(reader))):
         record = reader[position]
@@ -235,7 +202,6 @@ def _describe(reader: RecordReader, first: int) -> dict[str, Any]:
             image = str(error)
         label = np.asarray(record.label).tolist()
         shown.append({"key": record.key, "label": label, "bytes": len(record.data), "image": image})
-    per_person = counts[counts > 0]
     statistics = {
         name: float(getattr(np, name)(per_person)) if len(per_person) else 0.0
         for name in ("min", "median", "mean", "max")
@@ -244,7 +210,7 @@ def _describe(reader: RecordReader, first: int) -> dict[str, Any]:
         "file": str(reader.path),
         "layout": "plain" if reader.identity_ranges is None else "insightface (header-0)",
         "images": len(reader),
-        "people": int((counts > 0).sum()),
+        "people": len(per_person),
         "classes": reader.num_classes,
         "property": None if reader.property is None else reader.property._asdict(),
         "images_per_person": statistics,

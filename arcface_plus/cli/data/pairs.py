@@ -1,4 +1,4 @@
-"""The verbs of ``arcface-plus data`` for pair sets: pairs, overlap."""
+"""The verb of ``arcface-plus data`` that makes pair sets: pairs."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-
-_SHOWN = 10
 
 
 def pairs_command(
@@ -85,23 +83,3 @@ def pairs_command(
                 progress=progress,
             )
         typer.echo(f"{packed}: the same pairs, {size}×{size}")
-
-
-def overlap_command(
-    training: Annotated[
-        Path, typer.Argument(help="A folder PERSON/IMAGE, or a .rec with its .lst beside it.")
-    ],
-    pairs: Annotated[Path, typer.Argument(help="A list of pairs that names people.")],
-) -> None:
-    """Name the people of a pair list that a training set has too; exit 1 where there are any."""
-    from arcface_plus.data.pairs.people import people_of, shared_people
-
-    trained, tested = people_of(training), people_of(pairs)
-    shared = shared_people(trained, tested)
-    for name in shared[:_SHOWN]:
-        typer.echo(name)
-    if len(shared) > _SHOWN:
-        typer.echo(f"… and {len(shared) - _SHOWN} more")
-    typer.echo(f"{len(shared)} of the {len(tested)} people of {pairs} are in {training}, by name")
-    if shared:
-        raise typer.Exit(1)

@@ -6,6 +6,8 @@ import importlib
 import os
 from typing import Any
 
+from arcface_plus.data.onnx_files import check_external_data
+
 
 def missing_extra(what: str, package: str) -> ModuleNotFoundError:
     """Return the error that says which extra brings ``package``."""
@@ -23,6 +25,7 @@ def open_onnx(path: str | os.PathLike[str]) -> Any:
         raise missing_extra(f"detecting faces with {path}", "onnxruntime") from error
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{path}: no such detector file")
+    check_external_data(path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3  # errors: its warnings are about how a file was exported

@@ -13,7 +13,8 @@ from arcface_plus.data.faces.crops import align_image
 from arcface_plus.data.faces.detectors import open_detector
 from arcface_plus.data.faces.face import FaceDetector
 from arcface_plus.data.faces.outcomes import Outcome, Status, numbers_of
-from arcface_plus.data.images import decode_image, image_format
+from arcface_plus.data.image_headers import image_format
+from arcface_plus.data.images import decode_image
 from arcface_plus.files import written_beside
 
 _HEAD = 16  # bytes that tell what a file is

@@ -5,5 +5,6 @@
 - ``labels``: what counts as a label.
 - ``building``: balanced pairs, nobody in two folds (``data pairs``).
 - ``writing``: pairs that were built, as a list and as a ``.bin``.
-- ``people``: who is in a data set, and who is in two (``data overlap``).
+- ``people``: who is in a data set, and who is in two.
+- ``overlap``: people and images that a training set and a pair set share (``data overlap``).
 """

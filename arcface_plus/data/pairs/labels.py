@@ -9,9 +9,12 @@ import numpy as np
 
 def boolean_labels(labels: Any, *, where: str) -> np.ndarray:
     """Return ``labels`` as (N,) bool; 0 and 1 are accepted. Raises ValueError naming ``where``."""
+    # NumPy would walk lists in lists, of which a few bytes of a pickle can make any number.
+    if isinstance(labels, list | tuple) and any(isinstance(each, list | tuple) for each in labels):
+        raise ValueError(f"{where}: labels must be one list of booleans, but are lists in a list.")
     try:
         array = np.asarray(labels)
-    except ValueError as error:  # lists of unequal lengths
+    except (ValueError, OverflowError) as error:
         raise ValueError(f"{where}: labels must be one list of booleans: {error}.") from error
     if array.ndim != 1 or array.dtype.kind not in "biu" or not np.isin(array, (0, 1)).all():
         raise ValueError(

@@ -158,7 +158,12 @@ def _load_bin(path: Path) -> PairSet:
         raise ValueError(f"{path}: its images should be a list, but are {_describe(images)}.")
     labels = boolean_labels(is_same, where=str(path))
     _require_two_a_label(images, len(labels), str(path))
-    blobs = [_blob(image, i, path) for i, image in enumerate(images)]
+    # A file may name one array any number of times: its bytes are taken once.
+    taken: dict[int, bytes] = {}
+    blobs = [
+        taken.get(id(image)) or taken.setdefault(id(image), _blob(image, i, path))
+        for i, image in enumerate(images)
+    ]
     first: dict[bytes, int] = {}
     rows = np.array([first.setdefault(blob, i) for i, blob in enumerate(blobs)], dtype=np.int64)
     return PairSet(

@@ -6,8 +6,10 @@
 - ``identities``: header-0: which keys are whose.
 - ``reader``: ``RecordReader``: images by position, labels, identity ranges.
 - ``writer``: ``RecordWriter``: the same bytes as mxnet's.
+- ``cut``: whether a file was cut, and what is left.
 - ``images``: a record file as a source of labelled images.
 - ``check``: what is wrong with a file, before training finds out (``data check``).
+- ``rules``: what a file is checked for.
 - ``packing``: folders to records and back (``data pack``, ``data unpack``).
 - ``subset``: some of the identities (``data subset``).
 """

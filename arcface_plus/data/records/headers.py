@@ -17,6 +17,7 @@ from arcface_plus.data.records.recordio import (
     MAGIC,
     WHOLE,
     Buffer,
+    read_head,
     read_record,
     record_error,
 )
@@ -149,16 +150,18 @@ def _gather_block(buffer: Buffer, offsets: np.ndarray) -> HeaderTable:
 
 def _read_cut_header(buffer: Buffer, offset: int, row: int, table: HeaderTable) -> None:
     """Fill one row of ``table`` from a record whose first part ends inside the header."""
-    fault = FAULT_TRUNCATED
     try:
-        payload, _ = read_record(buffer, offset)
-        fault = FAULT_HEADER
-        label, _ = unpack_payload(payload)
+        head = read_head(buffer, offset, HEADER_BYTES + 4)
     except ValueError:
-        table.fault[row] = fault
-    else:
-        table.flag[row] = HEADER.unpack_from(payload)[0]
-        table.label[row] = np.ravel(label)[0]
+        table.fault[row] = FAULT_TRUNCATED
+        return
+    flag = HEADER.unpack_from(head)[0] if len(head) >= HEADER_BYTES else 0
+    if len(head) < HEADER_BYTES + 4 * min(flag, 1):
+        table.fault[row] = FAULT_HEADER
+        return
+    _, label, _, _ = HEADER.unpack_from(head)
+    table.flag[row] = flag
+    table.label[row] = np.frombuffer(head, "<f4", 1, HEADER_BYTES)[0] if flag else label
 
 
 def valid_labels(table: HeaderTable) -> np.ndarray:

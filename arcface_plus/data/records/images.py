@@ -19,6 +19,10 @@ class RecordImages(ImageSource):
     def __getitem__(self, index: int, /) -> np.ndarray:
         return decode_image(self.reader[index].data, where=self.describe(index))
 
+    def encoded(self, index: int) -> bytes:
+        """Return image ``index`` as it is stored."""
+        return self.reader[index].data
+
     def names(self) -> list[str] | None:
         """Return the folder that each person's images came from, as the ``.lst`` beside tells.
 

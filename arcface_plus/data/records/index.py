@@ -8,7 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from arcface_plus.data.image_headers import MAX_SIDE
 from arcface_plus.data.records.recordio import Buffer, scan_offsets
+
+MOST_CLASSES = 1 << 24
+"""Labels are float32, which holds no more whole numbers one after the other."""
 
 
 class Property(NamedTuple):
@@ -33,7 +37,12 @@ def read_property(path: Path) -> Property | None:
         raise ValueError(
             f"{path}: {line!r}; the first line must be 'people,height,width', three whole numbers"
         )
-    return Property(*(int(field) for field in fields))
+    found = Property(*(int(field) for field in fields))
+    if found.num_classes > MOST_CLASSES or max(found[1:]) > MAX_SIDE:
+        raise ValueError(
+            f"{path}: {line[:80]!r}; at most {MOST_CLASSES} people of {MAX_SIDE} pixels can be"
+        )
+    return found
 
 
 class RecordIndex:
@@ -100,7 +109,9 @@ def read_index(path: Path) -> RecordIndex:
 
     Raises ValueError naming file, line and rule for anything else.
     """
-    if not path.read_bytes()[:64].strip():
+    with path.open("rb") as file:
+        begins = file.read(64)
+    if not begins.strip():
         raise ValueError(f"{path}: no lines; delete it to have the .rec scanned instead")
     try:
         # Where newer NumPy raises, an older one warns and cuts 1.5 to 1.
@@ -126,7 +137,7 @@ def scan_index(buffer: Buffer, *, where: str) -> RecordIndex:
     try:
         offsets = scan_offsets(buffer)
     except ValueError as error:
-        raise ValueError(
+        raise type(error)(
             f"{where}: {error}; the file has no .idx beside it and cannot be scanned past this "
             "point: copy the file again, or bring back its .idx"
         ) from error

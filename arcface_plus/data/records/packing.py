@@ -14,7 +14,8 @@ import numpy as np
 from arcface_plus.data.faces.crops import align_image
 from arcface_plus.data.faces.face import FaceDetector
 from arcface_plus.data.folder import IMAGE_SUFFIXES, folders_in, images_in
-from arcface_plus.data.images import decode_image, encode_jpeg, image_format, image_size, resized
+from arcface_plus.data.image_headers import image_format, image_size
+from arcface_plus.data.images import decode_image, encode_jpeg, read_image_bytes, resized
 from arcface_plus.data.records.reader import RecordReader, RecordWriter
 
 EXTENSIONS = {"jpeg": ".jpg", "png": ".png", "bmp": ".bmp", "pnm": ".pgm"}
@@ -163,7 +164,7 @@ def encode_face(
 
     Every image is decoded, so that no corrupt file gets into a data set.
     """
-    data = path.read_bytes()
+    data = read_image_bytes(path)
     pixels = decode_image(data, where=str(path))
     if detector is not None:
         crop = align_image(pixels, detector, size=size, where=str(path)).crop

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from arcface_plus.data.records.cut import find_cut
 from arcface_plus.data.records.headers import (
     FAULT_RULES,
     HeaderTable,
@@ -27,7 +28,13 @@ from arcface_plus.data.records.identities import (
     read_identity_ranges,
 )
 from arcface_plus.data.records.index import Property, read_index, read_property, scan_index
-from arcface_plus.data.records.recordio import LENGTH_MASK, MAGIC, read_record, record_error
+from arcface_plus.data.records.recordio import (
+    LENGTH_MASK,
+    MAGIC,
+    CutRecordError,
+    read_record,
+    record_error,
+)
 from arcface_plus.data.records.writer import RecordWriter
 
 __all__ = ["Property", "Record", "RecordReader", "RecordWriter"]
@@ -71,10 +78,22 @@ class RecordReader(AbstractContextManager["RecordReader"]):
             read_index(index_path) if index_path.exists() else scan_index(self.buffer, where=where)
         )
         self.property = read_property(self.path.with_name("property"))
-        self._identity_keys = find_identity_keys(self.buffer, self.index, where=where)
+        self._identity_keys = self._find_identity_keys(where)
         identities = self._identity_keys
         self.keys = self.index.keys if identities is None else range(1, identities.start)
         self._offsets = self.index.offsets_of(self.keys)
+
+    def _find_identity_keys(self, where: str) -> range | None:
+        try:
+            return find_identity_keys(self.buffer, self.index, where=where)
+        except ValueError as error:
+            offsets = self.index.offsets
+            cut = find_cut(self.buffer, offsets, gather_headers(self.buffer, offsets))
+            if cut is None:
+                raise
+            raise CutRecordError(
+                f"{where}: {cut.message}; copy the file again from its source, or pack it anew"
+            ) from error
 
     def _map_file(self) -> None:
         if not self.path.is_file():

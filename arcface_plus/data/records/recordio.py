@@ -11,6 +11,8 @@ from __future__ import annotations
 import mmap
 import re
 import struct
+from array import array
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -24,6 +26,7 @@ _PART_HEAD = struct.Struct("<II")
 _MAGIC_WORDS = re.compile(re.escape(MAGIC_BYTES))
 
 Buffer = bytes | mmap.mmap
+WHOLE_RECORDS = "records are whole"  # how the message of a cut ends
 
 
 def frame_record(payload: bytes) -> bytes:
@@ -66,16 +69,31 @@ def read_record(buffer: Buffer, offset: int) -> tuple[bytes, int]:
         end = offset + 8 + (word & LENGTH_MASK)
         if magic == MAGIC and word >> 29 == WHOLE and end <= len(buffer):
             return buffer[offset + 8 : end], end + (offset - end) % 4
-    parts, end = _find_parts(buffer, offset)
-    return MAGIC_BYTES.join([buffer[first:last] for first, last in parts]), end
+    payload = bytearray()
+    for first, last, after in _parts(buffer, offset):
+        payload += buffer[first:last] if first == offset + 8 else MAGIC_BYTES + buffer[first:last]
+        end = after
+    return bytes(payload), end
 
 
-def _find_parts(buffer: Buffer, offset: int) -> tuple[list[tuple[int, int]], int]:
-    """Return first and last byte of each part of a record, and the offset behind the record."""
+def read_head(buffer: Buffer, offset: int, count: int) -> bytes:
+    """Return ``count`` bytes or more of the payload at ``offset``, or all that it has."""
+    payload = bytearray()
+    for first, last, _ in _parts(buffer, offset):
+        payload += buffer[first:last] if first == offset + 8 else MAGIC_BYTES + buffer[first:last]
+        if len(payload) >= count:
+            break
+    return bytes(payload)
+
+
+def _parts(buffer: Buffer, offset: int) -> Iterator[tuple[int, int, int]]:
+    """Yield first and last byte of each part of a record, and the offset behind its padding.
+
+    Raises ValueError as ``read_record``; CutRecordError where the buffer ends inside the record.
+    """
     size = len(buffer)
     if offset < 0 or offset + 8 > size:
         raise ValueError(f"no record can start at byte {offset} of {size}")
-    parts: list[tuple[int, int]] = []
     position = offset
     while position + 8 <= size:
         magic, word = _PART_HEAD.unpack_from(buffer, position)
@@ -86,33 +104,63 @@ def _find_parts(buffer: Buffer, offset: int) -> tuple[list[tuple[int, int]], int
             )
         kind, first = word >> 29, position + 8
         last = first + (word & LENGTH_MASK)
-        if kind not in ((MIDDLE, LAST) if parts else (WHOLE, FIRST)):
+        if kind not in ((WHOLE, FIRST) if position == offset else (MIDDLE, LAST)):
             raise ValueError(
                 f"part kind {kind} at byte {position} cannot "
-                f"{'continue' if parts else 'start'} a record"
+                f"{'start' if position == offset else 'continue'} a record"
             )
         if last > size:
-            raise ValueError(
+            raise CutRecordError(
                 f"the record at byte {offset} needs bytes up to {last}, but the file ends at {size}"
             )
-        parts.append((first, last))
         position = last + (first - last) % 4
+        yield first, last, position
         if kind in (WHOLE, LAST):
-            return parts, position
-    raise ValueError(f"the file ends inside the record at byte {offset} (size {size})")
+            return
+    raise CutRecordError(f"the file ends inside the record at byte {offset} (size {size})")
 
 
 def scan_offsets(buffer: Buffer) -> np.ndarray:
     """Return the byte offset of every record, in file order, by walking the part heads.
 
-    Raises ValueError at the first damaged part: what lies behind it cannot be trusted.
+    Raises ValueError at the first damaged part: what lies behind it cannot be trusted. It is a
+    CutRecordError, which counts the whole records, where the file ends inside the last one.
     """
-    offsets: list[int] = []
-    position = 0
-    while position < len(buffer):
-        offsets.append(position)
-        _, position = _find_parts(buffer, position)
-    return np.asarray(offsets, dtype=np.int64)
+    offsets = array("q")
+    start, size = 0, len(buffer)
+    while start < size:
+        try:
+            if start + 8 > size:
+                raise CutRecordError
+            end = _end_of(buffer, start)
+        except CutRecordError:
+            raise CutRecordError(cut_message(size, start, len(offsets))) from None
+        offsets.append(start)
+        start = end
+    return np.array(offsets, dtype=np.int64)
+
+
+def _end_of(buffer: Buffer, offset: int) -> int:
+    end = offset
+    for part in _parts(buffer, offset):
+        end = part[2]
+    return end
+
+
+class CutRecordError(ValueError):
+    """The file ends inside a record, as a copy that was broken off does."""
+
+
+def cut_message(size: int, start: int, whole: int, listed: int | None = None) -> str:
+    """Return what to say of a ``.rec`` of ``size`` bytes that ends inside the record at ``start``.
+
+    ``whole``: records that are there whole; ``listed``: how many the ``.idx`` lists.
+    """
+    of = "" if listed is None else f" of {listed} listed"
+    return (
+        f"the file is cut: it ends at byte {size}, inside or before the record that starts at byte "
+        f"{start}; {whole}{of} {WHOLE_RECORDS}"
+    )
 
 
 def record_error(where: object, key: int, offset: int, rule: str) -> ValueError:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from arcface_plus.data.images import image_size
+from arcface_plus.data.image_headers import image_size
 from arcface_plus.data.records.reader import RecordReader, RecordWriter
 
 Progress = Callable[[int, int], None]

@@ -13,7 +13,7 @@ from arcface_plus.data.lazy_images import ImageFiles, identify_image
 from arcface_plus.data.pairs.sets import PairSet
 from arcface_plus.distributed import Group, broadcast_object, rank
 from arcface_plus.evaluation.embedding.embed import raise_together
-from arcface_plus.evaluation.embedding.files import UNREADABLE
+from arcface_plus.evaluation.embedding.npy_files import UNREADABLE, opened_npz
 from arcface_plus.files import written_beside
 
 Fact = str | bool
@@ -69,9 +69,9 @@ def image_digest(pairs: PairSet) -> str:
 
 def _read(path: Path, described: str, shape: tuple[int, int]) -> np.ndarray:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            embeddings, facts = archive["embeddings"], str(archive["facts"])
-            digest = str(archive["sha256"])
+        with opened_npz(path) as archive:
+            embeddings, facts = archive.read("embeddings"), str(archive.read("facts"))
+            digest = str(archive.read("sha256"))
         if facts != described:
             raise ValueError("it is of another model, pair set or setting")
         if embeddings.dtype != np.float32 or embeddings.shape != shape:
@@ -80,7 +80,7 @@ def _read(path: Path, described: str, shape: tuple[int, int]) -> np.ndarray:
             )
         if _digest(embeddings) != digest or not np.isfinite(embeddings).all():
             raise ValueError("its content is not what was written")
-    except (*UNREADABLE, KeyError) as error:
+    except UNREADABLE as error:
         raise ValueError(
             f"{path}: these kept embeddings cannot be used: {error}. Delete the file; they will be "
             "made again."

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -12,20 +10,11 @@ from typing import Any
 import numpy as np
 
 from arcface_plus.data.pairs.lists import PairList, read_pair_list
+from arcface_plus.evaluation.embedding.npy_files import UNREADABLE, opened_npz
 
 _SHOWN = 5
 _EXPECTED = (
     "files and emb (with a list of pairs), or of embeddings_a, embeddings_b and is_same (without)"
-)
-# What damaged archives raise: cut members, wrong checksums, odd compression, absurd shapes.
-UNREADABLE = (
-    ValueError,
-    EOFError,
-    OSError,
-    RuntimeError,
-    MemoryError,
-    zipfile.BadZipFile,
-    zlib.error,
 )
 
 
@@ -151,17 +140,14 @@ def read_arrays(
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
     try:
-        if not zipfile.is_zipfile(path):
-            raise ValueError("it is no .npz archive, or was cut")
-        # allow_pickle=False: an object array is a pickle, and a pickle is a program.
-        with np.load(path, allow_pickle=False) as archive:
+        with opened_npz(path) as archive:
             for names in layouts:
-                if set(names) <= set(archive.files):
-                    more = [archive[name] if name in archive.files else None for name in optional]
-                    return [archive[name] for name in names] + more
-            absent = [name for name in layouts[0] if name not in archive.files]
-            held = ", ".join(archive.files) or "nothing"
-            raise ValueError(f"it lacks {', '.join(absent)} and holds {held}")
+                if set(names) <= set(archive.names):
+                    more = [archive.read(o) if o in archive.names else None for o in optional]
+                    return [archive.read(name) for name in names] + more
+            absent = [name for name in layouts[0] if name not in archive.names]
+            held = ", ".join(archive.names) or "nothing"
+            raise ValueError(f"it lacks {', '.join(absent)} and holds {held[:200]}")
     except UNREADABLE as error:
         raise ValueError(
             f"{path}: not readable as embeddings: {error}. It should be an .npz of {expected}."

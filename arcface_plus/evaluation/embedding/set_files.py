@@ -18,7 +18,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from arcface_plus.evaluation.embedding.files import UNREADABLE, read_arrays
+from arcface_plus.evaluation.embedding.files import read_arrays
+from arcface_plus.evaluation.embedding.npy_files import UNREADABLE, check_unpacked, mapped_npy
 from arcface_plus.files import written_beside
 from arcface_plus.models import model_hash
 from arcface_plus.models.embedding_model import EmbeddingModel
@@ -106,7 +107,7 @@ def read_columns(path: Path) -> dict[str, np.ndarray]:
             raise FileNotFoundError(f"There is no file {path}.")
         layouts = (("key",),)
         try:
-            matrix = np.lib.format.open_memmap(path, mode="r")
+            matrix = mapped_npy(path)
         except UNREADABLE as error:
             raise ValueError(f"{path}: not readable as a matrix of embeddings: {error}.") from error
         held = [matrix]
@@ -176,23 +177,51 @@ def _read_parquet(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
     try:
-        table = parquet.read_table(path)
-        if absent := {"key", "embedding"} - set(table.column_names):
-            raise ValueError(f"it lacks the column {', '.join(sorted(absent))}")
-        names = [name for name in ("key", "label") if name in table.column_names]
-        columns = {name: np.array(table[name].to_pylist()) for name in names}
-        kind = table.schema.field("embedding").type
-        if not pa.types.is_fixed_size_list(kind) or table["embedding"].null_count:
-            raise ValueError(f"its column embedding is {kind}, not lists of one length")
-        flat = table["embedding"].combine_chunks().flatten().to_numpy()
-        columns["embedding"] = flat.reshape(-1, kind.list_size)
-        metadata = table.schema.metadata or {}
-    except (pa.ArrowException, ValueError, OSError) as error:
+        # Keys as a dictionary: a long one that is repeated is not yet there many times.
+        with parquet.ParquetFile(path, read_dictionary=["key"]) as file:
+            columns = _read_parquet_columns(pa, file, path)
+            metadata = file.schema_arrow.metadata or {}
+    except (pa.ArrowException, *UNREADABLE) as error:
         raise ValueError(f"{path}: not readable as embeddings: {error}.") from error
     stated = {
         name: metadata[name.encode()].decode() for name in ORIGIN if name.encode() in metadata
     }
     return columns | {name: np.array(text) for name, text in stated.items()}
+
+
+def _read_parquet_columns(pa: Any, file: Any, path: Path) -> dict[str, np.ndarray]:
+    schema = file.schema_arrow
+    if absent := {"key", "embedding"} - set(schema.names):
+        raise ValueError(f"it lacks the column {', '.join(sorted(absent))}")
+    kind = schema.field("embedding").type
+    if not pa.types.is_fixed_size_list(kind) or not pa.types.is_floating(kind.value_type):
+        raise ValueError(f"its column embedding is {kind}, not lists of one length of numbers")
+    if not pa.types.is_dictionary(schema.field("key").type):
+        raise ValueError(f"its column key is {schema.field('key').type}, not text")
+    groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+    # Runs of equal numbers take no room in the file, so the pages tell less than the rows do. Of
+    # the columns nothing is asked here: pyarrow ends the process where those are damaged.
+    rows = max(file.metadata.num_rows, sum(group.num_rows for group in groups))
+    packed = sum(group.total_byte_size for group in groups)
+    row_bytes = 8 + kind.list_size * kind.value_type.bit_width // 8
+    check_unpacked(path, max(packed, rows * row_bytes))
+    table = file.read([name for name in ("key", "label", "embedding") if name in schema.names])
+    found = {"key": _texts(table["key"], path)}
+    if "label" in schema.names:
+        found["label"] = np.array(table["label"].to_pylist())
+    if table["embedding"].null_count:
+        raise ValueError("its column embedding has gaps")
+    flat = table["embedding"].combine_chunks().flatten().to_numpy()
+    return found | {"embedding": flat.reshape(-1, kind.list_size)}
+
+
+def _texts(column: Any, path: Path) -> np.ndarray:
+    """Return a dictionary column as (N,) text of one width: that of the longest."""
+    longest = max(
+        (len(t or "") for c in column.chunks for t in c.dictionary.to_pylist()), default=0
+    )
+    check_unpacked(path, 4 * longest * len(column))
+    return np.array(column.to_pylist())
 
 
 def _norms(rows: np.ndarray) -> np.ndarray:

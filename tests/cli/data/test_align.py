@@ -71,7 +71,7 @@ def test_wrong_input_is_one_line(cli, people, tmp_path):
         (tmp_path / "grey", "none of the 1 photographs could be aligned (1 no face)"),
     ):
         assert words in one_line(cli("data", "align", folder, out))
-    assert "onnxruntime cannot load" in one_line(
+    assert "net.onnx is no ONNX file" in one_line(
         cli("data", "align", people, tmp_path / "other", "--detector", net)
     )
     assert "unwritable" in one_line(

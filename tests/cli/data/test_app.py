@@ -146,6 +146,39 @@ def test_check_reports_and_exits_with_1(faces, tmp_path, run):
     assert {problem["rule"] for problem in problems} == {"property", "label-range"}
 
 
+def test_check_of_a_folder_and_of_overlap(faces, tmp_path, run):
+    result = run("check", faces, "--json")
+    (problem,) = json.loads(result.stdout)
+    assert result.exit_code == 1 and problem["rule"] == "empty-class"
+    (faces / "nobody" / "notes.txt").unlink()
+    (faces / "nobody").rmdir()
+    result = run("check", faces)
+    assert result.exit_code == 0
+    assert "8 images of 3 people, 0 errors, 0 warnings" in result.stdout
+    assert "decoding: 8 of 8" in result.stderr
+    (tmp_path / "pairs.txt").write_text("anna/0.jpg bert/0.jpg 0\n")
+    words = ["check", faces, "--pairs", tmp_path / "pairs.txt", "--root", faces]
+    result = run(*words)
+    assert result.exit_code == 1
+    assert "[overlap-people]" in result.stdout and "anna, bert" in result.stdout
+    assert "[overlap-images]" in result.stdout and "2 errors" not in result.stdout
+    assert "4 errors, 0 warnings" in result.stdout
+    assert run("check", faces, "--num-classes", 3).exit_code == 2
+    assert run("check", faces, "--decode", "headers").exit_code == 2
+    assert run("check", tmp_path / "gone").exit_code == 2
+
+
+def test_check_calls_a_cut_file_cut(faces, tmp_path, run):
+    run("pack", faces, tmp_path / "out", "--on-error", "skip")
+    path = tmp_path / "out" / "train.rec"
+    path.write_bytes(path.read_bytes()[:-3000])
+    result = run("check", path)
+    assert result.exit_code == 1
+    assert "[cut] the file is cut: it ends at byte" in result.stdout
+    assert "records are whole; copy the file again" in result.stdout
+    assert run("inspect", path).exit_code == 2
+
+
 def test_script_is_the_same_command(faces, tmp_path, repository, run):
     command = [sys.executable, repository / "tools" / "pack_dataset.py", faces, tmp_path / "out"]
     subprocess.run(command, check=True, capture_output=True, timeout=120)

@@ -63,6 +63,9 @@ def test_people_of_a_training_set_are_left_out(cli, images, tmp_path):
     overlap = cli("data", "overlap", images, tmp_path / "out" / "pairs.txt")
     assert overlap.exit_code == 1
     assert "Person_0" in overlap.output and "6 of the 6 people" in overlap.output
+    assert "images are not compared" in overlap.stderr
+    words = ["data", "overlap", images, tmp_path / "out" / "pairs.txt", "--root", images]
+    assert "byte for byte" in cli(*words).output
 
 
 def test_a_list_of_images(cli, images, tmp_path):

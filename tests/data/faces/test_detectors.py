@@ -20,7 +20,7 @@ def test_unknown_names_and_files(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"gone.onnx: no such detector file"):
         open_detector(tmp_path / "gone.onnx")
     (tmp_path / "text.onnx").write_text("no net")
-    with pytest.raises(ValueError, match=r"text.onnx: onnxruntime cannot load it"):
+    with pytest.raises(ValueError, match=r"text.onnx is no ONNX file"):
         open_detector(tmp_path / "text.onnx")
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 import shutil
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -192,3 +193,22 @@ def test_real_list(shared_data):
     # View 1 is of other photographs.
     with pytest.raises(ValueError, match=r"images that .*pairsDevTrain\.txt names are not in"):
         load_pairs(shared_data / "lfw" / "pairsDevTrain.txt", shared_data / "lfw" / "images")
+
+
+def test_a_pickle_that_names_one_thing_many_times(tmp_path):
+    """Few bytes may name an array, or a list of lists, any number of times."""
+    path = tmp_path / "bomb.bin"
+    image = np.frombuffer(bytes(2**20), np.uint8)
+    path.write_bytes(pickle.dumps(([image] * 20_000, [True] * 10_000), protocol=4))
+    tracemalloc.start()
+    try:
+        assert len(load_pairs(path)) == 10_000
+        assert tracemalloc.get_traced_memory()[1] < 8 * 2**20 + 4 * path.stat().st_size
+    finally:
+        tracemalloc.stop()
+    labels: list[object] = [True] * 100
+    for _ in range(12):
+        labels = [labels] * 100
+    path.write_bytes(pickle.dumps(([image, image], labels), protocol=4))
+    with pytest.raises(ValueError, match=r"bomb\.bin: labels must be one list .* lists in a list"):
+        load_pairs(path)

@@ -81,8 +81,9 @@ def test_truncated_file(files, tmp_path_factory, cut):
     path = files.write(folder / "train.rec", layout="plain")
     path.write_bytes(path.read_bytes()[:-cut])
     found = files.broken_rules(path)
-    assert found & {"truncated", "idx-offset", "idx-overlap"}
-    assert found <= {"truncated", "idx-offset", "idx-overlap", "empty-class"}
+    # Up to three bytes are padding, whose loss costs no image.
+    assert "cut" in found or (cut <= 3 and "idx-overlap" in found)
+    assert found <= {"cut", "idx-overlap", "empty-class", "count"}
     with pytest.raises(ValueError, match=re.escape(str(path))):
         check_records(RecordReader(path))
 

@@ -128,9 +128,13 @@ def test_random_bytes_raise_only_value_errors(buffer, offset):
 def test_broken_framing_names_offset_and_rule(buffer, message):
     with pytest.raises(ValueError, match=message):
         read_record(buffer, 0)
-    if buffer != MAGIC_BYTES:
-        with pytest.raises(ValueError, match=message):
-            scan_offsets(buffer)
+    cut = "file ends" in message or buffer == MAGIC_BYTES
+    found = "is cut.* byte 0; 0 records are whole" if cut else message
+    with pytest.raises(ValueError, match=found):
+        scan_offsets(buffer)
+    whole = frame_record(b"abcd")
+    with pytest.raises(ValueError, match="1 records are whole" if cut else "kind|magic"):
+        scan_offsets(whole + buffer)
 
 
 def test_negative_offsets_do_not_wrap_around():

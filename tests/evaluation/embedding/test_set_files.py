@@ -126,6 +126,25 @@ def test_parquet_of_other_columns(tmp_path):
         read_embedding_set(path)
 
 
+def test_parquet_of_runs_and_of_one_long_text(tmp_path):
+    """Equal numbers and equal texts take no room in the file."""
+    pa = pytest.importorskip("pyarrow", reason="needs the extra parquet")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "e.parquet"
+    zeros = np.zeros(200_000 * 128, np.float32)
+    rows = pa.FixedSizeListArray.from_arrays(pa.array(zeros), 128)
+    names = pa.array(["a"] * len(rows))
+    parquet.write_table(pa.table({"key": names, "embedding": rows}), path, compression="zstd")
+    assert path.stat().st_size < 2**15
+    with pytest.raises(ValueError, match=r"e\.parquet.* unpacks to 104000000 bytes"):
+        read_embedding_set(path)
+    few = pa.FixedSizeListArray.from_arrays(pa.array(zeros[: 4 * 20_000]), 4)
+    names = pa.DictionaryArray.from_arrays(pa.array([0] * len(few)), pa.array(["x" * 10**6]))
+    parquet.write_table(pa.table({"key": names, "embedding": few}), path, compression="zstd")
+    with pytest.raises(ValueError, match=r"e\.parquet.* unpacks to 80000000000 bytes"):
+        read_embedding_set(path)
+
+
 def test_parquet_without_pyarrow_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     with pytest.raises(ValueError, match=r'pip install "arcface_plus\[parquet\]"'):
