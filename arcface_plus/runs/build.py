@@ -18,13 +18,13 @@ from arcface_plus.models.embedding_model import EmbeddingModel
 from arcface_plus.models.start import start_from
 from arcface_plus.runs.configuration import RunConfig
 from arcface_plus.runs.folder import START
+from arcface_plus.training.health.quarantine import Quarantine
+from arcface_plus.training.health.uniform_monitor import NearClasses, margin_warnings
 from arcface_plus.training.monitor import Monitor
-from arcface_plus.training.quarantine import Quarantine
 from arcface_plus.training.regularization import RunRegularizer, head_mma_weight
 from arcface_plus.training.second_branch import SecondBranch
 from arcface_plus.training.state import RunState
 from arcface_plus.training.trainer import Evaluate, Trainer
-from arcface_plus.training.uniform_monitor import NearClasses, margin_warnings
 
 
 def build_state(

@@ -23,7 +23,7 @@ from arcface_plus.distributed import World
 from arcface_plus.losses.head.classifier import ClassifierHead
 from arcface_plus.models.embedding_model import EmbeddingModel
 from arcface_plus.randomness import STREAMS
-from arcface_plus.training.guard import FiniteGuard
+from arcface_plus.training.health.guard import FiniteGuard
 from arcface_plus.training.optim import build_optimizers
 from arcface_plus.training.precision import resolve_precision
 from arcface_plus.training.second_branch import SecondBranch

@@ -20,15 +20,15 @@ from arcface_plus.distributed import World, contiguous_part
 from arcface_plus.losses.head.classifier import HeadOutput
 from arcface_plus.models.batch_statistics import average_batch_norm_buffers
 from arcface_plus.models.embedding_model import EmbeddingModel
-from arcface_plus.training.guard import BatchNormRestorer
+from arcface_plus.training.health.guard import BatchNormRestorer
+from arcface_plus.training.health.quarantine import Quarantine
+from arcface_plus.training.health.uniform_monitor import CollapseWatch, NearClasses, uniform_figures
 from arcface_plus.training.monitor import Monitor
 from arcface_plus.training.optim import scale_gradients, set_training, squared_gradient_norm
 from arcface_plus.training.precision import autocast_dtype
-from arcface_plus.training.quarantine import Quarantine
 from arcface_plus.training.schedule import set_learning_rate
 from arcface_plus.training.settings import OptimConfig, ScheduleConfig, TrainConfig
 from arcface_plus.training.state import RunState
-from arcface_plus.training.uniform_monitor import CollapseWatch, NearClasses, uniform_figures
 from arcface_plus.training.window import LogWindow
 
 # (model in eval mode, finished steps) -> numbers to log; called on all ranks together.

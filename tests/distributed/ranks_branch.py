@@ -19,8 +19,8 @@ from arcface_plus.distributed import World, rank, world_size
 from arcface_plus.losses.margins.family import Margin, margin_logits
 from arcface_plus.runs.build import build
 from arcface_plus.runs.configuration import RunConfig
+from arcface_plus.training.health.quarantine import Quarantine
 from arcface_plus.training.monitor import Monitor
-from arcface_plus.training.quarantine import Quarantine
 from arcface_plus.training.second_branch import SecondBranch
 from arcface_plus.training.state import RunState
 from arcface_plus.training.trainer import Trainer

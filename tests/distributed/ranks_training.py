@@ -8,7 +8,7 @@ from launch import join_as_under_torchrun
 
 from arcface_plus.losses.head.classifier import ClassifierHead, HeadOutput
 from arcface_plus.runs.train import train
-from arcface_plus.training.guard import NonFiniteError
+from arcface_plus.training.health.guard import NonFiniteError
 
 
 def train_jobs(rank: int, jobs: list[dict]) -> list[str]:

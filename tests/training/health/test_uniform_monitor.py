@@ -22,8 +22,8 @@ from arcface_plus.losses.margins.family import Margin
 from arcface_plus.losses.theory.uniform_law import log_negative_weight
 from arcface_plus.losses.theory.uniform_prediction import own_gradient, termination_angle
 from arcface_plus.runs.train import train
-from arcface_plus.training import uniform_monitor
-from arcface_plus.training.uniform_monitor import (
+from arcface_plus.training.health import uniform_monitor
+from arcface_plus.training.health.uniform_monitor import (
     CollapseWatch,
     NearClasses,
     margin_warnings,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from arcface_plus.training.guard import BatchNormRestorer, FiniteGuard, NonFiniteError
+from arcface_plus.training.health.guard import BatchNormRestorer, FiniteGuard, NonFiniteError
 from arcface_plus.training.settings import TrainConfig
 
 FINE, NAN, INF = torch.tensor(1.0), torch.tensor(math.nan), torch.tensor(math.inf)
