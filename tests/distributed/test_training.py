@@ -11,6 +11,7 @@ import torch
 from ranks_training import train_jobs, train_with_a_bad_rank
 
 from arcface_plus import load_model
+from arcface_plus.data.batches.order import OrderedSteps
 from arcface_plus.runs.train import train
 
 CONFIG = """
@@ -127,6 +128,10 @@ def test_non_finite_loss_on_one_rank_stops_or_skips_on_all(run_ranks, config) ->
     assert not (runs / "stop" / "model.safetensors").exists()
     steps = [p.name for p in (runs / "stop" / "checkpoints").glob("step-*")]
     assert steps == ["step-00000003"], "none of the state after the bad step"
+    facts = json.loads((runs / "skip" / "forensics" / f"step-{bad_step:06d}.json").read_text())
+    spoiled = [image["index"] for image in facts["images"] if image["embedding_norm"] == "nan"]
+    planned = OrderedSteps(78, 13, seed=1, start=0, stop=6).global_indices(bad_step)
+    assert sorted(spoiled) == sorted(planned[7:].tolist()), "rank 1's part of 13 images"
     # The run that goes on logs no loss of the bad step, and real ones before and after it.
     logged = [column(config, name, "loss") for name in ("stop", "skip")]
     assert logged[0] == logged[1][:bad_step] and None not in logged[0]

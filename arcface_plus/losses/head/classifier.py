@@ -209,7 +209,8 @@ class ClassifierHead(nn.Module):
             samples, scores = self._margin_scores(everyone, weight, row, plan, places)
         classification = self._losses(scores).sum() / plan.total
         target_cosine = sum_over_ranks(scores.cosine.detach(), self.group)
-        output = HeadOutput(classification, classification, None, target_cosine)
+        norm = torch.linalg.vector_norm(everyone.detach(), dim=1)
+        output = HeadOutput(classification, classification, None, target_cosine, norm)
         if samples is not None and self.margin is not None and self.margin.uses_norm:
             output = self._with_norms(output, self.margin, samples.norm, inside, plan.total)
         if not (with_mma and self.mma_weight > 0):
