@@ -35,7 +35,7 @@ _FREE: dict[str, set[str]] = {
     "branch": set(),
     "train": {
         "steps", "device", "log_every", "checkpoint_every", "keep_checkpoints", "on_nonfinite",
-        "nonfinite_limit", "channels_last", "best", "patience",
+        "nonfinite_limit", "channels_last", "deterministic", "best", "patience",
     },
     "optim": set(),
     "schedule": set(),

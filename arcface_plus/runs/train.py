@@ -14,6 +14,7 @@ from arcface_plus.runs.build import announce, build_loader, build_state, build_t
 from arcface_plus.runs.configuration import RunConfig, load_config
 from arcface_plus.runs.evaluation import RunEvaluation
 from arcface_plus.runs.folder import check_resumable, choose_start, prepare
+from arcface_plus.training.determinism import deterministic
 from arcface_plus.training.monitor import Monitor
 from arcface_plus.training.regularization import RunRegularizer
 
@@ -35,7 +36,10 @@ def train(
     config = load_config(config_path, overrides)
     source = open_source(config.data, seed=config.seed)
     evaluation = RunEvaluation(config)
-    with start_world(config.train.device) as world:
+    with (
+        start_world(config.train.device) as world,
+        deterministic(config.train.deterministic, world.device),
+    ):
         snapshots = config.folder / "checkpoints"
         checkpoints = Checkpoints(snapshots, world, keep=config.train.keep_checkpoints)
         start = choose_start(config, resume=resume, overwrite=overwrite, steps=checkpoints.steps())
