@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import importlib
+import importlib.util
+import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,7 +19,22 @@ from arcface_plus.models.embedding_model import EmbeddingModel
 from arcface_plus.models.preprocessing import Preprocessing
 
 PREPROCESSING_KEY = "arcface_plus.preprocessing"  # in the file's metadata_props, as to_json writes
+SOURCE_KEY = "arcface_plus.source"  # likewise, as ``source_claim`` writes
 PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
+
+
+class Source(NamedTuple):
+    """The network that an ONNX file was written from: ``model_hash``, preprocessing as JSON."""
+
+    model_hash: str
+    preprocessing: str
+
+
+def source_claim(source: Source, graph: Any) -> str:
+    """Return what a file with ``graph`` (an onnx GraphProto) says of the network it is made from,
+    whose embeddings it gives but for rounding.
+    """
+    return json.dumps({**source._asdict(), "graph_sha256": _graph_hash(graph)}, sort_keys=True)
 
 
 class OnnxModel(EmbeddingModel):
@@ -33,8 +52,9 @@ class OnnxModel(EmbeddingModel):
         path = Path(path)
         session = _open_session(path)
         try:
+            metadata = session.get_modelmeta().custom_metadata_map
+            stored, given = metadata.get(PREPROCESSING_KEY), preprocessing
             if preprocessing is None:
-                stored = session.get_modelmeta().custom_metadata_map.get(PREPROCESSING_KEY)
                 if stored is None:
                     raise ValueError(
                         "it does not say how images must be normalised; fix: give --preprocessing "
@@ -50,6 +70,8 @@ class OnnxModel(EmbeddingModel):
                 options=None,
             )
             self.path = path
+            # With another preprocessing the file gives other embeddings than its source.
+            self._claim = metadata.get(SOURCE_KEY) if given is None else None
             self._session = session
             self._one_by_one = one_by_one
             if not embedding_dim:  # the output's width is free in the file: ask the network
@@ -58,6 +80,22 @@ class OnnxModel(EmbeddingModel):
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
         self.file_hash = file_sha256(path)
+
+    @functools.cached_property
+    def source(self) -> Source | None:
+        """The network whose embeddings this file gives; None where it says none, or has been
+        changed since it said so (quantised, say), or the package onnx is not there to tell.
+        """
+        if self._claim is None or importlib.util.find_spec("onnx") is None:
+            return None
+        onnx = importlib.import_module("onnx")  # an optional dependency
+        try:
+            claim = json.loads(self._claim)
+            source = Source(str(claim["model_hash"]), str(claim["preprocessing"]))
+            intact = claim["graph_sha256"] == _graph_hash(onnx.load(self.path).graph)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return None
+        return source if intact else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Map normalised images (N, 3, size, size) to (N, embedding_dim) on the same device."""
@@ -74,6 +112,10 @@ class OnnxModel(EmbeddingModel):
                 "each; fix: export it with a free batch dimension"
             )
         return rows.to(x.device)
+
+
+def _graph_hash(graph: Any) -> str:
+    return hashlib.sha256(graph.SerializeToString(deterministic=True)).hexdigest()
 
 
 def _open_session(path: Path) -> Any:
