@@ -13,7 +13,7 @@ from arcface_plus.evaluation.settings import EvaluationConfig
 from arcface_plus.losses.settings import HeadConfig
 from arcface_plus.models.settings import ModelConfig
 from arcface_plus.regularizers.settings import RegularizerConfig
-from arcface_plus.runs.durations import resolve
+from arcface_plus.runs.durations import FORMS, resolve
 from arcface_plus.settings import Section, load_section
 from arcface_plus.training.settings import BranchConfig, OptimConfig, ScheduleConfig, TrainConfig
 
@@ -93,4 +93,4 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     Durations in epochs become steps, for which the training data are opened; see ``durations``.
     See :func:`arcface_plus.settings.load_section` for overrides and errors.
     """
-    return load_section(RunConfig, path, overrides, resolve=resolve)
+    return load_section(RunConfig, path, overrides, resolve=resolve, forms=FORMS)
