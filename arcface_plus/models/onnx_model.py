@@ -52,6 +52,7 @@ class OnnxModel(EmbeddingModel):
         path = Path(path)
         session = _open_session(path)
         try:
+            _check_signature(session)  # before it is asked what a net of another kind cannot answer
             metadata = session.get_modelmeta().custom_metadata_map
             stored, given = metadata.get(PREPROCESSING_KEY), preprocessing
             if preprocessing is None:
@@ -137,30 +138,37 @@ def _open_session(path: Path) -> Any:
         ) from error
 
 
-def _check_signature(session: Any, size: int) -> tuple[bool, int]:
-    """Return whether images must go one by one, and the embedding width (0 where free)."""
+def _check_signature(session: Any, size: int | None = None) -> tuple[bool, int]:
+    """Return whether images must go one by one, and the embedding width (0 where free).
+
+    ``size`` of the images, None while it is not known. Raises ValueError for other networks.
+    """
     inputs, outputs = session.get_inputs(), session.get_outputs()
     if len(inputs) != 1 or len(outputs) != 1:
         raise ValueError(
-            f"an embedding network has one input and one output, this has {len(inputs)} and "
-            f"{len(outputs)}"
+            "it is no embedding network, which has one input and one output: this has "
+            f"{len(inputs)} and {len(outputs)}; fix: give a face-recognition net (a detector goes "
+            "to --detector)"
         )
     shape = inputs[0].shape
     fixed = [
         given != wanted
         for given, wanted in zip(shape[1:], (3, size, size), strict=False)
-        if isinstance(given, int)
+        if isinstance(given, int) and wanted is not None
     ]
     if inputs[0].type != "tensor(float)" or len(shape) != 4 or any(fixed):
-        raise ValueError(
-            f"its input is {inputs[0].type} {shape}, but preprocessing gives float "
-            f"(N, 3, {size}, {size}); fix: give a preprocessing of its size, or another file"
-        )
+        wanted = "an embedding network takes float (N, 3, size, size); fix: give another file"
+        if size is not None:
+            wanted = f"preprocessing gives float (N, 3, {size}, {size}); fix: give one of its size"
+        raise ValueError(f"its input is {inputs[0].type} {shape}, but {wanted}")
     if isinstance(shape[0], int) and shape[0] != 1:
         raise ValueError(
             f"its batch is fixed at {shape[0]} images; fix: export it with a free batch dimension"
         )
     output = outputs[0].shape
     if len(output) != 2:
-        raise ValueError(f"its output has shape {output}, not (N, embedding_dim)")
+        raise ValueError(
+            f"its output has shape {output}, not (N, embedding_dim); fix: give a face-recognition "
+            "net"
+        )
     return shape[0] == 1, output[1] if isinstance(output[1], int) else 0
