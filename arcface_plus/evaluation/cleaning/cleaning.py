@@ -107,15 +107,12 @@ def check_made_with(
     """
     state = json.loads((output / FACTS).read_text(encoding="utf-8"))
     known: dict[str, Any] = state["thresholds"]
-    pairs = [
-        (name, state.get(name, "not recorded"), value)
-        for name, value in _made_with(model, options).items()
-    ]
-    pairs += [("kinds", ",".join(known), ",".join(kinds))] if set(kinds) - set(known) else []
-    pairs += [
-        (f"threshold {kind}", known.get(kind, "not used"), value)
-        for kind, value in thresholds.items()
-    ]
+    made: dict[str, Any] = dict(_made_with(model, options))
+    pairs = [(name, state.get(name, "not recorded"), value) for name, value in made.items()]
+    if set(kinds) - set(known):
+        pairs.append(("kinds", ",".join(known), ",".join(kinds)))
+    for kind, value in thresholds.items():
+        pairs.append((f"threshold {kind}", known.get(kind, "not used"), value))
     changed = [f"{name} was {was}, is {value}" for name, was, value in pairs if was != value]
     if changed:
         raise ValueError(
