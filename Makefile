@@ -67,6 +67,7 @@ bench: $(VENV)/.dev mxnet
 	$(BIN)/python tools/bench/bench_mma.py
 	$(BIN)/python tools/bench/bench_mma.py --classes 85742 --repeats 1
 	$(BIN)/python tools/bench/bench_mma.py --classes 1000000 --dim 64 --sampled-rows 4096 --repeats 1
+	$(BIN)/python tools/bench/bench_sampled_mma.py
 	$(BIN)/python tools/bench/bench_penalties.py
 	$(BIN)/python tools/bench/bench_head.py
 	$(BIN)/python tools/bench/bench_step.py

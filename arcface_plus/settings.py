@@ -11,8 +11,9 @@ from __future__ import annotations
 import difflib
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import yaml
@@ -82,12 +83,13 @@ def load_section(
     overrides: Sequence[str] = (),
     *,
     resolve: Callable[[dict[str, Any]], None] = lambda values: None,
+    forms: Mapping[str, str] = MappingProxyType({}),
 ) -> AnySection:
     """Read a YAML file and its bases, apply ``--a.b value`` overrides, and validate as ``kind``.
 
     ``overrides`` is a flat list of words as on a command line: ``["--optim.lr", "0.05"]`` or
     ``["--optim.lr=0.05"]``; values are read as YAML. ``resolve`` may replace values before they
-    are validated.
+    are validated: ``forms`` says, by setting, what a text there has to be.
 
     Raises FileNotFoundError, or ValueError that lists every problem with its file and line.
     """
@@ -101,7 +103,8 @@ def load_section(
         section = kind.model_validate(values)
     except ValidationError as error:
         everywhere = list(_all_keys(kind))
-        problems += [_describe(item, places, Path(path), everywhere) for item in error.errors()]
+        file = Path(path)
+        problems += [_describe(item, places, file, everywhere, forms) for item in error.errors()]
     if problems:
         raise ValueError("\n".join(problems))
     return section
@@ -283,7 +286,9 @@ def _without_kinds(location: KeyPath, places: Places) -> KeyPath:
     return location
 
 
-def _describe(item: Any, places: Places, file: Path, everywhere: list[KeyPath]) -> str:
+def _describe(
+    item: Any, places: Places, file: Path, everywhere: list[KeyPath], forms: Mapping[str, str]
+) -> str:
     """Return one of pydantic's errors as a line: where, which key, what, and the value given."""
     location = _without_kinds(tuple(str(part) for part in item["loc"]), places)
     prefixes = (location[:n] for n in range(len(location), 0, -1))
@@ -291,6 +296,10 @@ def _describe(item: Any, places: Places, file: Path, everywhere: list[KeyPath]) 
     if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"{where}: unknown key '{'.'.join(location)}'; {_hint(location, everywhere)}"
     message = item["msg"].removeprefix("Value error, ")
+    # With or without a part: the place in a list, or the kind of a section.
+    names = [".".join(location[:k] + location[k + 1 :]) for k in range(len(location) + 1)]
+    if isinstance(item["input"], str) and (form := [forms[n] for n in names if n in forms]):
+        message = f"must be {form[0]}"
     plain = isinstance(item["input"], str | int | float | list | tuple | None)
     shown = f" (got {item['input']!r})" if plain else ""
     name = f"{'.'.join(location)}: " if location else ""

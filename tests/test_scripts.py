@@ -115,6 +115,7 @@ BENCHES = {
     "bench_penalties.py": "--width 4 --repeats 1",
     "bench_mma.py": "--classes 600 --dim 32 --repeats 1 --kinds random",
     "bench_head.py": "--classes 4000 --dim 16 --batch 8 --heads full",
+    "bench_sampled_mma.py": "--classes 60 --dim 8 --draws 3 --batch 4",
     "bench_step.py": "--model iresnet18 --batches 2 --repeats 1",
     "bench_save.py": "--model iresnet18 --classes 50 --dims 16 --batch 2 --repeats 1",
     "bench_evaluator.py": "--pairs 600 --repeats 1",

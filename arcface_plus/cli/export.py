@@ -63,6 +63,7 @@ def export_command(
 
     from arcface_plus.data.collections import open_collection
     from arcface_plus.data.pairs.sets import load_pairs
+    from arcface_plus.evaluation.model_calibration import calibration_file, load_calibration
     from arcface_plus.evaluation.scoring import Scoring
     from arcface_plus.export.model import Request, check_request, export_model, scorer
     from arcface_plus.export.statement import Statement
@@ -77,10 +78,16 @@ def export_command(
     check_request(request, network, scored=bool(opened))
     options = embedding_options(network, None, batch_size, torch.device("cpu"), "fp32", resize)
     score = scorer(model, network, opened, Scoring(root), options, counted) if opened else None
-    measured = export_model(network, request, read_provenance(model), score)
+    meaning = load_calibration(calibration_file(model), network)
+    measured = export_model(network, request, read_provenance(model), score, meaning=meaning)
     console = Console()
     for each in measured:
         for entry in each.entries:
             console.print(result_table(entry))
     for file in request.files():
         typer.echo(f"wrote {file} ({file.stat().st_size:,} bytes)")
+    if meaning is not None and precision != "fp32":
+        typer.echo(
+            f"The calibration of {model} does not hold for {precision}, whose cosines differ: "
+            "calibrate that file anew (arcface-plus verify --model FILE --pairs … --calibrate)."
+        )

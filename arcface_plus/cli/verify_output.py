@@ -21,6 +21,12 @@ _UNITS = {
     "photographs": "people by photographs, left out in turn",
     "pairs": "pairs, taken for independent",
 }
+# How many of what a calibration or an advice rests on.
+_COUNTED = {
+    "people": "people",
+    "photographs": "people, told apart by which photographs the genuine pairs join",
+    "pairs": "pairs, whose people are not known",
+}
 
 
 def result_table(entry: Entry) -> Table:
@@ -65,8 +71,9 @@ def store_calibration(entry: Entry, model: Path) -> str:
     save_calibration(calibration, path)
     held_out, pairs = calibration.held_out, calibration.pairs
     fars = ", ".join(f"{each.far:g}" for each in calibration.thresholds) or "none"
+    units = f"{pairs.units} {_COUNTED[pairs.basis]}"
     return (
-        f"calibration on {pairs.name} ({pairs.units} {pairs.basis}): on held-out folds Cllr "
+        f"calibration on {pairs.name} ({units}): on held-out folds Cllr "
         f"{held_out.cllr:.4f} bits, minCllr {held_out.min_cllr:.4f} (both kinds of pair count "
         f"alike: a prior of 1/2). Thresholds recorded for a FAR of {fars}.\nWrote {path}"
     )
@@ -111,7 +118,7 @@ def _add_advice(table: Table, advice: FarAdvice, intervals: Intervals) -> None:
     low, high = advice.threshold_interval
     cautions = {
         "coarse: fewer than 10 false accepts decide": advice.coarse,
-        f"a rough guide: {intervals.units} {intervals.basis} alone": intervals.units < 20,
+        f"a rough guide: {intervals.units} {_COUNTED[intervals.basis]}": intervals.units < 20,
     }
     notes = [caution for caution, holds in cautions.items() if holds]
     note = f" ({'; '.join(notes)})" if notes else ""

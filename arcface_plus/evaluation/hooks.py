@@ -15,7 +15,12 @@ from arcface_plus.distributed import Group
 from arcface_plus.evaluation.classification import logged_scorings
 from arcface_plus.evaluation.embedding.baselines import raw_pixel_embeddings
 from arcface_plus.evaluation.embedding.embed import EmbeddingOptions, pair_distances
-from arcface_plus.evaluation.pairs.verification import VerificationResult, verify, verify_distances
+from arcface_plus.evaluation.pairs.verification import (
+    VerificationResult,
+    check_protocol,
+    verify,
+    verify_distances,
+)
 from arcface_plus.evaluation.report.section import Baseline, MainNumbers, ReportSection
 from arcface_plus.evaluation.scoring import all_numbers
 from arcface_plus.evaluation.settings import EvaluationConfig
@@ -23,18 +28,22 @@ from arcface_plus.files import written_beside
 
 
 def open_pair_sets(config: EvaluationConfig, *, size: int) -> dict[str, PairSet]:
-    """Open every configured pair set; one that is absent is an error, never skipped."""
+    """Open every configured pair set; one that is absent is an error, never skipped.
+
+    Raises ValueError or FileNotFoundError, naming the set, for one that cannot be read or scored.
+    """
     sets: dict[str, PairSet] = {}
     for name, wanted in config.sets.items():
         if wanted.orl is not None:
             first, last = wanted.orl
             sets[name] = orl_pairs(range(first, last + 1), size=size)
-        else:
-            assert wanted.path is not None
-            try:
-                sets[name] = load_pairs(wanted.path, wanted.root)
-            except (ValueError, FileNotFoundError) as error:
-                raise type(error)(f"evaluation.sets.{name}: {error}") from error
+            continue
+        assert wanted.path is not None
+        try:
+            sets[name] = load_pairs(wanted.path, wanted.root)
+            check_protocol(sets[name].is_same, sets[name].folds or config.folds)
+        except (ValueError, FileNotFoundError) as error:
+            raise type(error)(f"evaluation.sets.{name}: {error}") from error
     return sets
 
 

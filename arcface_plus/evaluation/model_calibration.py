@@ -11,7 +11,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from arcface_plus.evaluation.embedding.set_files import ORIGIN, Origin, origin_of
@@ -93,7 +92,6 @@ class Calibration(_Stored):
 def calibrate(entry: Entry) -> Calibration:
     """Return the calibration of a model on the pair set that ``entry`` scored (``score_model``)."""
     facts, section, result = entry.facts, entry.section, entry.section.result
-    _check_folds(section.is_same, result.folds)
     cosines, is_same = 1 - section.distances / 2, section.is_same
     held_out = held_out_ratios(cosines, is_same, result.folds)
     thresholds = [
@@ -117,17 +115,6 @@ def calibrate(entry: Entry) -> Calibration:
         ratios=fit_ratios(cosines, is_same),
         held_out=calibration_quality(held_out, is_same, result.folds),
     )
-
-
-def _check_folds(is_same: np.ndarray, folds: int) -> None:
-    """Refuse folds that cut a set elsewhere than it was made: they hold one kind of pair alone."""
-    for number, fold in enumerate(np.array_split(is_same, folds), start=1):
-        if fold.all() or not fold.any():
-            kind = "genuine" if fold.all() else "impostor"
-            raise ValueError(
-                f"Fold {number} of {folds} holds {kind} pairs alone, which cannot be calibrated "
-                "on: was the set made with another number of folds? Give --folds."
-            )
 
 
 def calibration_file(model: str | Path) -> Path:

@@ -11,6 +11,11 @@ from pathlib import Path
 from arcface_plus.data.lazy_images import ImageSequence
 from arcface_plus.data.pairs.sets import PairSet
 from arcface_plus.evaluation.embedding.embed import EmbeddingOptions, Progress
+from arcface_plus.evaluation.model_calibration import (
+    Calibration,
+    calibration_file,
+    save_calibration,
+)
 from arcface_plus.evaluation.scoring import Entry, Scoring, compare, score_model
 from arcface_plus.export.card import CARD, CONFIG, Measured, Provenance, check_statement, write_card
 from arcface_plus.export.onnx_file import export_onnx
@@ -91,7 +96,12 @@ def check_request(request: Request, model: EmbeddingModel, *, scored: bool) -> N
 
 
 def export_model(
-    model: EmbeddingModel, request: Request, provenance: Provenance, score: Score | None = None
+    model: EmbeddingModel,
+    request: Request,
+    provenance: Provenance,
+    score: Score | None = None,
+    *,
+    meaning: Calibration | None = None,
 ) -> list[Measured]:
     """Write what ``request`` asks for, each file aside first; return what ``score`` measured.
 
@@ -102,17 +112,22 @@ def export_model(
     output = request.output
     if output.suffix == ".safetensors":
         save_model(model, output)
+        _store(meaning, output)
         return []
     if output.suffix == ".pt2":
         export_program(model, output, statement=request.statement)
         return []
     if output.suffix == ".onnx":
         _write_onnx(model, output, request)
+        if request.precision == "fp32":
+            _store(meaning, output)
         return [Measured(output.name, score(output))] if score else []
     output.mkdir(exist_ok=True)
     weights = request.files()[:-2]
     save_model(model, weights[0])
     export_onnx(model, weights[1], statement=request.statement)
+    for file in weights[:2]:
+        _store(meaning, file)
     for file in weights[2:]:  # from the file before: the network need not be traced again
         _write_onnx(load_model(weights[1]), file, request)
     measured = [Measured(file.name, score(file)) for file in weights[1:]] if score else []
@@ -149,6 +164,11 @@ def _write_onnx(model: EmbeddingModel, path: Path, request: Request) -> None:
         resize=request.resize,
         statement=request.statement,
     )
+
+
+def _store(meaning: Calibration | None, file: Path) -> None:
+    if meaning is not None:
+        save_calibration(meaning, calibration_file(file))
 
 
 def _check_extra() -> None:

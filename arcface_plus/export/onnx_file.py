@@ -15,8 +15,9 @@ from arcface_plus.export.onnx_graph import build_graph, client_preprocessing
 from arcface_plus.export.precision import calibration_images, check_precision, to_half, to_int8
 from arcface_plus.export.statement import Statement, file_facts
 from arcface_plus.files import written_beside
+from arcface_plus.models import model_hash
 from arcface_plus.models.embedding_model import EmbeddingModel
-from arcface_plus.models.onnx_model import OnnxModel
+from arcface_plus.models.onnx_model import SOURCE_KEY, OnnxModel, Source, source_claim
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -42,7 +43,8 @@ def export_onnx(
     preprocessing: the difference is folded into the first convolution. ``precision``: fp32, fp16,
     or int8 with ``calibration``, aligned faces (H, W, 3) uint8 RGB that show the range of every
     activation; ``resize`` scales those of another size. Preprocessing, architecture, version and
-    ``statement`` are in the file's metadata; ``load_model`` needs no more. Needs the extra onnx.
+    ``statement`` are in the file's metadata; ``load_model`` needs no more. An fp32 file also says
+    what it was written from, so that indexes and calibrations of that fit it. Needs the extra onnx.
 
     onnxruntime runs the file at batches of 1, 2 and 5 before it gets its name, and each embedding
     must lie within ``BOUNDS`` of the source's. Returns the path. Raises ValueError for what cannot
@@ -65,7 +67,10 @@ def export_onnx(
             graph_model = to_int8(graph_model, stated.apply(images))
     except ValueError as error:
         raise ValueError(f"{path}: {model.name} cannot be written as ONNX: {error}") from error
-    _set_metadata(graph_model, file_facts(model, stated, precision, statement))
+    facts = file_facts(model, stated, precision, statement)
+    if precision == "fp32":
+        facts[SOURCE_KEY] = source_claim(_source(model), graph_model.graph)
+    _set_metadata(graph_model, facts)
     with written_beside(path) as beside:
         beside.write_bytes(graph_model.SerializeToString(deterministic=True))
         _check_agreement(model, OnnxModel(beside), images[: sum(_BATCHES)], precision, path)
@@ -77,8 +82,15 @@ def _noise(size: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
+def _source(model: EmbeddingModel) -> Source:
+    """Return what ``model`` is, or what it was written from."""
+    known = model.source if isinstance(model, OnnxModel) else None
+    return known or Source(model_hash(model), model.preprocessing.to_json())
+
+
 def _set_metadata(model: ModelProto, facts: dict[str, str]) -> None:
-    for entry in [each for each in model.metadata_props if each.key in facts]:
+    replaced = {SOURCE_KEY, *facts}  # the source's own, where it is an ONNX file
+    for entry in [each for each in model.metadata_props if each.key in replaced]:
         model.metadata_props.remove(entry)
     for key, value in facts.items():
         model.metadata_props.add(key=key, value=value)

@@ -69,7 +69,8 @@ class HeadConfig(Section):
     sample_rate: float = Field(1.0, gt=0, le=1, description="Partial FC: share of classes a step")
     sample_dense: bool = Field(
         False,
-        description="Partial FC: rows out of the sample decay and move on too (arcface_torch)",
+        description="Partial FC: momentum, decay and MMA move rows out of the sample too "
+        "(arcface_torch's way)",
     )
     filter_threshold: float | None = Field(
         None, gt=-1, lt=1, description="leave out other classes whose cosine exceeds this"

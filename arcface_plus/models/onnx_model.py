@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import importlib
+import importlib.util
+import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,7 +20,22 @@ from arcface_plus.models.embedding_model import EmbeddingModel
 from arcface_plus.models.preprocessing import Preprocessing
 
 PREPROCESSING_KEY = "arcface_plus.preprocessing"  # in the file's metadata_props, as to_json writes
+SOURCE_KEY = "arcface_plus.source"  # likewise, as ``source_claim`` writes
 PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
+
+
+class Source(NamedTuple):
+    """The network that an ONNX file was written from: ``model_hash``, preprocessing as JSON."""
+
+    model_hash: str
+    preprocessing: str
+
+
+def source_claim(source: Source, graph: Any) -> str:
+    """Return what a file with ``graph`` (an onnx GraphProto) says of the network it is made from,
+    whose embeddings it gives but for rounding.
+    """
+    return json.dumps({**source._asdict(), "graph_sha256": _graph_hash(graph)}, sort_keys=True)
 
 
 class OnnxModel(EmbeddingModel):
@@ -34,8 +53,10 @@ class OnnxModel(EmbeddingModel):
         path = Path(path)
         session = _open_session(path)
         try:
+            _check_signature(session)  # before it is asked what a net of another kind cannot answer
+            metadata = session.get_modelmeta().custom_metadata_map
+            stored, given = metadata.get(PREPROCESSING_KEY), preprocessing
             if preprocessing is None:
-                stored = session.get_modelmeta().custom_metadata_map.get(PREPROCESSING_KEY)
                 if stored is None:
                     raise ValueError(
                         "it does not say how images must be normalised; fix: give --preprocessing "
@@ -51,6 +72,8 @@ class OnnxModel(EmbeddingModel):
                 options=None,
             )
             self.path = path
+            # With another preprocessing the file gives other embeddings than its source.
+            self._claim = metadata.get(SOURCE_KEY) if given is None else None
             self._session = session
             self._one_by_one = one_by_one
             if not embedding_dim:  # the output's width is free in the file: ask the network
@@ -59,6 +82,22 @@ class OnnxModel(EmbeddingModel):
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
         self.file_hash = file_sha256(path)
+
+    @functools.cached_property
+    def source(self) -> Source | None:
+        """The network whose embeddings this file gives; None where it says none, or has been
+        changed since it said so (quantised, say), or the package onnx is not there to tell.
+        """
+        if self._claim is None or importlib.util.find_spec("onnx") is None:
+            return None
+        onnx = importlib.import_module("onnx")  # an optional dependency
+        try:
+            claim = json.loads(self._claim)
+            source = Source(str(claim["model_hash"]), str(claim["preprocessing"]))
+            intact = claim["graph_sha256"] == _graph_hash(onnx.load(self.path).graph)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return None
+        return source if intact else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Map normalised images (N, 3, size, size) to (N, embedding_dim) on the same device."""
@@ -75,6 +114,10 @@ class OnnxModel(EmbeddingModel):
                 "each; fix: export it with a free batch dimension"
             )
         return rows.to(x.device)
+
+
+def _graph_hash(graph: Any) -> str:
+    return hashlib.sha256(graph.SerializeToString(deterministic=True)).hexdigest()
 
 
 def _open_session(path: Path) -> Any:
@@ -97,30 +140,37 @@ def _open_session(path: Path) -> Any:
         ) from error
 
 
-def _check_signature(session: Any, size: int) -> tuple[bool, int]:
-    """Return whether images must go one by one, and the embedding width (0 where free)."""
+def _check_signature(session: Any, size: int | None = None) -> tuple[bool, int]:
+    """Return whether images must go one by one, and the embedding width (0 where free).
+
+    ``size`` of the images, None while it is not known. Raises ValueError for other networks.
+    """
     inputs, outputs = session.get_inputs(), session.get_outputs()
     if len(inputs) != 1 or len(outputs) != 1:
         raise ValueError(
-            f"an embedding network has one input and one output, this has {len(inputs)} and "
-            f"{len(outputs)}"
+            "it is no embedding network, which has one input and one output: this has "
+            f"{len(inputs)} and {len(outputs)}; fix: give a face-recognition net (a detector goes "
+            "to --detector)"
         )
     shape = inputs[0].shape
     fixed = [
         given != wanted
         for given, wanted in zip(shape[1:], (3, size, size), strict=False)
-        if isinstance(given, int)
+        if isinstance(given, int) and wanted is not None
     ]
     if inputs[0].type != "tensor(float)" or len(shape) != 4 or any(fixed):
-        raise ValueError(
-            f"its input is {inputs[0].type} {shape}, but preprocessing gives float "
-            f"(N, 3, {size}, {size}); fix: give a preprocessing of its size, or another file"
-        )
+        wanted = "an embedding network takes float (N, 3, size, size); fix: give another file"
+        if size is not None:
+            wanted = f"preprocessing gives float (N, 3, {size}, {size}); fix: give one of its size"
+        raise ValueError(f"its input is {inputs[0].type} {shape}, but {wanted}")
     if isinstance(shape[0], int) and shape[0] != 1:
         raise ValueError(
             f"its batch is fixed at {shape[0]} images; fix: export it with a free batch dimension"
         )
     output = outputs[0].shape
     if len(output) != 2:
-        raise ValueError(f"its output has shape {output}, not (N, embedding_dim)")
+        raise ValueError(
+            f"its output has shape {output}, not (N, embedding_dim); fix: give a face-recognition "
+            "net"
+        )
     return shape[0] == 1, output[1] if isinstance(output[1], int) else 0

@@ -81,18 +81,28 @@ class Preprocessing:
         try:
             values = json.loads(text)
         except (json.JSONDecodeError, TypeError, RecursionError) as error:
-            raise ValueError(f"preprocessing is not JSON ({error}): {text!r:.200}") from error
+            raise ValueError(
+                f"preprocessing is not JSON ({error}): {text!r:.200}; {_example()}"
+            ) from error
         if not isinstance(values, dict):
-            raise ValueError(f"preprocessing must be a JSON object, got {text!r:.200}")
+            raise ValueError(
+                f"preprocessing must be a JSON object, got {text!r:.200}; {_example()}"
+            )
         names = {field.name for field in fields(cls)}
         if missing := sorted(names - values.keys()):
-            raise ValueError(f"preprocessing lacks {', '.join(missing)}: {text!r:.200}")
+            raise ValueError(
+                f"preprocessing lacks {', '.join(missing)}: {text!r:.200}; {_example()}"
+            )
         if unknown := sorted(values.keys() - names):
             raise ValueError(
                 f"preprocessing has unknown fields {', '.join(unknown)}; "
                 f"known are {', '.join(sorted(names))}"
             )
         return cls(**values)
+
+
+def _example() -> str:
+    return f"fix: write it as {INSIGHTFACE.to_json()}"
 
 
 # Weights and ONNX files of insightface's arcface_torch: ((x / 255) - 0.5) / 0.5, RGB.

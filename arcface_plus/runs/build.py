@@ -18,13 +18,14 @@ from arcface_plus.models.embedding_model import EmbeddingModel
 from arcface_plus.models.start import start_from
 from arcface_plus.runs.configuration import RunConfig
 from arcface_plus.runs.folder import START
+from arcface_plus.training.health.forensics import Forensics
+from arcface_plus.training.health.quarantine import Quarantine
+from arcface_plus.training.health.uniform_monitor import NearClasses, margin_warnings
 from arcface_plus.training.monitor import Monitor
-from arcface_plus.training.quarantine import Quarantine
 from arcface_plus.training.regularization import RunRegularizer, head_mma_weight
 from arcface_plus.training.second_branch import SecondBranch
 from arcface_plus.training.state import RunState
 from arcface_plus.training.trainer import Evaluate, Trainer
-from arcface_plus.training.uniform_monitor import NearClasses, margin_warnings
 
 
 def build_state(
@@ -156,6 +157,7 @@ def build_trainer(
         monitor=monitor,
         checkpoints=checkpoints,
         quarantine=quarantine,
+        forensics=Forensics(config.folder, loader, state.world, config.train.accumulate),
         evaluations=evaluations,
         evaluate_every=config.evaluation.every,
         evaluate_at_start=config.evaluation.at_start,

@@ -14,7 +14,7 @@ from arcface_plus.evaluation.settings import EvaluationConfig
 from arcface_plus.losses.settings import HeadConfig
 from arcface_plus.models.settings import ModelConfig
 from arcface_plus.regularizers.settings import RegularizerConfig
-from arcface_plus.runs.durations import resolve
+from arcface_plus.runs.durations import FORMS, resolve
 from arcface_plus.settings import Section, load_section
 from arcface_plus.training.settings import BranchConfig, OptimConfig, ScheduleConfig, TrainConfig
 
@@ -101,4 +101,4 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         except (ValueError, OverflowError) as error:
             raise ValueError(f"{path}: {error}") from error
 
-    return load_section(RunConfig, path, overrides, resolve=resolve_named)
+    return load_section(RunConfig, path, overrides, resolve=resolve_named, forms=FORMS)

@@ -29,6 +29,9 @@ DURATIONS = (
     "train.steps",
 )
 RATES = ("optim.lr", "schedule.final_lr")
+# What a text has to be there; the settings refuse every other, with its file and line.
+FORMS = dict.fromkeys(DURATIONS, "a number of steps, or of epochs such as '3 epochs'")
+FORMS |= dict.fromkeys(RATES, "a rate, or one such as '0.1 per 512 images'")
 _NUMBER = r"(\d+(?:\.\d*)?(?:e-?\d+)?)"
 _EPOCHS = re.compile(_NUMBER + " *epochs?")
 _RATE = re.compile(_NUMBER + " per 512 images")
@@ -42,12 +45,6 @@ def resolve(values: dict[str, Any]) -> None:
     """
     for section, key in _given(values, RATES):
         section[key] = _replaced(section[key], _RATE, lambda rate: rate * _batch(values) / 512)
-    for section, key in _given(values, DURATIONS):
-        if isinstance(section[key], str) and not _EPOCHS.fullmatch(section[key].strip()):
-            raise ValueError(
-                f"{key} is {section[key]!r}, but must be a number of steps, or of epochs such as "
-                "'3 epochs'."
-            )
     durations = [(s, k) for s, k in _given(values, DURATIONS) if _is_of(s[k], _EPOCHS)]
     if not durations:
         return

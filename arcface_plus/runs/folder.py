@@ -38,7 +38,7 @@ _FREE: dict[str, set[str]] = {
     "branch": set(),
     "train": {
         "steps", "device", "log_every", "checkpoint_every", "keep_checkpoints", "keep_every",
-        "on_nonfinite", "nonfinite_limit", "channels_last", "best", "patience",
+        "on_nonfinite", "nonfinite_limit", "channels_last", "deterministic", "best", "patience",
     },
     "optim": set(),
     "schedule": set(),

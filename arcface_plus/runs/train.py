@@ -15,6 +15,7 @@ from arcface_plus.runs.configuration import RunConfig, load_config
 from arcface_plus.runs.evaluation import RunEvaluation
 from arcface_plus.runs.folder import choose_together, prepare
 from arcface_plus.runs.lock import RunLock
+from arcface_plus.training.determinism import deterministic
 from arcface_plus.training.monitor import Monitor
 from arcface_plus.training.regularization import RunRegularizer
 
@@ -71,6 +72,7 @@ def _workplace(config: RunConfig) -> Iterator[tuple[World, RunLock, Checkpoints]
     folder, wanted = config.folder, config.train
     with (
         start_world(wanted.device) as world,
+        deterministic(wanted.deterministic, world.device),
         closing(RunLock(folder, world)) as lock,
         Checkpoints(
             folder / "checkpoints",

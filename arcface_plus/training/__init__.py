@@ -6,12 +6,11 @@ state              everything that changes from step to step; what a checkpoint 
 optim              which layers learn how fast or decay, SGD, sampled rows, the gradient norm
 schedule           the learning rate of a step
 precision          bf16, fp16 or fp32
-guard              losses and gradients that are not finite
+determinism        on a GPU, operations that repeat to the bit
 regularization     the angular penalty of a run on its layers and class weights, eq. (13) of MMA
 second_branch      closeness and diversity: which images get a second pass, and its loss
 image_scores       the running score of every training image that the second branch chooses by
 monitor            metrics.jsonl, TensorBoard, progress bar, lines
+health/            non-finite numbers, spikes, the collapse, classes too near, unreadable images
 window             the numbers of a log line, summed on the device
-uniform_monitor    what uniform classes would measure, beside a run; classes that are too near
-quarantine         unreadable images: the list and its limit (data/batches/loader replaces them)
 """

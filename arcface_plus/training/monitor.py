@@ -43,9 +43,10 @@ class Monitor:
     def __init__(
         self, folder: Path, *, total_steps: int, start_step: int = 0, enabled: bool = True
     ) -> None:
-        self.enabled, self.total, self.start = enabled, total_steps, start_step
+        self.enabled, self.total = enabled, total_steps
         self.console = Console(highlight=False, quiet=not enabled)
-        self._began = time.monotonic()
+        # After the first step, which takes many times as long as another: when, and at which step.
+        self._counted_from: tuple[float, int] | None = None
         self._progress: Progress | None = None
         if not enabled:
             return
@@ -72,6 +73,7 @@ class Monitor:
 
     def advance(self, step: int) -> None:
         """Show that ``step`` steps are done."""
+        self._counted_from = self._counted_from or (time.monotonic(), step)
         if self._progress is not None:
             self._progress.update(self._task, completed=step)
 
@@ -79,8 +81,8 @@ class Monitor:
         """Write the numbers of a log step; ``step`` counts finished optimizer steps."""
         if not self.enabled:
             return
-        left = (time.monotonic() - self._began) / max(1, step - self.start) * (self.total - step)
-        self.write(step, {**values, "seconds_left": round(left, 1)})
+        left = self._seconds_left(step)
+        self.write(step, values if left is None else {**values, "seconds_left": round(left, 1)})
         line = "  ".join(
             f"{label} {form.format(values[key])}{_against(key, values)}"
             for key, label, form in _SHOWN
@@ -89,7 +91,15 @@ class Monitor:
         if self._progress is not None:
             self._progress.update(self._task, completed=step, line=line)
         else:
-            self.say(f"step {step}/{self.total}  {line}  left {_duration(left)}")
+            ending = "" if left is None else f"  left {_duration(left)}"
+            self.say(f"step {step}/{self.total}  {line}{ending}")
+
+    def _seconds_left(self, step: int) -> float | None:
+        """Return the seconds that the run still takes after ``step``, None before it can tell."""
+        self._counted_from = began, first = self._counted_from or (time.monotonic(), step)
+        if step == first:
+            return None
+        return (time.monotonic() - began) / (step - first) * (self.total - step)
 
     def write(self, step: int, values: dict[str, Any], prefix: str = "train") -> None:
         """Write numbers to metrics.jsonl and TensorBoard without showing them."""

@@ -71,6 +71,9 @@ class TrainConfig(Section):
     freeze_batch_norm: bool = Field(False, description="use and keep the running statistics")
     sync_batch_norm: bool = Field(False, description="statistics of the global batch (CUDA only)")
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    deterministic: bool = Field(
+        False, description="on a GPU, operations that repeat to the bit; slower"
+    )
     log_every: Positive = 50
     checkpoint_every: Positive = 1000
     keep_checkpoints: Positive = Field(2, description="the newest that stay")

@@ -24,7 +24,8 @@ from arcface_plus.distributed import World
 from arcface_plus.losses.head.classifier import ClassifierHead
 from arcface_plus.models.embedding_model import EmbeddingModel
 from arcface_plus.randomness import STREAMS
-from arcface_plus.training.guard import FiniteGuard
+from arcface_plus.training.health.guard import FiniteGuard
+from arcface_plus.training.health.spikes import LossSpikes
 from arcface_plus.training.optim import build_optimizers
 from arcface_plus.training.precision import resolve_precision
 from arcface_plus.training.second_branch import SecondBranch
@@ -57,7 +58,8 @@ class RunState:
         self.optimizers = build_optimizers(model, head, optim)
         half = self.precision == "fp16"
         self.scaler = ShardedGradScaler(device=world.device.type, enabled=half, init_scale=2.0**14)
-        self.guard = FiniteGuard(train, world.device, overflow_is_normal=half)
+        self.guard = FiniteGuard(train, world.device)
+        self.spikes = LossSpikes(world.device)
         self.best = BestModel(train.best, train.patience)
         self.step = 0
         self.parts: list[Part] = [
@@ -65,6 +67,7 @@ class RunState:
             _Head(head, self.optimizers),
             _Scaler(self.scaler),
             self.guard,
+            self.spikes,
             self.best,
             _Generators(world),
         ]

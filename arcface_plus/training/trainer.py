@@ -20,15 +20,17 @@ from arcface_plus.distributed import World, contiguous_part
 from arcface_plus.losses.head.classifier import HeadOutput
 from arcface_plus.models.batch_statistics import average_batch_norm_buffers
 from arcface_plus.models.embedding_model import EmbeddingModel
-from arcface_plus.training.guard import BatchNormRestorer
+from arcface_plus.training.health.forensics import Forensics
+from arcface_plus.training.health.guard import BatchNormRestorer, current_scale, update_scale
+from arcface_plus.training.health.quarantine import Quarantine
+from arcface_plus.training.health.uniform_monitor import AngleWatch, NearClasses
+from arcface_plus.training.health.watch import StepWatch
 from arcface_plus.training.monitor import Monitor
 from arcface_plus.training.optim import scale_gradients, set_training, squared_gradient_norm
 from arcface_plus.training.precision import autocast_dtype
-from arcface_plus.training.quarantine import Quarantine
 from arcface_plus.training.schedule import set_learning_rate
 from arcface_plus.training.settings import OptimConfig, ScheduleConfig, TrainConfig
 from arcface_plus.training.state import RunState
-from arcface_plus.training.uniform_monitor import CollapseWatch, NearClasses, uniform_figures
 from arcface_plus.training.window import LogWindow
 
 # (model in eval mode, finished steps) -> numbers to log; called on all ranks together.
@@ -58,6 +60,7 @@ class Trainer:
         monitor: Monitor,
         checkpoints: Checkpoints,
         quarantine: Quarantine,
+        forensics: Forensics,
         evaluations: Mapping[str, Evaluate] | None = None,
         evaluate_every: int = 0,
         evaluate_at_start: bool = False,
@@ -76,8 +79,8 @@ class Trainer:
         self.ddp = _wrap(self.model, self.world)
         ranks = self.world.size
         self.parts = [contiguous_part(train.global_batch, r, ranks) for r in range(ranks)]
-        self.predicted = uniform_figures(self.head) if monitor.enabled else {}
-        self.collapse, self.near_classes = CollapseWatch(self.head), near_classes
+        self.angles = AngleWatch(self.head, near_classes, monitor)
+        self.watch = StepWatch(state.guard, state.spikes, forensics, monitor)
         self.evaluated_at = -1
         self.window = LogWindow(self.world.device)
 
@@ -130,7 +133,7 @@ class Trainer:
         penalty = self._add_penalty()
         if penalty is not None:
             loss = loss + penalty
-        skip = self._update(loss)
+        skip = self._update(loss, outputs, learning_rate)
         if self.restorer is not None:
             self.restorer.restore_if(skip)
         if self.branch is not None:
@@ -184,12 +187,14 @@ class Trainer:
             self.state.scaler.scale(penalty).backward()
         return penalty.detach()
 
-    def _update(self, loss: Tensor) -> Tensor:
+    def _update(self, loss: Tensor, outputs: list[HeadOutput], learning_rate: float) -> Tensor:
         """Clip, step unless something is not finite; return 1.0 () where the step was skipped."""
         for optimizer in self.state.optimizers:
             self.state.scaler.unscale_(optimizer)
         squared = squared_gradient_norm(self.model, self.head, None)
-        skip = self.state.guard.observe(self.state.step, loss, squared)
+        scale = current_scale(self.state.scaler, squared)
+        step = self.state.step
+        skip = self.watch.observe(step, outputs, loss, squared, scale, learning_rate)
         limit = self.optim.clip_norm
         if limit is not None:
             scale_gradients(self.model, self.head, (limit / (squared.sqrt() + 1e-6)).clamp_max(1.0))
@@ -198,7 +203,7 @@ class Trainer:
             optimizer.grad_scale, optimizer.found_inf = None, skip  # type: ignore[attr-defined]
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        self.state.scaler.update()
+        update_scale(self.state.scaler, squared)
         return skip
 
     # -- what happens between steps ------------------------------------------------------------
@@ -218,7 +223,8 @@ class Trainer:
         self._check_finite()
         values = self.window.close(self.config.global_batch)
         degrees, nearest = self.head.mma.nearest(self.head.weight, self.state.step)
-        values |= self.head.mma.summary(self.head.weight, degrees=degrees) | self.predicted
+        values |= self.head.mma.summary(self.head.weight, degrees=degrees)
+        values |= self.angles.predicted
         values |= {
             f"margin_{name}": value for name, value in self.head.margin_state.summary().items()
         }
@@ -231,11 +237,7 @@ class Trainer:
                 "overflows": self.state.guard.skipped(),
             }
         self.monitor.log(self.state.step, values)
-        if message := self.collapse.warning(values):
-            self.monitor.warn(self.state.step, message)
-        if self.near_classes is not None:
-            for message in self.near_classes.warnings(self.state.step, degrees, nearest):
-                self.monitor.warn(self.state.step, message)
+        self.angles.look(self.state.step, values, degrees, nearest)
 
     def _run_evaluation(self) -> bool:
         """Call the evaluations, log their numbers; return whether this is the best model so far."""
@@ -255,8 +257,7 @@ class Trainer:
 
     def _check_finite(self) -> None:
         """Never log, score or save a state that a policy would refuse."""
-        if message := self.state.guard.check(self.loader.describe_step):
-            self.monitor.say(message)
+        self.watch.look(self.state.step)
 
     def save(self) -> None:
         """Begin to write a checkpoint of the current step, beside the steps that follow."""

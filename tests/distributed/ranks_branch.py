@@ -19,8 +19,9 @@ from arcface_plus.distributed import World, rank, world_size
 from arcface_plus.losses.margins.family import Margin, margin_logits
 from arcface_plus.runs.build import build
 from arcface_plus.runs.configuration import RunConfig
+from arcface_plus.training.health.forensics import Forensics
+from arcface_plus.training.health.quarantine import Quarantine
 from arcface_plus.training.monitor import Monitor
-from arcface_plus.training.quarantine import Quarantine
 from arcface_plus.training.second_branch import SecondBranch
 from arcface_plus.training.state import RunState
 from arcface_plus.training.trainer import Trainer
@@ -129,6 +130,7 @@ def make_trainer(config: RunConfig) -> Recorder:
         monitor=Monitor(config.folder, total_steps=train.steps, enabled=False),
         checkpoints=Checkpoints(config.folder / "checkpoints", world),
         quarantine=quarantine,
+        forensics=Forensics(config.folder, loader, world, train.accumulate),
     )
     trainer.seen = []
     trainer.branch.scores.values.copy_(first_scores(len(source)))

@@ -66,6 +66,7 @@ def train_rank(rank: int, case: dict) -> dict:
         mma_weight=case.get("mma_weight", 0.03),
         mma_rows=case.get("mma_rows"),
         sample_rate=case.get("rate", 1.0),
+        dense_gradient=case.get("dense", False),
         class_chunk=case.get("chunk"),
         seed=SEED,
     ).to(dtype)
@@ -168,7 +169,7 @@ def dense_reference(case: dict, world: int = 1) -> dict:
             active = class_draws(SEED, step, 0, classes, torch.device("cpu")) < rate
             active[y] = True
         mma = dense_mma(weight)
-        loss = case.get("mma_weight", 0.03) * mma
+        loss, pull = 0.0, torch.autograd.grad(mma, weight)[0] * case.get("mma_weight", 0.03)
         for some in micro_batches(case, world):
             if margin is None:
                 logits = embeddings[some] @ weight.t() + bias
@@ -177,9 +178,16 @@ def dense_reference(case: dict, world: int = 1) -> dict:
                 losses = dense_losses(margin, embeddings[some], weight, y[some], active, run, some)
             loss = loss + losses.sum() / len(y)
         loss.backward()
-        # Rows that take no part are untouched, whatever pull MMA has on them.
-        weight.grad[~active] = 0
-        out["losses"].append(loss.item())
+        assert not weight.grad[~active].any()
+        # A row that was drawn gets its pull by MMA for the steps in which it is not. One that takes
+        # no part is untouched; with a dense gradient each gets its pull in each step.
+        positive = torch.zeros(classes, dtype=torch.bool)
+        positive[y] = True
+        if not case.get("dense"):
+            pull[active & ~positive] /= rate
+            pull[~active] = 0
+        weight.grad += pull
+        out["losses"].append(loss.item() + case.get("mma_weight", 0.03) * mma.item())
         out["mma"].append(mma.item())
         if step == 0:
             out["embedding_grad"] = embeddings.grad.clone()
@@ -193,7 +201,7 @@ def dense_reference(case: dict, world: int = 1) -> dict:
             )
         with torch.no_grad():
             for p, buffer in zip([*parameters, weight], momenta, strict=True):
-                rows = active if p is weight else ...
+                rows = active if p is weight and not case.get("dense") else ...
                 buffer[rows] = MOMENTUM * buffer[rows] + p.grad[rows] + DECAY * p[rows]
                 p[rows] -= LR * buffer[rows]
                 p.grad = None

@@ -21,6 +21,7 @@ CASES = {
     "accumulation, unequal": {"accumulate": 2, "shares": [3, 1]},
     "sampled classes": {"rate": 0.1},
     "sampled classes, accumulation": {"rate": 0.1, "accumulate": 2, "shares": [1, 2]},
+    "sampled classes, dense gradient": {"rate": 0.1, "dense": True, "shares": [2, 1]},
     "recomputed logits": {"chunk": 64},
     "no penalty": {"mma_weight": 0.0},
     "linear with bias": {"linear": True, "bias": True, "chunk": 64, "shares": [2, 1], "steps": 2},

@@ -6,11 +6,14 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from ranks_training import train_jobs, train_with_a_bad_rank
+from ranks_training import train_collapsing, train_jobs, train_scored, train_with_a_bad_rank
 
 from arcface_plus import load_model
+from arcface_plus.data.batches.order import OrderedSteps
+from arcface_plus.data.pairs.sets import save_pairs_bin
 from arcface_plus.runs.train import train
 
 CONFIG = """
@@ -46,6 +49,10 @@ def column(config: Path, name: str, key: str) -> list[float]:
 
 def weights(config: Path, name: str) -> dict[str, torch.Tensor]:
     return load_model(config.parent / "runs" / name).state_dict()
+
+
+def flat(named: dict[str, torch.Tensor]) -> torch.Tensor:
+    return torch.cat([value.flatten().double() for value in named.values()])
 
 
 def interrupted_copy(config: Path, name: str, copy: str) -> None:
@@ -127,11 +134,56 @@ def test_non_finite_loss_on_one_rank_stops_or_skips_on_all(run_ranks, config) ->
     assert not (runs / "stop" / "model.safetensors").exists()
     steps = [p.name for p in (runs / "stop" / "checkpoints").glob("step-*")]
     assert steps == ["step-00000003"], "none of the state after the bad step"
+    facts = json.loads((runs / "skip" / "forensics" / f"step-{bad_step:06d}.json").read_text())
+    spoiled = [image["index"] for image in facts["images"] if image["embedding_norm"] == "nan"]
+    planned = OrderedSteps(78, 13, seed=1, start=0, stop=6).global_indices(bad_step)
+    assert sorted(spoiled) == sorted(planned[7:].tolist()), "rank 1's part of 13 images"
     # The run that goes on logs no loss of the bad step, and real ones before and after it.
     logged = [column(config, name, "loss") for name in ("stop", "skip")]
     assert logged[0] == logged[1][:bad_step] and None not in logged[0]
     assert [loss is None for loss in logged[1]] == [step == bad_step for step in range(6)]
     assert all(torch.isfinite(value).all() for value in weights(config, "skip").values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [2, 3])
+def test_the_best_model_and_patience_on_several_processes(run_ranks, config, world) -> None:
+    """All ranks go back to the best step's weights, and stop after the same evaluation."""
+    faces = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
+    save_pairs_bin(config.parent / "pairs.bin", list(faces), [True, False] * 2)
+    words = [*STILL, "--evaluation.sets", f"{{pairs: {config.parent / 'pairs.bin'}}}"]
+    words += ["--evaluation.folds", "2", "--evaluation.every", "1"]
+    words += ["--train.best", "pairs/accuracy", "--train.keep_checkpoints", "1"]
+    scores = {1: 0.6, 2: 0.9, 3: 0.7}
+    still = ["--schedule.kind", "milestones", "--schedule.warmup_steps", "1"]
+    words += still
+    for steps in ("2", "4", "6"):
+        train(config, ["--name", f"one-{steps}", *STILL, *still, "--train.steps", steps])
+    jobs = [job(config, "best", *words), job(config, "gave-up", *words, "--train.patience", "2")]
+    run_ranks(train_scored, world, jobs, scores)
+    expected = flat(weights(config, "one-2"))
+    for name, steps in (("best", 6), ("gave-up", 4)):
+        folder = config.parent / "runs" / name
+        measured = json.loads((folder / "verification.json").read_text())
+        assert measured["model"] == {"step": 2, "chosen_by": "pairs/accuracy"}
+        assert [entry["step"] for entry in measured["history"]][-1] == 2
+        assert len(column(config, name, "loss")) == steps
+        found, last = flat(weights(config, name)), flat(weights(config, f"one-{steps}"))
+        assert (found - expected).norm() < 0.02 * (last - expected).norm(), name
+        kept = sorted(path.name for path in (folder / "checkpoints").glob("step-*"))
+        assert kept == ["step-00000002", f"step-{steps:08d}"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [2, 3])
+def test_a_collapse_is_told_once_by_all_processes_together(run_ranks, config, world) -> None:
+    name = f"falls-{world}"
+    said = run_ranks(train_collapsing, world, [job(config, name, "--optim.lr", "0.5")])
+    assert said[0].count("this run is collapsing") == 1
+    assert not any("collapsing" in others for others in said[1:])
+    lines = (config.parent / "runs" / name / "metrics.jsonl").read_text().splitlines()
+    warned = [entry for entry in map(json.loads, lines) if entry["kind"] == "warning"]
+    assert ["opposite poles" in entry["message"] for entry in warned] == [True]
 
 
 def test_batch_too_small_for_the_processes(run_ranks, config) -> None:

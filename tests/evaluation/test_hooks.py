@@ -100,6 +100,16 @@ def test_absent_set_is_an_error_that_names_it(tmp_path: Path) -> None:
 
 def test_opens_what_is_there(tmp_path: Path) -> None:
     face = np.zeros((32, 32, 3), np.uint8)
-    save_pairs_bin(tmp_path / "a.bin", [face] * 4, [True, False])
-    config = EvaluationConfig.model_validate({"sets": {"a": str(tmp_path / "a.bin")}})
-    assert len(open_pair_sets(config, size=32)["a"]) == 2
+    save_pairs_bin(tmp_path / "a.bin", [face] * 8, [True, False] * 2)
+    config = {"sets": {"a": str(tmp_path / "a.bin")}, "folds": 2}
+    sets = open_pair_sets(EvaluationConfig.model_validate(config), size=32)
+    assert len(sets["a"]) == 4
+
+
+def test_folds_that_cut_a_set_wrongly_are_found_before_a_run_begins(tmp_path: Path) -> None:
+    faces = np.random.default_rng(0).integers(0, 256, (24, 32, 32, 3), dtype=np.uint8)
+    save_pairs_bin(tmp_path / "p.bin", list(faces), [True] * 3 + [False] * 3 + [True, False] * 3)
+    sets = {"p": {"path": tmp_path / "p.bin"}}
+    assert open_pair_sets(EvaluationConfig(sets=sets, folds=2), size=32)["p"]
+    with pytest.raises(ValueError, match=r"evaluation\.sets\.p: fold 1 of 4 .*evaluation\.folds"):
+        open_pair_sets(EvaluationConfig(sets=sets, folds=4), size=32)

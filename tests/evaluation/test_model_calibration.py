@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -142,12 +141,3 @@ def test_where_it_is_kept(model, tmp_path):
     assert calibration_file(tmp_path / "m.safetensors").name == "m.safetensors.calibration.json"
     with pytest.raises(FileNotFoundError, match=r"none\.onnx"):
         calibration_file(tmp_path / "none.onnx")
-
-
-@pytest.mark.parametrize(("order", "kind"), [(1, "impostor"), (-1, "genuine")])
-def test_folds_of_one_kind_are_refused(entry, order, kind):
-    """A set that was made with another number of folds must not become a calibration."""
-    is_same = np.sort(entry.section.is_same)[::order]
-    section = replace(entry.section, pairs=None, is_same=is_same)
-    with pytest.raises(ValueError, match=f"Fold 1 of 5 holds {kind} pairs alone.*--folds"):
-        calibrate(replace(entry, section=section))

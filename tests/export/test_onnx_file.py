@@ -11,7 +11,7 @@ import pytest
 
 from arcface_plus.export.onnx_file import export_onnx
 from arcface_plus.export.statement import Statement
-from arcface_plus.models import Preprocessing, load_model
+from arcface_plus.models import Preprocessing, load_model, model_hash
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -42,6 +42,47 @@ def exported(make_network, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("onnx") / "net.onnx"
     stated = Statement(license="MIT", data_license="research only")
     return export_onnx(make_network(), path, statement=stated)
+
+
+def changed(path: Path, target: Path, change) -> Path:
+    """Write ``path`` again as ``target``, after ``change(file, its statement of the source)``."""
+    file = onnx.load(path)
+    (entry,) = [each for each in file.metadata_props if each.key == "arcface_plus.source"]
+    change(file, entry)
+    onnx.save(file, target)
+    return target
+
+
+def test_an_fp32_file_says_what_it_gives_the_embeddings_of(exported, make_network, tmp_path):
+    network = make_network()
+    source = load_model(exported).source
+    assert source == (model_hash(network), network.preprocessing.to_json())
+    again = export_onnx(load_model(exported), tmp_path / "again.onnx")
+    assert load_model(again).source == source, "not the file between"
+    half = export_onnx(load_model(exported), tmp_path / "half.onnx", precision="fp16")
+    assert load_model(half).source is None
+    stated = Preprocessing(size=32, mean=100)
+    assert load_model(exported, preprocessing=stated).source is None
+
+
+@pytest.mark.parametrize("claim", ["", "[]", "{}", '{"model_hash": 1}', "[" * 100_000])
+def test_a_damaged_statement_of_the_source_is_none(exported, tmp_path, claim):
+    def damage(file, entry):
+        entry.value = claim
+
+    assert load_model(changed(exported, tmp_path / "x.onnx", damage)).source is None
+
+
+def test_a_changed_network_is_not_its_source_any_more(exported, tmp_path):
+    def renamed(file, entry):
+        file.graph.node[0].name += "x"
+
+    def untouched(file, entry):
+        file.metadata_props.add(key="note", value="of a user")
+
+    assert load_model(changed(exported, tmp_path / "x.onnx", renamed)).source is None
+    kept = load_model(changed(exported, tmp_path / "y.onnx", untouched))
+    assert kept.source == load_model(exported).source is not None
 
 
 def test_a_client_gets_the_networks_embeddings(exported, make_network, embed_by_hand, faces):

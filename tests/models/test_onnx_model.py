@@ -81,12 +81,15 @@ def test_rows_are_those_of_the_network(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"input_shape": ["N", 3, 8, 8]}, r"input is tensor\(float\) .* give a preprocessing"),
-        ({"input_shape": ["N", 1, 4, 4]}, r"float \(N, 3, 4, 4\)"),
+        (
+            {"input_shape": ["N", 3, 8, 8]},
+            r"tensor\(float\) .*\(N, 3, 4, 4\); fix: give one of its",
+        ),
+        ({"input_shape": ["N", 1, 4, 4]}, r"float \(N, 3, size, size\); fix: give another"),
         ({"input_shape": [8, 3, 4, 4]}, "batch is fixed at 8"),
-        ({"input_shape": INPUT, "outputs": 2}, "one input and one output, this has 1 and 2"),
+        ({"input_shape": INPUT, "outputs": 2}, "one output: this has 1 and 2; fix: .* --detector"),
         ({"input_shape": INPUT, "input_type": onnx.TensorProto.DOUBLE}, r"tensor\(double\)"),
-        ({"input_shape": ["N", 3, 4]}, r"float \(N, 3, 4, 4\)"),
+        ({"input_shape": ["N", 3, 4]}, r"float \(N, 3, size, size\)"),
     ],
 )
 def test_other_signatures_are_refused(
@@ -95,6 +98,12 @@ def test_other_signatures_are_refused(
     path = write_flatten(tmp_path / "net.onnx", **options)
     with pytest.raises(ValueError, match=f"net.onnx: .*{message}"):
         OnnxModel(path, preprocessing=SMALL)
+
+
+def test_a_detector_is_not_asked_how_faces_must_be_normalised(tmp_path: Path) -> None:
+    path = write_flatten(tmp_path / "net.onnx", input_shape=INPUT, outputs=9)
+    with pytest.raises(ValueError, match=r"no embedding network.* this has 1 and 9"):
+        load_model(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"not an onnx file", b"\x08\x08" * 50])

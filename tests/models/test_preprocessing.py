@@ -96,9 +96,9 @@ def test_json_round_trip() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "not JSON"),
+        ("", "not JSON.*; fix: write it as .*127.5"),
         ("[1]", "JSON object"),
-        ('{"mean": 1}', "lacks channels, flip_sum, size, std"),
+        ('{"mean": 1}', "lacks channels, flip_sum, size, std: .*fix: write it as"),
         (Preprocessing().to_json().replace("{", '{"gamma": 2, ', 1), "unknown fields gamma"),
         ("[" * 100_000, "not JSON"),
     ],

@@ -71,10 +71,16 @@ def test_data_are_opened_only_for_epochs(load) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--train.steps", "2 epoks"), r"steps is '2 epoks', .*'3 epochs'"),
-        (("--train.steps", "-2 epochs"), r"steps is '-2 epochs'"),
+        (("--train.steps", "2 epoks"), r"^--train\.steps: train\.steps: .*'3 epochs' .*'2 epoks'"),
+        (("--train.steps", "-2 epochs"), r"train\.steps: .*'-2 epochs'"),
+        (("--schedule.milestones", "[1, 2 epoks]"), r"schedule\.milestones.*'3 epochs'.*'2 epoks'"),
+        (
+            ("--head.adaptive", "{kind: adaface, warmup_steps: 3 epoks}"),
+            r"head\.adaptive.*warmup_steps: must be a number of steps, .*'3 epoks'",
+        ),
+        (("--evaluation.every", "often"), r"evaluation\.every: .*'3 epochs' .*'often'"),
         (("--seed", "3 epochs"), r"seed: .*'3 epochs'"),
-        (("--optim.lr", "0.1 per 256 images"), r"optim\.lr: .*per 256 images"),
+        (("--optim.lr", "0.1 per 256 images"), r"optim\.lr: .*0.1 per 512 images' .*per 256"),
         (("--optim.lr", "a per 512 images"), r"optim\.lr: .*'a per 512 images'"),
         (("--train.global_batch", "many"), r"train\.global_batch .*'many'"),
         (("--data.size", "3"), r"data\.size"),
@@ -83,6 +89,11 @@ def test_data_are_opened_only_for_epochs(load) -> None:
 def test_what_is_not_a_duration_is_refused_with_its_key(load, words, message) -> None:
     with pytest.raises(ValueError, match=message):
         load(*words)
+
+
+def test_a_duration_that_is_none_is_named_with_its_file_and_line(load) -> None:
+    with pytest.raises(ValueError, match=r"run\.yaml:4: train\.steps: must be .*'3 epochs'"):
+        load(text=BASE.replace("20 epochs", "20 epoks"))
 
 
 def test_a_run_records_the_steps_it_counted(tiny: Path) -> None:

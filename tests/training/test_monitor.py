@@ -54,6 +54,7 @@ def run(tmp_path):
 
 def test_numbers_go_to_the_file_in_full(tmp_path):
     monitor = Monitor(tmp_path, total_steps=100)
+    monitor.advance(1)
     monitor.log(50, NUMBERS)
     monitor.write(50, {"lfw/accuracy": 0.9}, prefix="verification")
     monitor.close()
@@ -85,6 +86,7 @@ def test_numbers_that_are_not_finite_are_still_json(tmp_path):
 
 def test_plain_output_is_one_line_a_log_step(tmp_path, capsys):
     monitor = Monitor(tmp_path, total_steps=38_000)
+    monitor.advance(1)
     monitor.log(50, NUMBERS)
     monitor.say("a [bold]message[/bold] with brackets " + "and many words " * 20)
     monitor.close()
@@ -117,14 +119,23 @@ def test_only_known_numbers_are_shown(tmp_path, capsys):
     assert "loss 1.0000" in out and "something" not in out and "silent" not in out
 
 
-def test_time_left_counts_from_where_the_run_began(tmp_path, monkeypatch):
+@pytest.mark.parametrize("logged", [(41, 51), (51,)])
+def test_time_left_counts_from_the_first_step_on(tmp_path, monkeypatch, capsys, logged):
+    """The first step, 60 s long, says nothing of the others."""
     now = 1000.0
     monkeypatch.setattr("arcface_plus.training.monitor.time.monotonic", lambda: now)
-    monitor = Monitor(tmp_path, total_steps=100, start_step=40)
-    now = 1020.0
-    monitor.log(50, {"loss": 1.0})
+    monitor = Monitor(tmp_path, total_steps=101, start_step=40)
+    now = 1060.0
+    for step in range(41, 52):
+        monitor.advance(step)
+        if step in logged:
+            monitor.log(step, {"loss": 1.0})
+        now += 2.0
     monitor.close()
-    assert lines(tmp_path)[0]["seconds_left"] == 100.0  # ten steps took 20 s, 50 are left
+    *first, last = lines(tmp_path)
+    assert last["seconds_left"] == 100.0  # ten steps took 20 s, 50 are left
+    assert all("seconds_left" not in line for line in first)
+    assert capsys.readouterr().out.count("left") == 1
 
 
 def test_other_ranks_write_and_say_nothing(tmp_path, capsys):

@@ -18,7 +18,7 @@ from arcface_plus.evaluation.hooks import PairEvaluation
 from arcface_plus.runs.configuration import load_config
 from arcface_plus.runs.folder import check_resumable
 from arcface_plus.runs.train import train
-from arcface_plus.training.guard import NonFiniteError
+from arcface_plus.training.health.guard import NonFiniteError
 
 
 def lines(folder: Path, kind: str = "train") -> list[dict]:

@@ -82,14 +82,17 @@ def clean_command(
     place = output or _beside(data)
     if place.resolve().is_relative_to(data.resolve()):
         raise ValueError(f"{place} lies in {data}, where it would count as a person; move it out.")
+    stated = parse_preprocessing(preprocessing)
     if not (place / FINDINGS).exists() or overwrite:
-        stated = parse_preprocessing(preprocessing)
         _find(photographs, model, stated, place, wanted, limits, batch_size, device, resize)
-    elif not apply or threshold:
+    elif not apply:
         raise ValueError(
             f"{place / FINDINGS} exists: --apply it as it is, --overwrite it, or choose another "
             "--output."
         )
+    else:
+        named = {kind: limits[kind] for kind in limits if f"{kind}=" in " ".join(threshold or [])}
+        _check(place, model, stated, wanted if kinds else (), named, resize)
     if apply:
         _apply(data, place, wanted if kinds else None)
 
@@ -152,6 +155,25 @@ def _find(
         )
     typer.echo(", ".join(f"{kind}: {count}" for kind, count in counts.items()))
     typer.echo(f"look at {place / PAGE}; {place / FINDINGS} has a line for every finding")
+
+
+def _check(
+    place: Path,
+    model: Path,
+    stated: models_preprocessing.Preprocessing | None,
+    kinds: tuple[Kind, ...],
+    thresholds: dict[Kind, float],
+    resize: bool,
+) -> None:
+    """Refuse findings that were not made with what is asked for now."""
+    import torch
+
+    from arcface_plus.evaluation.cleaning.cleaning import check_made_with
+    from arcface_plus.models import load_model
+
+    network = load_model(model, preprocessing=stated)
+    options = embedding_options(network, None, 1, torch.device("cpu"), "fp32", resize)
+    check_made_with(place, network, options, kinds, thresholds)
 
 
 def _apply(data: Path, place: Path, kinds: tuple[Kind, ...] | None) -> None:

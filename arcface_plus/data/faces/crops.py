@@ -10,7 +10,7 @@ import numpy as np
 
 from arcface_plus.data.alignment import TEMPLATE_SIZE, align_face
 from arcface_plus.data.faces.detectors import find_faces
-from arcface_plus.data.faces.face import Face, FaceDetector
+from arcface_plus.data.faces.face import SMALLEST_FACE, Face, FaceDetector
 from arcface_plus.data.images import read_image
 from arcface_plus.data.lazy_images import ImageSequence, describe_image, identify_image
 
@@ -58,13 +58,19 @@ def align_image(
     where = where or (str(image) if isinstance(image, str | Path) else "the image")
     pixels = read_image(image) if isinstance(image, str | Path) else image
     faces = find_faces(detector, pixels)
+    height, width = pixels.shape[:2]
+    if not faces and min(height, width) < SMALLEST_FACE:
+        raise ValueError(
+            f"no face in {where}; {width}×{height} pixels is too small for a face (at least "
+            f"{SMALLEST_FACE} a side)"
+        )
     if not faces:
         raise ValueError(
             f"no face in {where}; give a photograph with a larger or clearer face, or another "
             "detector"
         )
     large = [face for face in faces if face.size >= min_face]
-    face = choose_face(large or faces, *pixels.shape[:2])
+    face = choose_face(large or faces, height, width)
     return FaceCrop(align_face(pixels, face.landmarks, size), face, faces)
 
 

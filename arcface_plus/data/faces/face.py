@@ -7,6 +7,8 @@ from typing import Protocol
 
 import numpy as np
 
+SMALLEST_FACE = 20  # pixels; smaller ones are not looked for, or found by chance
+
 
 @dataclass(frozen=True)
 class Face:

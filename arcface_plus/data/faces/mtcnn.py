@@ -17,10 +17,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from arcface_plus.data.faces.face import Face, suppress
+from arcface_plus.data.faces.face import SMALLEST_FACE, Face, suppress
 from arcface_plus.data.faces.onnx_file import missing_extra, open_onnx
 
-_SMALLEST = 20  # smaller faces, in pixels, are not looked for
 _BORDER = 0.25  # of the longer side: a face that fills the image needs something around it
 _SHRINK = 0.709  # from one scale of the pyramid to the next
 _THRESHOLDS = (0.6, 0.7, 0.7)
@@ -70,7 +69,7 @@ class Mtcnn:
         """Return the square boxes (N, 4) that the first net finds at any scale of ``image``."""
         border = int(_BORDER * max(image.shape[:2]))
         bordered = _bordered(image, (border,) * 4, 127)
-        found, cell = [np.empty((0, 9))], float(_SMALLEST)
+        found, cell = [np.empty((0, 9))], float(SMALLEST_FACE)
         while cell <= min(bordered.shape[:2]):
             scale = _CELL / cell
             large = 2 * cell > min(image.shape[:2])

@@ -55,15 +55,9 @@ def clean(
     """
     with show("reading") as progress:
         looks = look(photographs, progress)
-    facts: dict[str, str | bool] = {
-        "model": model_hash(model),
-        "preprocessing": model.preprocessing.to_json(),
-        "photographs": looks.fingerprint,
-        "flip": options.flip,
-        "precision": options.precision,
-        "resize": options.resize,
-        "device": torch.device(options.device or "cpu").type,
-    }
+    made_with = _made_with(model, options)
+    device = torch.device(options.device or "cpu").type
+    facts = {**made_with, "photographs": looks.fingerprint, "device": device}
 
     def make() -> Any:
         with show("embedding") as progress:
@@ -77,7 +71,7 @@ def clean(
         "photographs": len(photographs.keys),
         "people": len(photographs.people),
         "fingerprint": looks.fingerprint,
-        "model": facts["model"],
+        **made_with,
         "thresholds": {kind: thresholds[kind] for kind in kinds},
         "cosine_strangers": found.stranger,
         "cosine_typical": found.typical,
@@ -88,6 +82,43 @@ def clean(
         beside.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     write_lines(output / FINDINGS, lines_of(found.findings, photographs.keys, photographs.people))
     return {kind: counts[kind] for kind in kinds}
+
+
+def _made_with(model: EmbeddingModel, options: EmbeddingOptions) -> dict[str, str | bool]:
+    """Return what decides the embeddings of a cleaning, as ``clean.json`` has it."""
+    return {
+        "model": model_hash(model),
+        "preprocessing": model.preprocessing.to_json(),
+        "flip": options.flip,
+        "precision": options.precision,
+        "resize": options.resize,
+    }
+
+
+def check_made_with(
+    output: Path,
+    model: EmbeddingModel,
+    options: EmbeddingOptions,
+    kinds: Collection[Kind],
+    thresholds: Mapping[Kind, float],
+) -> None:
+    """Raise ValueError, naming each difference, where ``output/clean.csv`` was made otherwise: with
+    another model or options, without one of ``kinds``, or with another one of ``thresholds``.
+    """
+    state = json.loads((output / FACTS).read_text(encoding="utf-8"))
+    known: dict[str, Any] = state["thresholds"]
+    made: dict[str, Any] = dict(_made_with(model, options))
+    pairs = [(name, state.get(name, "not recorded"), value) for name, value in made.items()]
+    if set(kinds) - set(known):
+        pairs.append(("kinds", ",".join(known), ",".join(kinds)))
+    for kind, value in thresholds.items():
+        pairs.append((f"threshold {kind}", known.get(kind, "not used"), value))
+    changed = [f"{name} was {was}, is {value}" for name, was, value in pairs if was != value]
+    if changed:
+        raise ValueError(
+            f"{output / FINDINGS} was made otherwise: {'; '.join(changed)}. Apply it with the "
+            "options that it was made with, clean anew (--overwrite), or choose another --output."
+        )
 
 
 def apply(data: Path, output: Path, kinds: Collection[Kind] = APPLIED) -> int:

@@ -115,10 +115,16 @@ def _read(path: Path) -> list[Move]:
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         reader = csv.reader(file)
         if next(reader, None) != list(_COLUMNS):
-            raise ValueError(f"{path} is no list of moves: its columns are not {_COLUMNS}.")
+            raise ValueError(
+                f"{path} is no list of moves: its columns are not {', '.join(_COLUMNS)}. Give the "
+                "moves.csv that --apply wrote into the folder of the findings."
+            )
         for row in reader:
             if len(row) != len(_COLUMNS):
-                raise ValueError(f"{path}, line {reader.line_num}: three columns are needed.")
+                raise ValueError(
+                    f"{path}, line {reader.line_num}: three columns are needed; mend the line, or "
+                    "take it out and move that photograph back by hand."
+                )
             origin, target = (Path(os.path.normpath(folder / place)) for place in row[:2])
             moves.append(Move(origin, target, row[2]))
     return moves
@@ -131,7 +137,10 @@ def _is_moved(move: Move) -> bool:
             f"{move.target} cannot go back: there is a file at {move.origin}. Move that away first."
         )
     if not before and not after:
-        raise ValueError(f"{move.origin} is gone, and is not at {move.target} either.")
+        raise ValueError(
+            f"{move.origin} is gone, and is not at {move.target} either. Put it back at one of the "
+            "two, or take its line out of the list."
+        )
     if after and file_sha256(move.target) != move.sha256:
         raise ValueError(
             f"{move.target} is not the file that was moved: its content differs. Restore it first."

@@ -23,6 +23,7 @@ from arcface_plus.evaluation.embedding.npy_files import UNREADABLE, check_unpack
 from arcface_plus.files import written_beside
 from arcface_plus.models import model_hash
 from arcface_plus.models.embedding_model import EmbeddingModel
+from arcface_plus.models.onnx_model import OnnxModel
 
 SUFFIXES = (".npz", ".npy", ".parquet")
 ORIGIN = ("model_hash", "preprocessing", "flip")
@@ -42,7 +43,12 @@ class Origin:
 
 
 def origin_of(model: EmbeddingModel, *, flip: bool) -> Origin:
-    """Return what says that embeddings are of ``model``."""
+    """Return what says that embeddings are of ``model``.
+
+    An ONNX file that gives its source's embeddings, but for rounding, is that source.
+    """
+    if isinstance(model, OnnxModel) and model.source is not None:
+        return Origin(*model.source, flip)
     return Origin(model_hash(model), model.preprocessing.to_json(), flip)
 
 

@@ -15,6 +15,7 @@ from arcface_plus.evaluation.embedding.set_files import (
     read_columns,
 )
 from arcface_plus.models.embedding_model import EmbeddingModel
+from arcface_plus.models.onnx_model import OnnxModel
 
 IDENTITIES = ("folder", "label", "prefix")
 _SHOWN = 3
@@ -61,9 +62,12 @@ class EmbeddingSet:
         made = origin_of(model, flip=self.origin.flip)
         if made != self.origin:
             what = "preprocessing" if made.model_hash == self.origin.model_hash else "weights"
+            exported = ""
+            if isinstance(model, OnnxModel) and model.source is None:
+                exported = " (Of ONNX files, those that export writes in fp32 are their source.)"
             raise ValueError(
                 f"{self.source} was made by another model (its {what} differ): search with that "
-                "model, or embed the photographs again with this one."
+                f"model, or embed the photographs again with this one.{exported}"
             )
         return self.origin
 

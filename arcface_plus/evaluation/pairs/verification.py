@@ -21,7 +21,7 @@ from arcface_plus.evaluation.pairs.roc import (
     equal_error_rate,
     tar_at_far,
 )
-from arcface_plus.evaluation.pairs.tenfold import FoldResult, evaluate_folds
+from arcface_plus.evaluation.pairs.tenfold import FoldResult, evaluate_folds, fold_bounds
 
 FAR_TARGETS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 _SMALLEST_NORM = 1e-150  # squares below lose digits, then vanish
@@ -92,7 +92,7 @@ def verify(
     f(x) + f(flip x) for the published protocol. ``is_same``: (N,) booleans. Pairs stay in the order
     given: folds are contiguous.
 
-    Raises ValueError for shapes that do not match, fewer pairs than folds, labels of one kind only,
+    Raises ValueError for shapes that do not match, fewer pairs than folds, a fold of one kind only,
     and embeddings that are not finite or are zero.
     """
     a, b, same = checked_pairs(embeddings_a, embeddings_b, is_same)
@@ -126,7 +126,9 @@ def checked_pairs(
 
 
 def check_protocol(is_same: np.ndarray, folds: int) -> None:
-    """Raise ValueError for fewer pairs than folds, and for pairs of one kind only."""
+    """Raise ValueError for fewer pairs than folds, and where all pairs, or those of a fold, are of
+    one kind.
+    """
     if folds < 2 or len(is_same) < folds:
         raise ValueError(
             f"{len(is_same)} pairs cannot make {folds} folds: at least 2 folds with a pair in each "
@@ -137,6 +139,18 @@ def check_protocol(is_same: np.ndarray, folds: int) -> None:
         raise ValueError(
             f"All {len(is_same)} pairs are {kind} pairs; accuracy and rates need both kinds. Add "
             "pairs of the other kind."
+        )
+    bounds = fold_bounds(len(is_same), folds)
+    genuine = np.add.reduceat(is_same, bounds[:-1], dtype=np.int64)
+    wrong = np.flatnonzero((genuine == 0) | (genuine == np.diff(bounds)))
+    if len(wrong):
+        kind = "genuine" if genuine[wrong[0]] else "impostor"
+        first, end = bounds[wrong[0] : wrong[0] + 2]
+        raise ValueError(
+            f"fold {wrong[0] + 1} of {folds} (pairs {first} to {end - 1}) "
+            f"holds {kind} pairs alone, but each fold needs both kinds: a set is cut in its order. "
+            "Give the number of folds that it was made with (--folds; in a "
+            "configuration evaluation.folds), or mix its pairs."
         )
 
 

@@ -31,7 +31,7 @@ from arcface_plus.losses.head.initial import initial_class_weights
 from arcface_plus.losses.head.margin_state import MarginState
 from arcface_plus.losses.head.output import HeadOutput
 from arcface_plus.losses.head.plan import StepPlan
-from arcface_plus.losses.head.sampling import sampled_rows
+from arcface_plus.losses.head.sampling import full_share, sampled_rows
 from arcface_plus.losses.head.scoring import Scores, linear_scores, margin_scores, own_cosines
 from arcface_plus.losses.margins.base import MarginLoss, Samples
 from arcface_plus.losses.margins.elasticface import normal_draws
@@ -51,9 +51,11 @@ class ClassifierHead(nn.Module):
     ``mma_weight``: λ.
     ``mma_rows``: estimate MMA from that many random rows. ``sample_rate``: share of classes that
     take part in a step besides the positives; ``weight.grad`` is then a sparse tensor of those
-    rows, unless ``dense_gradient`` (arcface_torch's way: weight decay and momentum move rows out
-    of the sample too). ``class_chunk``: make logits that many classes at a time and again in
-    backward, to save memory. ``filter_threshold``: leave out other classes whose cosine exceeds it.
+    rows, unless ``dense_gradient`` (arcface_torch's way: weight decay, momentum and MMA move rows
+    out of the sample too). MMA pulls a row that was drawn by 1/``sample_rate`` of its gradient, so
+    that on average every row gets the whole one. ``class_chunk``: make logits that many classes at
+    a time and again in backward, to save memory. ``filter_threshold``: leave out other classes
+    whose cosine exceeds it.
     ``seed`` fixes initial weights and samples at any world size.
     """
 
@@ -144,7 +146,8 @@ class ClassifierHead(nn.Module):
         rows = sampled_rows(
             positives, rate=self.sample_rate, seed=self.seed, step=step, lo=self.lo, hi=self.hi
         )
-        return StepPlan(tuple(sizes), step, rows)
+        share = full_share(rows, positives, rate=self.sample_rate, lo=self.lo)
+        return StepPlan(tuple(sizes), step, rows, share)
 
     def forward(
         self,
@@ -209,12 +212,15 @@ class ClassifierHead(nn.Module):
             samples, scores = self._margin_scores(everyone, weight, row, plan, places)
         classification = self._losses(scores).sum() / plan.total
         target_cosine = sum_over_ranks(scores.cosine.detach(), self.group)
-        output = HeadOutput(classification, classification, None, target_cosine)
+        norm = torch.linalg.vector_norm(everyone.detach(), dim=1)
+        output = HeadOutput(classification, classification, None, target_cosine, norm)
         if samples is not None and self.margin is not None and self.margin.uses_norm:
             output = self._with_norms(output, self.margin, samples.norm, inside, plan.total)
         if not (with_mma and self.mma_weight > 0):
             return output
-        active = None if plan.rows is None else (plan.rows, weight)
+        active = None  # with a dense gradient every row gets its pull in every step
+        if plan.rows is not None and plan.share is not None and not self.dense_gradient:
+            active = (plan.rows, weight, plan.share)
         mma = self.mma(self.weight, plan.step, active=active)
         return replace(output, loss=output.loss + self.mma_weight * mma, mma=mma)
 

@@ -14,13 +14,15 @@ class HeadOutput:
     ``loss`` () is what to differentiate: ``classification`` + λ·``mma``, and the margin's weight
     times ``norm_penalty`` () where it has one (MagFace's mean g). ``mma`` () is −(mean angle from
     each class weight to its nearest other, radians), or None where it was not computed.
-    ``target_cosine`` (B,) is each sample's cosine to its own class, ``quality`` (B,) the norm of
-    its embedding, where the margin makes that a measure of quality (MagFace, AdaFace).
+    ``target_cosine`` (B,) is each sample's cosine to its own class, ``embedding_norm`` (B,) the
+    norm of its embedding, ``quality`` (B,) the same where the margin makes that a measure of
+    quality (MagFace, AdaFace).
     """
 
     loss: Tensor
     classification: Tensor
     mma: Tensor | None
     target_cosine: Tensor
+    embedding_norm: Tensor
     norm_penalty: Tensor | None = None
     quality: Tensor | None = None

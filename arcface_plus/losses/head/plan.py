@@ -14,7 +14,8 @@ class StepPlan:
     """What all micro-batches of one optimizer step share.
 
     ``total`` samples over all ranks and micro-batches, ``sizes`` of them on each rank; ``rows`` of
-    this shard that take part, or None where all do. ``taken``: how many samples of each rank
+    this shard that take part, or None where all do, and ``share`` of each, which its pull by MMA is
+    multiplied by. ``taken``: how many samples of each rank
     earlier micro-batches had. ``observed``: the numbers of those samples, all ranks', that move the
     margin's state, and ``state`` as it was before the step.
     """
@@ -22,6 +23,7 @@ class StepPlan:
     sizes: tuple[int, ...]
     step: int
     rows: Tensor | None
+    share: Tensor | None = None
     taken: list[int] = field(default_factory=list)
     observed: list[Tensor] = field(default_factory=list)
     state: dict[str, Tensor] | None = None

@@ -1,7 +1,8 @@
 """Which classes take part in an optimizer step (Partial FC, An et al., 2022).
 
 A class takes part iff it is positive in the step's global batch or its hash of (seed, step, class)
-falls below the rate: a rule that no number of ranks changes.
+falls below the rate: a rule that no number of ranks changes. What every class is due in every step,
+such as the pull of MMA, a drawn class gets for the steps in which it was not drawn too.
 """
 
 from __future__ import annotations
@@ -56,3 +57,15 @@ def sampled_rows(
     mine = positives[(positives >= lo) & (positives < hi)] - lo
     taking_part[mine] = True
     return taking_part.nonzero().squeeze(1)
+
+
+def full_share(rows: Tensor, positives: Tensor, *, rate: float, lo: int) -> Tensor:
+    """Return what to multiply the gradient of ``rows`` (p,) by, (p,) float64, so that a class gets
+    on average what it would get if all took part in every step.
+
+    1 for a class of ``positives``, which was sure to take part; 1/rate for one that was drawn.
+    """
+    ordered = positives.sort().values
+    at = torch.searchsorted(ordered, rows + lo).clamp_max(len(ordered) - 1)
+    share = torch.full_like(rows, 1.0 / rate, dtype=torch.float64)
+    return share.masked_fill(ordered[at] == rows + lo, 1.0)

@@ -10,6 +10,7 @@ Angles are in radians.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple
@@ -41,6 +42,7 @@ class NearestAngle(NamedTuple):
     std: float
 
 
+@functools.lru_cache(maxsize=16)  # a run asks twice, and a quadrature takes a moment
 def nearest_class_angle(classes: int, dim: int) -> float:
     """Return the expected angle from a class to its nearest of ``classes`` − 1 uniform others.
 

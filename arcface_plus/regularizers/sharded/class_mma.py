@@ -46,18 +46,22 @@ class ClassMMA:
         return self.rows is not None and self.rows < self.num_classes
 
     def __call__(
-        self, weight: Tensor, step: int, *, active: tuple[Tensor, Tensor] | None = None
+        self, weight: Tensor, step: int, *, active: tuple[Tensor, Tensor, Tensor] | None = None
     ) -> Tensor:
         """Return MMA () of all classes, with its gradient with respect to this rank's ``weight``.
 
-        ``active``: row numbers and the rows of ``weight`` picked by them; the gradient then goes to
-        those rows alone, the value is still that of all. A row without direction gives NaN.
+        ``active``: row numbers (p,), the rows (p, D) of ``weight`` picked by them, and factors
+        (p,); the gradient then goes to those rows alone, each times its factor, the value is still
+        that of all. A row without direction gives NaN.
         """
         terms = self.terms(weight, step, need_gradient=torch.is_grad_enabled())
         if active is None or terms.gradient is None:
             return attach_gradient(weight, terms)
-        rows, picked = active
-        return attach_gradient(picked, pick_rows(terms, rows))
+        rows, picked, factors = active
+        terms = pick_rows(terms, rows)
+        assert terms.gradient is not None
+        pull = terms.gradient * factors[:, None].to(terms.gradient.dtype)
+        return attach_gradient(picked, terms._replace(gradient=pull))
 
     def terms(self, weight: Tensor, step: int, *, need_gradient: bool) -> MMATerms:
         """Return value, gradient, angles and neighbours outside autograd."""

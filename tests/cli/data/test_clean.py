@@ -91,6 +91,34 @@ def test_what_is_wrong_is_found_moved_and_moved_back(cli, model, faces) -> None:
     assert done.exit_code == 0 and "1 photographs moved" in done.stdout
 
 
+def test_findings_of_other_options_are_not_applied(cli, model, faces, tmp_path) -> None:
+    first = ["data", "clean", model, faces, "--kinds", "duplicates,labels"]
+    assert cli(*first, "--threshold", "labels=0.3").exit_code == 0
+    before, again = tree(faces), ["data", "clean", model, faces, "--apply"]
+    for words, said in {
+        ("--threshold", "labels=0.2"): "threshold labels was 0.3, is 0.2",
+        ("--threshold", "merge=0.2"): "threshold merge was not used, is 0.2",
+        ("--kinds", "labels,merge"): "kinds was duplicates,labels, is labels,merge",
+        ("--resize",): "resize was False, is True",
+    }.items():
+        refused = cli(*again, *words)
+        assert refused.exit_code == 2 and said in refused.stderr, refused.output
+        assert "--overwrite" in refused.stderr
+    other = build_model(
+        "iresnet18",
+        embedding_dim=32,
+        width=8,
+        size=32,
+        preprocessing=Preprocessing(size=32, std=127.5),
+    )
+    save_model(other.eval(), tmp_path / "other.safetensors")
+    refused = cli("data", "clean", tmp_path / "other.safetensors", faces, "--apply")
+    assert refused.exit_code == 2 and "model was" in refused.stderr
+    assert "preprocessing was" in refused.stderr and tree(faces) == before
+    done = cli(*again, "--kinds", "labels", "--threshold", "labels=0.3")
+    assert done.exit_code == 0, done.stderr
+
+
 def test_lines_that_were_taken_out_are_not_applied(cli, model, faces) -> None:
     output = faces.parent / "findings"
     assert cli("data", "clean", model, faces, "--output", output).exit_code == 0

@@ -13,7 +13,7 @@ from arcface_plus.data.batches.loader import Batch, TrainLoader
 from arcface_plus.data.batches.order import SPARES, OrderedSteps
 from arcface_plus.data.settings import AugmentConfig, DataConfig
 from arcface_plus.data.sources.synthetic import SyntheticFaces
-from arcface_plus.training.quarantine import Quarantine
+from arcface_plus.training.health.quarantine import Quarantine
 
 SIZE, SAMPLES, BATCH, STEPS = 24, 42, 10, 9
 AUGMENT = AugmentConfig(

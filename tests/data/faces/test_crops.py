@@ -71,6 +71,11 @@ def test_no_face_names_the_image(photograph, fixed_detector, tmp_path):
         align_image(photograph, fixed_detector(), where="record 3")
 
 
+def test_an_image_too_small_for_a_face_says_so(fixed_detector):
+    with pytest.raises(ValueError, match=r"^no face in a; 4×3 pixels is too small .*at least 20"):
+        align_image(np.zeros((3, 4, 3), np.uint8), fixed_detector(), where="a")
+
+
 def test_files_that_are_no_photographs(fixed_detector, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"gone\.jpg"):
         align_image(tmp_path / "gone.jpg", fixed_detector())

@@ -133,6 +133,21 @@ def test_folds_out_of_range(folds):
         verify(*faces(20), folds=folds)
 
 
+@pytest.mark.parametrize(
+    ("is_same", "folds", "said"),
+    [
+        ([True] * 10 + [False] * 10, 4, r"fold 1 of 4 \(pairs 0 to 4\) holds genuine"),
+        ([True, False] * 6 + [False] * 8, 3, r"fold 3 of 3 \(pairs 14 to 19\) holds impostor"),
+    ],
+)
+def test_a_fold_of_one_kind_is_refused_with_the_fix(is_same, folds, said):
+    """A sorted list, or one that was made with another number of folds, would score well."""
+    a, b, _ = faces(20)
+    with pytest.raises(ValueError, match=f"{said} pairs alone.*--folds"):
+        verify(a, b, np.array(is_same), folds=folds)
+    assert verify(a, b, np.tile([True, False], 10), folds=folds).folds == folds
+
+
 def test_lfw_to_the_last_digit(shared_data):
     from arcface_plus.evaluation.embedding.files import read_embedded_pairs
 

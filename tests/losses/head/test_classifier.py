@@ -92,13 +92,53 @@ def test_sampled_gradient_is_sparse_or_dense_as_asked(batch) -> None:
     embeddings, labels = batch
     grads = []
     for dense in (False, True):
-        head = ClassifierHead(20, 8, Margin(s=8), sample_rate=0.3, dense_gradient=dense)
+        head = ClassifierHead(
+            20, 8, Margin(s=8), mma_weight=0, sample_rate=0.3, dense_gradient=dense
+        )
         head(embeddings, labels, 4).loss.backward()
         assert head.weight.grad.is_sparse is not dense
         grads.append(head.weight.grad.to_dense())
     torch.testing.assert_close(grads[0], grads[1])
     full = ClassifierHead(20, 8, Margin(s=8), sample_rate=1.0)
     assert not full(embeddings, labels).loss.isnan()
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+def test_sampled_rows_are_pulled_by_mma_as_much_as_all_rows_on_average(rate: float) -> None:
+    """Of 400 classes over 500 steps; tools/bench/bench_sampled_mma.py has the whole measurement."""
+    classes, steps, generator = 400, 500, torch.Generator().manual_seed(3)
+    head = ClassifierHead(classes, 8, Margin(s=8), sample_rate=rate)
+    full = ClassifierHead(classes, 8, Margin(s=8), sample_rate=1.0)
+    embeddings = torch.randn(32, 8, generator=generator)
+    full(embeddings, torch.arange(32)).mma.backward()
+    whole = full.weight.grad.double()
+    shares, positives = torch.zeros(steps, classes), torch.zeros(steps, classes, dtype=torch.bool)
+    for step in range(steps):
+        labels = torch.randint(0, classes, (32,), generator=generator)
+        head.weight.grad = None
+        head(embeddings, labels, step).mma.backward()
+        pull = head.weight.grad.to_dense().double()
+        shares[step] = (pull * whole).sum(dim=1) / whole.square().sum(dim=1)
+        torch.testing.assert_close(pull, shares[step, :, None] * whole, rtol=1e-4, atol=1e-9)
+        positives[step, labels] = True
+    assert torch.allclose(shares[positives], torch.ones(()), rtol=1e-4), "as often as they come"
+    drawn = shares[~positives]
+    assert torch.allclose(drawn[drawn != 0], torch.tensor(1 / rate), rtol=1e-4)
+    squares = whole.square().sum(dim=1)
+    projection = (shares.mean(dim=0) * squares).sum() / squares.sum()
+    assert projection.item() == pytest.approx(1, abs=0.02)
+    errors = shares.std(dim=0) / steps**0.5
+    assert ((shares.mean(dim=0) - 1).abs() < 5 * errors).all()
+
+
+def test_a_dense_gradient_has_the_whole_pull_of_mma_in_every_step(batch) -> None:
+    embeddings, labels = batch
+    grads = []
+    for options in ({"sample_rate": 0.2, "dense_gradient": True}, {"sample_rate": 1.0}):
+        head = ClassifierHead(20, 8, Margin(s=8), **options)
+        head(embeddings, labels, 4).mma.backward()
+        grads.append(head.weight.grad)
+    assert torch.equal(*grads) and grads[0].norm(dim=1).min() > 0
 
 
 def test_sampling_needs_the_step(batch) -> None:

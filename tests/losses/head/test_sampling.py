@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from arcface_plus.losses.head.sampling import class_draws, sampled_rows
+from arcface_plus.losses.head.sampling import class_draws, full_share, sampled_rows
 
 CPU = torch.device("cpu")
 
@@ -56,3 +56,11 @@ def test_positives_always_take_part_and_the_rest_at_the_rate(rate: float) -> Non
     assert 0 <= rows.min() < rows.max() < 1100
     expected = rate * 1100
     assert abs(len(rows) - 3 - expected) < 5 * (expected**0.5) + 3
+
+
+def test_drawn_classes_make_up_for_the_steps_without_them_and_positives_need_not() -> None:
+    rows, positives = torch.tensor([0, 3, 9, 41]), torch.tensor([403, 1, 441, 403, 2000])
+    share = full_share(rows, positives, rate=0.25, lo=400)
+    assert share.tolist() == [4.0, 1.0, 4.0, 1.0]
+    assert full_share(rows, torch.tensor([5]), rate=0.25, lo=400).tolist() == [4.0] * 4
+    assert full_share(rows[:0], positives, rate=0.25, lo=400).shape == (0,)

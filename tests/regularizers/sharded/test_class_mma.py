@@ -26,16 +26,17 @@ def test_active_rows_get_their_part_of_the_gradient(weight) -> None:
     ClassMMA(40)(weight, 0).backward()
     rows = torch.tensor([1, 5, 30])
     picked = weight.detach()[rows].requires_grad_()
-    value = ClassMMA(40)(weight.detach(), 0, active=(rows, picked))
+    factors = torch.tensor([1.0, 10.0, 2.0])
+    value = ClassMMA(40)(weight.detach(), 0, active=(rows, picked, factors))
     value.backward()
-    torch.testing.assert_close(picked.grad, weight.grad[rows])
+    torch.testing.assert_close(picked.grad, weight.grad[rows] * factors[:, None])
 
 
 @pytest.mark.parametrize("active", [False, True])
 def test_sampled_rows_change_with_the_step_and_not_with_the_call(weight, active) -> None:
     mma = ClassMMA(40, rows=7, seed=3)
     rows = torch.arange(40)
-    arguments = {"active": (rows, weight[rows])} if active else {}
+    arguments = {"active": (rows, weight[rows], torch.ones(40))} if active else {}
     values = [mma(weight, step, **arguments).item() for step in (0, 1, 0)]
     assert values[0] == values[2] != values[1]
     assert ClassMMA(40, rows=7, seed=4)(weight, 0).item() != values[0]

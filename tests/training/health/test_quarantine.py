@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from arcface_plus.data.batches.loader import Batch
-from arcface_plus.training.quarantine import Quarantine
+from arcface_plus.training.health.quarantine import Quarantine
 
 
 def batch(step: int, *bad: int) -> Batch:

@@ -11,9 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
 
 from arcface_plus.checkpoints.parts import Part, Stored
 from arcface_plus.training.settings import TrainConfig
+
+SMALLEST_SCALE = 1.0  # a gradient that overflows here is too large for fp16 as it is
+_NOTHING_TAKEN = 2.0**100  # above any scale
 
 
 class NonFiniteError(ArithmeticError):
@@ -23,23 +27,28 @@ class NonFiniteError(ArithmeticError):
 class FiniteGuard(Part):
     """Counts steps with a non-finite loss or gradient; their updates are skipped on the device.
 
-    In fp16 a gradient may overflow while the loss is finite; the scaler then lowers its scale. Such
-    a step is skipped and counted, but it is no error.
+    In fp16 a gradient may overflow while the loss is finite; the scaler then halves its scale. Such
+    a step is skipped and counted, but it is no error while the scale can still fall to 1. Steps in
+    a row that are skipped beyond that many halvings are: no scale would cure them.
     """
 
-    def __init__(
-        self, config: TrainConfig, device: torch.device, *, overflow_is_normal: bool
-    ) -> None:
+    def __init__(self, config: TrainConfig, device: torch.device) -> None:
         self.policy, self.limit = config.on_nonfinite, config.nonfinite_limit
-        self.overflow_is_normal = overflow_is_normal
         # count of bad steps, first bad step since the last look (−1: none), skipped steps
         self.counters = torch.tensor([0, -1, 0], dtype=torch.int64, device=device)
+        # What skipped steps in a row have left of the scale, each taking half of it.
+        self.scale_left = torch.tensor(_NOTHING_TAKEN, device=device)
 
-    def observe(self, step: int, loss: Tensor, squared_norm: Tensor) -> Tensor:
-        """Return 1.0 () where the step must be skipped, else 0.0, and count it."""
+    def observe(self, step: int, loss: Tensor, squared_norm: Tensor, scale: Tensor) -> Tensor:
+        """Return 1.0 () where the step must be skipped, else 0.0, and count it.
+
+        ``scale`` () float32 multiplied this step's gradients in backward; 1 without a scaler.
+        """
         bad_loss = ~torch.isfinite(loss.detach())
         skip = bad_loss | ~torch.isfinite(squared_norm)
-        bad = bad_loss if self.overflow_is_normal else skip
+        left = torch.minimum(self.scale_left, scale)
+        bad = bad_loss | (skip & (left <= SMALLEST_SCALE))
+        self.scale_left = torch.where(skip, left / 2, _NOTHING_TAKEN)
         first = torch.where((self.counters[1] < 0) & bad, step, self.counters[1])
         self.counters = torch.stack([self.counters[0] + bad, first, self.counters[2] + skip])
         return skip.float()
@@ -74,10 +83,26 @@ class FiniteGuard(Part):
         return int(self.counters[2])
 
     def numbers(self) -> dict[str, Any]:
-        return {"skipped_steps": self.counters.tolist()}
+        return {"skipped_steps": self.counters.tolist(), "scale_left": self.scale_left.item()}
 
     def restore(self, tensors: Mapping[str, Stored], numbers: Mapping[str, Any]) -> None:
         self.counters.copy_(torch.tensor(numbers["skipped_steps"]))
+        self.scale_left.fill_(numbers.get("scale_left", _NOTHING_TAKEN))  # not in older checkpoints
+
+
+def current_scale(scaler: GradScaler, like: Tensor) -> Tensor:
+    """Return what ``scaler`` multiplies losses by, () as ``like``, without asking the device."""
+    return scaler.scale(torch.ones_like(like))
+
+
+def update_scale(scaler: GradScaler, like: Tensor) -> None:
+    """Let ``scaler`` halve or double its scale, but not below 1.
+
+    Torch lets it fall to 0, after which no gradient is ever finite again.
+    """
+    if scaler.is_enabled():
+        scaler.update()
+        scaler.update(current_scale(scaler, like).clamp_min(SMALLEST_SCALE))
 
 
 class BatchNormRestorer:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +21,8 @@ from arcface_plus.losses.margins.family import Margin
 from arcface_plus.losses.theory.uniform_law import log_negative_weight
 from arcface_plus.losses.theory.uniform_prediction import own_gradient, termination_angle
 from arcface_plus.runs.train import train
-from arcface_plus.training import uniform_monitor
-from arcface_plus.training.uniform_monitor import (
+from arcface_plus.training.health import uniform_monitor
+from arcface_plus.training.health.uniform_monitor import (
     CollapseWatch,
     NearClasses,
     margin_warnings,
@@ -93,7 +92,7 @@ def test_a_run_logs_and_shows_them(tiny: Path, capsys, monkeypatch) -> None:
         calls.append(of)
         return uniform_figures(of)
 
-    monkeypatch.setattr(sys.modules["arcface_plus.training.trainer"], "uniform_figures", counted)
+    monkeypatch.setattr(uniform_monitor, "uniform_figures", counted)
     options = ["--train.steps", "2", "--schedule.warmup_steps", "0"]
     options += ["--head.margin.m0", "0.4", "--head.margin.m2", "0"]
     logged = lines(train(tiny, options))

@@ -26,6 +26,7 @@ from arcface_plus.losses.theory.uniform_prediction import (
     nearest_class_angle,
     termination_angle,
 )
+from arcface_plus.training.monitor import Monitor
 
 # The run that docs/face_margins.md describes passes both within 50 steps of 90°; runs that learn
 # never pass the two together.
@@ -174,3 +175,29 @@ class NearClasses:
             writer = csv.writer(file)
             writer.writerow(("class", "other_class", "step", "degrees", "typical_degrees"))
             writer.writerows((*pair, *facts) for pair, facts in (self.named or {}).items())
+
+
+class AngleWatch:
+    """Looks at a run's angles at log steps; rank 0 does, whose ``monitor`` is enabled.
+
+    ``predicted``: what stands beside the angles in a log line, in degrees by name.
+    """
+
+    def __init__(
+        self, head: ClassifierHead, near_classes: NearClasses | None, monitor: Monitor
+    ) -> None:
+        self.monitor, self.near_classes = monitor, near_classes
+        self.predicted = uniform_figures(head) if monitor.enabled else {}
+        self.collapse = CollapseWatch(head) if monitor.enabled else None
+
+    def look(
+        self, step: int, values: Mapping[str, float], degrees: Tensor, nearest: Tensor | None
+    ) -> None:
+        """Say what is wrong with the angles of a log line; see the two watches for the rest."""
+        if self.collapse is None:
+            return
+        messages = [self.collapse.warning(values)]
+        if self.near_classes is not None:
+            messages += self.near_classes.warnings(step, degrees, nearest)
+        for message in filter(None, messages):
+            self.monitor.warn(step, message)
