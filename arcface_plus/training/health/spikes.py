@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from arcface_plus.checkpoint import Part, Stored
+from arcface_plus.checkpoints.parts import Part, Stored
 
 HISTORY = 64  # steps that a loss is compared with; as many pass before the next spike is named
 # A loss is a spike where it is above the median by more than each of these: robust standard
