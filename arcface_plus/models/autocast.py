@@ -18,6 +18,11 @@ def has_native_bf16(device: torch.device) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
+def has_tf32(device: torch.device) -> bool:
+    """Return whether ``device`` multiplies in TF32."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
 def has_fast_bf16() -> bool:
     """Return whether this CPU multiplies bf16 faster than fp32, by what its units can do a cycle.
 

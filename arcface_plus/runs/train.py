@@ -9,6 +9,7 @@ from pathlib import Path
 from arcface_plus.checkpoint import Checkpoints
 from arcface_plus.data.sources.image_source import open_source
 from arcface_plus.distributed import World, barrier, start_world
+from arcface_plus.models.autocast import fp32_products
 from arcface_plus.runs.beginning import Beginning
 from arcface_plus.runs.build import announce, build_loader, build_state, build_trainer
 from arcface_plus.runs.configuration import RunConfig, load_config
@@ -35,7 +36,8 @@ def train(
     config = load_config(config_path, overrides)
     source = open_source(config.data, seed=config.seed)
     evaluation = RunEvaluation(config)
-    with start_world(config.train.device) as world:
+    tf32 = config.train.precision == "tf32"
+    with start_world(config.train.device) as world, fp32_products(tf32=tf32):
         snapshots = config.folder / "checkpoints"
         checkpoints = Checkpoints(snapshots, world, keep=config.train.keep_checkpoints)
         start = choose_start(config, resume=resume, overwrite=overwrite, steps=checkpoints.steps())

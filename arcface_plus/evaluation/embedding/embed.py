@@ -20,6 +20,7 @@ from arcface_plus.data.images import resized
 from arcface_plus.data.lazy_images import ImageSequence, describe_image
 from arcface_plus.data.pairs.sets import PairSet
 from arcface_plus.evaluation.pairs.verification import squared_distances
+from arcface_plus.models.autocast import fp32_products
 from arcface_plus.models.embedding_model import EmbeddingModel
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -134,6 +135,7 @@ def embed_rows(
     size = network.preprocessing.size
     with (
         _evaluating(network, device),
+        fp32_products(),
         torch.autocast(device.type, dtype=dtype, enabled=dtype is not None),
         closing(_batches(images, rows, options, size)) as batches,
     ):

@@ -102,9 +102,9 @@ def group_maxima(
 ) -> tuple[GroupMaxima, GroupMaxima | None]:
     """Return the maxima of the queries over groups of columns, with ``both`` also the reverse.
 
-    Multiplies in ``half`` precision, or in the rows' own where it is None. Where the queries are the
-    columns, both tables are one, and each unordered pair of blocks is multiplied once. Columns are
-    made block by block.
+    Multiplies in ``half`` precision, or in the rows' own where it is None. Where the queries are
+    the columns, both tables are one, and each unordered pair of blocks is multiplied once. Columns
+    are made block by block.
     """
     rows, columns, _ = search
     n, d = rows.shape
