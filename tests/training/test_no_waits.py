@@ -11,8 +11,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from watch import HostWaits, NoWaits, as_on_a_gpu
 
+from arcface_plus.losses.head.classifier import ClassifierHead
+from arcface_plus.losses.margins.adaface import AdaFace
+from arcface_plus.losses.margins.curricularface import CurricularFace
+from arcface_plus.losses.margins.elasticface import ElasticFace
+from arcface_plus.losses.margins.family import Margin
+from arcface_plus.losses.margins.magface import MagFace
+from arcface_plus.losses.margins.mv_softmax import MVSoftmax
+from arcface_plus.losses.margins.uniface import UniFace
+from arcface_plus.regularizers.nearest import search
 from arcface_plus.runs.train import train
 from arcface_plus.training.trainer import Trainer
 
@@ -32,7 +43,9 @@ CASES = {
     "mma-of-layers": ["--regularizer", "{kind: mma, weight: 0.07, layers: hidden}"],
     "orthogonal": ["--regularizer", "{kind: orthogonal, weight: 0.001, layers: hidden}"],
 }  # fmt: skip
-ADAPTIVE = ["magface", "adaface", "curricularface", "mv_softmax", "elasticface", "uniface"]
+MARGINS = {"magface": MagFace, "adaface": AdaFace, "curricularface": CurricularFace,
+           "mv_softmax": MVSoftmax, "elasticface": ElasticFace, "uniface": UniFace}  # fmt: skip
+ADAPTIVE = tuple(MARGINS)
 CASES |= {
     kind: ["--head.margin", "{}", "--head.adaptive", f"{{kind: {kind}, s: 16}}", *SAMPLED]
     for kind in ADAPTIVE
@@ -106,3 +119,37 @@ def test_finds_what_waits_in_a_step(tiny: Path, monkeypatch: pytest.MonkeyPatch)
     watch_steps(monkeypatch)
     with as_on_a_gpu(), pytest.raises(HostWaits, match="_local_scalar_dense"):
         train(tiny, SHORT)
+
+
+@pytest.mark.parametrize("case", [*ADAPTIVE, "arcface", "softmax", "rows"])
+def test_a_forward_pass_copies_nothing_that_is_not_pinned(
+    case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On tensors of a GPU without values; forward alone, as autograd asks for a real device."""
+    margins = {"arcface": {"margin": Margin(s=8)}, "softmax": {"margin": None, "bias": True}}
+    margins |= {"rows": {"margin": Margin(s=8), "mma_rows": 5, "sample_rate": 0.5}}
+    options = margins.get(case) or {"margin": MARGINS[case](), "sample_rate": 0.5}
+    head = ClassifierHead(30, 8, **options)
+    # What has a device but no memory is neither pinned nor multiplied by a kernel.
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
+    monkeypatch.setattr(search, "_ranking", lambda unit: no_ranking)
+    with FakeTensorMode(), torch.no_grad():
+        for module in head.modules():
+            for name, value in [*module._parameters.items(), *module._buffers.items()]:
+                if value is not None:
+                    fake = torch.empty(value.shape, dtype=value.dtype, device="cuda")
+                    kept = nn.Parameter(fake) if name in module._parameters else fake
+                    setattr(module, name, kept)
+        x = torch.empty(6, 8, device="cuda")
+        labels = torch.empty(6, dtype=torch.int64, device="cuda")
+        with NoWaits():
+            output = head(x, labels, 3)
+        assert output.loss.device.type == output.target_cosine.device.type == "cuda"
+        with pytest.raises(HostWaits, match=r"cpu to cuda"), NoWaits():
+            torch.ones(3).to("cuda")
+        with pytest.raises(HostWaits, match=r"cpu to cuda"), NoWaits():
+            torch.tensor([1.0, 2.0], device="cuda")
+
+
+def no_ranking(table, given):  # type: ignore[no-untyped-def]
+    return torch.empty(len(given.queries), dtype=torch.int64, device=given.queries.device)

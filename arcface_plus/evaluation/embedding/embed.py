@@ -65,9 +65,9 @@ def embed(
     ``model``: has ``preprocessing`` and ``embedding_dim``; it is put into eval mode meanwhile, and
     stays on its device unless ``device`` says otherwise (then it is moved). ``images``: a sequence
     of (H, W, 3) uint8 RGB, or one (N, H, W, 3) array; decoded by a few threads, two batches ahead.
-    ``flip=False`` returns f(x). ``precision``: fp32, or autocast in bf16 or fp16. ``resize``: scale
-    images of another size, which are refused otherwise. ``progress(done, total)`` counts this
-    rank's images.
+    ``flip=False`` returns f(x). ``precision``: fp32, as IEEE has it (never TF32), or autocast in
+    bf16 or fp16. ``resize``: scale images of another size, which are refused otherwise.
+    ``progress(done, total)`` counts this rank's images.
 
     Across ranks of ``group`` each embeds a contiguous part and all return all N rows; ``images``
     must be the same on all.
