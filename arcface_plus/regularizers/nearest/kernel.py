@@ -2,8 +2,9 @@
 
 Which groups of columns are open differs from query to query, and only the device knows. So a
 program takes a tile of queries and some groups, looks which of them are open to any of its queries,
-and multiplies those alone, in fp32 (no TF32). Queries with the same best group stand together, so
-that few programs have much to do. Where everything is open (rows in a tight cone) that is the whole
+and multiplies those alone, in fp32 (no TF32): first every query's best group, then all that may
+hold a column as near. Queries with the same best group stand together, so that few programs have
+much to do. Where everything is open (rows in a tight cone) that is the whole
 product in fp32: slow, and still exact.
 
 Cosines become squared chords, folded into one 64-bit key a query, ``chord bits · 2³² | index``, by
@@ -100,12 +101,17 @@ def nearest_by_kernel(table: GroupMaxima, search: Search) -> Tensor:
     queries, columns, _ = search
     rows = queries.block(0, len(queries)).contiguous()
     keys = torch.full((len(rows),), torch.iinfo(torch.int64).max, device=rows.device)
-    order = table.values.max(0).indices.argsort()
-    least = table.open_from()
+    best = table.values.max(0)
+    order = best.indices.argsort()
     at_once = max(_COLUMNS_AT_ONCE // table.group, 1) * table.group
-    for low in range(0, len(columns), at_once):
-        block = columns.block(low, low + at_once).contiguous()
-        _launch(rows, block, low, search.own, order, table, least, keys)
+    for look in ("best", "open"):
+        least = best.values
+        if look == "open":  # all that may hold a column as near as what the best group held
+            chord = (keys >> 32).to(torch.int32).view(torch.float32)
+            least = table.thresholds(1 - chord / 2, 0, len(rows))
+        for low in range(0, len(columns), at_once):
+            block = columns.block(low, low + at_once).contiguous()
+            _launch(rows, block, low, search.own, order, table, least, keys)
     none = keys >> 32 >= _INFINITY
     return torch.where(none, -1, keys & _LAST_INDEX)
 

@@ -80,13 +80,6 @@ class GroupMaxima:
         # The next number up, where this one is below.
         return nearest.view(torch.int16) + (nearest.float() < least)
 
-    def open_from(self) -> Tensor:
-        """Return the least value (n,) of a group that may hold the nearest, by the table alone."""
-        top = self.values.amax(0)
-        if self.half is not None:
-            top = top.view(self.half).float().div_(1 + _ROUNDING[self.half])
-        return self.thresholds(top - self.slack, 0, len(top))
-
 
 def full_slack(dtype: torch.dtype, width: int) -> float:
     """Return how far apart two computed cosines of equal pairs of rows may lie.

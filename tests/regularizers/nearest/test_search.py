@@ -266,7 +266,7 @@ def check(table, search, distance):
     nearest = distance.min(1).values
     excess = distance.gather(1, index[:, None])[:, 0] - nearest
     assert excess.max() < 1e-6, (kind, half)
-for half in (torch.float16, torch.bfloat16, None):
+for half in (torch.float16, None):
     for kind, n, m, d in (("random", 2, 3, 3), ("clusters", 90, 300, 40), ("tight", 130, 65, 33),
                           ("duplicates", 80, 70, 5), ("cone", 70, 66, 16)):
         both = make(kind, n + m, d)
@@ -292,7 +292,7 @@ columns = torch.cat([queries.roll(1, 0), -queries])
 search = Search(UnitRows(queries), UnitRows(columns), None)
 table, _ = group_maxima(search, half=half)
 distance = chords(queries, columns)
-columns[:64], columns[64:] = -queries, queries
+columns[64:] = queries
 changed = Search(UnitRows(queries), UnitRows(columns), None)
 assert (kernel.nearest_by_kernel(table, changed) < 64).all()
 check(table, search._replace(columns=UnitRows(torch.cat([queries.roll(1, 0), -queries]))), distance)
