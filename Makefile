@@ -2,6 +2,7 @@
 # make test         venv, install, run all tests
 # make oldest       the same on the oldest packages that setup.cfg admits (Python 3.11)
 # make lint         ruff and mypy
+# make gpu          what only a GPU can show: tests/gpu and benches; nothing is installed
 # make bench        the measurements of docs/, as ratios
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 SEED ?= 0
 JOBS ?= 2
 
-.PHONY: quickstart test oldest lint bench mxnet clients clean
+.PHONY: quickstart test oldest lint bench gpu mxnet clients clean
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -81,6 +82,10 @@ bench: $(VENV)/.dev mxnet
 	$(BIN)/python tools/bench/bench_coverage.py
 	$(BIN)/python tools/bench/bench_prototypes.py
 	$(BIN)/python tools/bench/bench_quickstart.py
+
+# From the source tree, with the python that has torch: PYTHON=… make gpu PEER=…/recognition/arcface_torch
+gpu:
+	$(PYTHON) tools/gpu_check.py $(if $(PEER),--peer $(PEER))
 
 clean:
 	rm -rf $(VENV) .venv-mxnet .venv-insightface .venv-oldest build *.egg-info

@@ -5,6 +5,7 @@ Data flows one way, and imports point backwards only:
 settings           sections of settings, YAML files, ``base:`` and overrides
 randomness         every keyed stream of random numbers, with its version
 files              files written beside and renamed; logs cut to a step; hashes
+devices            how the host works beside a GPU without waiting for it
 distributed        process groups and collectives; the identity at world size 1
 data/              images, record files, pair sets, sources, batches
 checkpoints/       snapshots, saved beside training, that any number of ranks can load

@@ -47,7 +47,8 @@ def start_world(device: str = "auto", timeout_minutes: float = 30.0) -> Iterator
     """Join the processes that torchrun started, or make a world of one.
 
     ``device``: ``auto`` takes this process's GPU where there is one, else the CPU; ``cpu`` and
-    ``cuda`` insist. NCCL serves CUDA tensors and gloo serves CPU tensors in the same group.
+    ``cuda`` insist. NCCL serves CUDA tensors and gloo serves CPU tensors in the same group. Where a
+    host has more processes than GPUs, they share them, and gloo serves all: slow, for tests.
 
     Raises ValueError for an unknown device, or ``cuda`` on a machine without one.
     """
@@ -59,18 +60,21 @@ def start_world(device: str = "auto", timeout_minutes: float = 30.0) -> Iterator
     use_cuda = has_cuda and device != "cpu"
     rank_, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    torch_device = torch.device("cuda", local_rank) if use_cuda else torch.device("cpu")
+    torch_device, is_shared = torch.device("cpu"), False
     if use_cuda:
+        cards = torch.cuda.device_count()
+        is_shared = int(os.environ.get("LOCAL_WORLD_SIZE", str(size))) > cards
+        torch_device = torch.device("cuda", local_rank % cards)
         torch.cuda.set_device(torch_device)
     # A store in memory needs no port, so two single-process runs on a host never collide.
     store = dist.HashStore() if "RANK" not in os.environ else None
     dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if use_cuda else "gloo",
+        "cpu:gloo,cuda:nccl" if use_cuda and not is_shared else "gloo",
         store=store,
         rank=rank_,
         world_size=size,
         timeout=timedelta(minutes=timeout_minutes),
-        device_id=torch_device if use_cuda else None,
+        device_id=torch_device if use_cuda and not is_shared else None,
     )
     try:
         control = dist.new_group(backend="gloo")
@@ -255,6 +259,12 @@ def ring_exchange(
     me = rank(group)
     if send_to == me and receive_from == me:
         return tensor
+    if tensor.is_cuda and "cuda:nccl" not in dist.get_backend_config(group):
+        staged = tensor.cpu()  # gloo sends from the host alone
+        received = ring_exchange(
+            staged, send_to=send_to, receive_from=receive_from, shape=shape, group=group
+        )
+        return received.to(tensor.device)
     received = tensor.new_empty(tuple(shape))
     operations = []
     if tensor.numel():

@@ -16,7 +16,7 @@ PACKAGE = TESTS.parent / "arcface_plus"
 
 # A module imports only from its own level and from lower ones.
 LEVELS = {
-    **dict.fromkeys(("settings", "distributed", "files", "randomness"), 0),
+    **dict.fromkeys(("settings", "devices", "distributed", "files", "randomness"), 0),
     "data": 1,
     "checkpoints": 2,
     "models": 3,

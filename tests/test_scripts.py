@@ -25,6 +25,7 @@ EXECUTED = {
     "tools/train.py": "below",
     "tools/export_embeddings.py": "below",
     "tools/slurm_train.sh": "below",
+    "tools/gpu_check.py": "tests/test_gpu_check.py",
     "tools/pack_dataset.py": "tests/cli/data/test_app.py",
     "eval/verification.py": "tests/cli/test_verify.py",
     "eval/ijb.py": "tests/cli/test_ijb.py",
@@ -114,6 +115,8 @@ def test_slurm_script_parses_and_says_how_to_call_it() -> None:
 BENCHES = {
     "bench_penalties.py": "--width 4 --repeats 1",
     "bench_mma.py": "--classes 600 --dim 32 --repeats 1 --kinds random",
+    "bench_gpu.py": "--device cpu --model iresnet18 --batch 2 --classes 60 --many 2100 --repeats 1 "
+    "--no-compile",
     "bench_head.py": "--classes 4000 --dim 16 --batch 8 --heads full",
     "bench_sampled_mma.py": "--classes 60 --dim 8 --draws 3 --batch 4",
     "bench_step.py": "--model iresnet18 --batches 2 --repeats 1",

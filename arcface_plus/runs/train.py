@@ -9,6 +9,7 @@ from pathlib import Path
 from arcface_plus.checkpoints.store import Checkpoints
 from arcface_plus.data.sources.image_source import open_source
 from arcface_plus.distributed import World, barrier, start_world
+from arcface_plus.models.autocast import fp32_products
 from arcface_plus.runs.beginning import Beginning
 from arcface_plus.runs.build import announce, build_loader, build_state, build_trainer
 from arcface_plus.runs.configuration import RunConfig, load_config
@@ -73,6 +74,7 @@ def _workplace(config: RunConfig) -> Iterator[tuple[World, RunLock, Checkpoints]
     with (
         start_world(wanted.device) as world,
         deterministic(wanted.deterministic, world.device),
+        fp32_products(tf32=wanted.precision == "tf32"),
         closing(RunLock(folder, world)) as lock,
         Checkpoints(
             folder / "checkpoints",

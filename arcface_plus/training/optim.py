@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -155,6 +155,7 @@ def build_optimizers(
                 lr=config.lr,
                 momentum=config.momentum,
                 weight_decay=config.weight_decay,
+                taking_part=lambda: head.taking_part,
             )
         )
     # Momenta of zero, which SGD's first step starts from. Left to itself, fused SGD makes them in
@@ -171,13 +172,21 @@ class RowSGD(torch.optim.Optimizer):
 
     Other rows keep weight and momentum: no decay, and no further step along an old momentum.
     Takes ``found_inf`` like torch's fused optimizers: a tensor, non-zero to skip the step.
+    ``taking_part`` returns which rows of the gradient (k,) count at all, or None where all do.
     """
 
     def __init__(
-        self, params: Iterable[Tensor], *, lr: float, momentum: float, weight_decay: float
+        self,
+        params: Iterable[Tensor],
+        *,
+        lr: float,
+        momentum: float,
+        weight_decay: float,
+        taking_part: Callable[[], Tensor | None] = lambda: None,
     ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         self.found_inf: Tensor | None = None
+        self.taking_part = taking_part
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -189,14 +198,25 @@ class RowSGD(torch.optim.Optimizer):
     def _update(self, parameter: Tensor, group: dict[str, Any]) -> None:
         gradient = parameter.grad.coalesce()  # type: ignore[union-attr]
         buffer = self.state[parameter]["momentum_buffer"]
-        parts = (gradient.indices()[0].split(_ROWS_AT_ONCE), gradient.values().split(_ROWS_AT_ONCE))
-        for rows, values in zip(*parts, strict=True):
+        every, counts = gradient.indices()[0], self.taking_part()
+        if counts is not None and len(counts) != len(every):
+            raise ValueError(
+                f"the gradient has {len(every)} rows of class weights, but the step's sample has "
+                f"{len(counts)}; on a GPU, make one plan of all labels of an optimizer step "
+                "(ClassifierHead.plan_step) and pass it with every micro-batch."
+            )
+        at_once = range(0, len(every), _ROWS_AT_ONCE)
+        for part in (slice(low, low + _ROWS_AT_ONCE) for low in at_once):
+            rows, values = every[part], gradient.values()[part]
             old, kept = parameter[rows], buffer[rows]
             momentum = values.add(old, alpha=group["weight_decay"])
             momentum.add_(kept, alpha=group["momentum"])
             new = old.sub(momentum, alpha=group["lr"])
+            bad = None if counts is None else ~counts[part, None]
             if self.found_inf is not None:
-                bad = self.found_inf.to(torch.bool)
+                skip = self.found_inf.to(torch.bool)
+                bad = skip if bad is None else bad | skip
+            if bad is not None:
                 momentum, new = torch.where(bad, kept, momentum), torch.where(bad, old, new)
             buffer[rows] = momentum
             parameter[rows] = new

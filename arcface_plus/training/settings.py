@@ -64,7 +64,7 @@ class TrainConfig(Section):
     steps: Positive = 38_000
     global_batch: int = Field(440, ge=2, description="images an optimizer step, over all ranks")
     accumulate: Positive = Field(1, description="micro-batches an optimizer step")
-    precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
+    precision: Literal["auto", "bf16", "fp16", "tf32", "fp32"] = Field(
         "auto", description="of the convolutions; auto is bf16 where the device has it, else fp32"
     )
     channels_last: bool = True

@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from arcface_plus.checkpoints.store import Checkpoints
 from arcface_plus.data.batches.loader import Batch, TrainLoader
+from arcface_plus.devices import to_device
 from arcface_plus.distributed import World, contiguous_part
 from arcface_plus.losses.head.classifier import HeadOutput
 from arcface_plus.models.batch_statistics import average_batch_norm_buffers
@@ -161,7 +162,7 @@ class Trainer:
         with torch.autocast(
             self.world.device.type,
             dtype=autocast_dtype(self.state.precision),
-            enabled=self.state.precision != "fp32",
+            enabled=self.state.precision in ("bf16", "fp16"),
         ):
             return self.ddp(self.model.preprocessing.apply(images))
 
@@ -170,7 +171,7 @@ class Trainer:
         assert self.branch is not None
         batch = self.branch.images()
         self.quarantine.record(batch)
-        loss = self.branch.loss(self._embed(batch.images.to(self.world.device)))
+        loss = self.branch.loss(self._embed(to_device(batch.images, self.world.device)))
         self.state.scaler.scale(loss).backward()
         return loss.detach()
 

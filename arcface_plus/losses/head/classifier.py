@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from arcface_plus import devices
+from arcface_plus.devices import to_device
 from arcface_plus.distributed import (
     Group,
     all_gather_rows,
@@ -99,6 +101,8 @@ class ClassifierHead(nn.Module):
         self.weight = nn.Parameter(initial_class_weights(seed, self.lo, self.hi, embedding_dim))
         self.bias = nn.Parameter(torch.zeros(self.hi - self.lo)) if bias else None
         self.margin_state = MarginState(margin, num_classes, sample_rate)
+        # Of the rows in a sparse gradient, those (k,) that take part; None where all do.
+        self.taking_part: Tensor | None = None
         self.mma = ClassMMA(
             num_classes, rows=mma_rows, refresh_every=mma_refresh_every, seed=seed, group=group
         )
@@ -143,11 +147,12 @@ class ClassifierHead(nn.Module):
         if self.sample_rate == 1.0:
             return StepPlan(tuple(sizes), step, None)
         positives = torch.cat(all_gather_rows(labels, self.group, sizes=sizes))
-        rows = sampled_rows(
+        sample = sampled_rows(
             positives, rate=self.sample_rate, seed=self.seed, step=step, lo=self.lo, hi=self.hi
         )
-        share = full_share(rows, positives, rate=self.sample_rate, lo=self.lo)
-        return StepPlan(tuple(sizes), step, rows, share)
+        self.taking_part = sample.taking_part
+        share = full_share(sample.rows, positives, rate=self.sample_rate, lo=self.lo)
+        return StepPlan(tuple(sizes), step, sample, share)
 
     def forward(
         self,
@@ -196,15 +201,16 @@ class ClassifierHead(nn.Module):
         target = torch.cat(all_gather_rows(labels, self.group, sizes=sizes)) - self.lo
         weight: Tensor = self.weight
         row = target
-        if plan.rows is not None:
-            weight = F.embedding(plan.rows, self.weight, sparse=not self.dense_gradient)
-            row = torch.searchsorted(plan.rows, target)
+        if plan.sample is not None:
+            weight = plan.pick(self.weight, sparse=not self.dense_gradient)
+            row = torch.searchsorted(plan.sample.rows, target)
         inside = (target >= 0) & (target < self.hi - self.lo)
         row = torch.where(inside, row, -1)
         places = plan.take(sizes)
         samples = None
         if self.margin is None:
-            bias = None if self.bias is None else self.bias.to(everyone.dtype)
+            bias = plan.hidden(everyone.dtype) if self.bias is None else self.bias
+            bias = None if bias is None else bias.to(everyone.dtype)
             scores = linear_scores(
                 everyone, weight.to(everyone.dtype), row, bias, chunk=self.class_chunk
             )
@@ -219,8 +225,8 @@ class ClassifierHead(nn.Module):
         if not (with_mma and self.mma_weight > 0):
             return output
         active = None  # with a dense gradient every row gets its pull in every step
-        if plan.rows is not None and plan.share is not None and not self.dense_gradient:
-            active = (plan.rows, weight, plan.share)
+        if plan.sample is not None and plan.share is not None and not self.dense_gradient:
+            active = (plan.sample.rows, weight, plan.share)
         mma = self.mma(self.weight, plan.step, active=active)
         return replace(output, loss=output.loss + self.mma_weight * mma, mma=mma)
 
@@ -235,7 +241,7 @@ class ClassifierHead(nn.Module):
             own = sum_over_ranks(own_cosines(unit, weight, row), self.group)
         if margin.draws:
             drawn = torch.from_numpy(normal_draws(self.seed, plan.step, places))
-            draws = drawn.to(x.device, x.dtype, non_blocking=True)
+            draws = to_device(drawn, x.device).to(x.dtype)
         norm = torch.linalg.vector_norm(x, dim=1) if margin.uses_norm else x.new_empty(0)
         learned = {
             name: shared_by_ranks(value, self.group).to(x.dtype)
@@ -247,7 +253,14 @@ class ClassifierHead(nn.Module):
         state = {name: value.to(x.dtype, copy=True) for name, value in self.state_tensors().items()}
         samples = replace(samples, state=state)
         scores = margin_scores(
-            margin, unit, weight, row, samples, limit=self.filter_threshold, chunk=self.class_chunk
+            margin,
+            unit,
+            weight,
+            row,
+            samples,
+            hidden=plan.hidden(x.dtype),
+            limit=self.filter_threshold,
+            chunk=self.class_chunk,
         )
         return samples, scores
 
@@ -276,7 +289,7 @@ class ClassifierHead(nn.Module):
         if labels.dtype != torch.int64:
             raise ValueError(f"labels must be int64, got {labels.dtype}.")
         fine = ((labels >= 0) & (labels < self.num_classes)).all()
-        if labels.is_cuda:
+        if not devices.host_may_look(labels.device):
             torch._assert_async(fine)  # reading the answer here would stall every step
         elif not fine:
             wrong = labels[(labels < 0) | (labels >= self.num_classes)][0].item()

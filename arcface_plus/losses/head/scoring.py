@@ -34,16 +34,20 @@ def margin_scores(
     row: Tensor,
     samples: Samples,
     *,
+    hidden: Tensor | None,
     limit: float | None,
     chunk: int | None,
 ) -> Scores:
     """Score unit samples (B, D) against ``weight`` (C_r, D) as ``margin`` says.
 
-    ``row`` (B,): each sample's class in ``weight``, or negative. ``limit``: see ``OtherLogits``.
+    ``row`` (B,): each sample's class in ``weight``, or negative. ``hidden`` (C_r,) is −∞ for
+    classes that do not count, else 0. ``limit``: see ``OtherLogits``.
     """
     form = margin.others(samples)._replace(limit=limit)
     shift = margin.shift_of_others(samples)
-    bias = None if shift is None else shift.expand(len(weight))
+    bias = hidden
+    if shift is not None:
+        bias = shift.expand(len(weight)) if hidden is None else hidden + shift
     cosine, others = shard_scores(unit, weight, row, form, bias=bias, chunk=chunk)
     target = torch.where(row >= 0, margin.target_logit(cosine, samples), 0)
     return Scores(target, others, cosine, form.sums)
