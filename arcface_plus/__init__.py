@@ -6,6 +6,8 @@ settings           sections of settings, YAML files, ``base:`` and overrides
 randomness         every keyed stream of random numbers, with its version
 files              files written beside and renamed; logs cut to a step; hashes
 distributed        process groups and collectives; the identity at world size 1
+process_group      the default process group: made, and left so that no failure hangs
+watch              what each rank is doing; who failed, who is late, where all stop
 checkpoint         atomic snapshots that any number of ranks can load
 data/              images, record files, pair sets, sources, batches
 models/            embedding nets, classification nets, weights, ONNX

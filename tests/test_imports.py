@@ -17,6 +17,7 @@ PACKAGE = TESTS.parent / "arcface_plus"
 # A module imports only from its own level and from lower ones.
 LEVELS = {
     **dict.fromkeys(("settings", "distributed", "checkpoint", "files", "randomness"), 0),
+    **dict.fromkeys(("process_group", "watch"), 0),
     "data": 1,
     "models": 2,
     "regularizers": 3,
@@ -34,6 +35,7 @@ ROOTS = {"__init__.py", "__main__.py"}
 # asks which backends torch was built with.
 MAY_USE_TORCH_DISTRIBUTED = {
     "distributed.py",
+    "process_group.py",
     "checkpoint.py",
     "training/state.py",
     "cli/info.py",

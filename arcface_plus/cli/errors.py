@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import sys
 import traceback
 from collections.abc import Mapping
+from typing import NoReturn
 
 
 def refuse(reasons: Mapping[str, bool]) -> None:
@@ -22,13 +24,54 @@ def exit_code_for(error: Exception) -> int:
     message and 2. A run that broke down in a way we foresaw is a message and 1. Anything else is a
     fault of ours: the traceback, and 1.
     """
+    rank = f"[rank {os.environ['RANK']}] " if "RANK" in os.environ else ""
+    if memory := _memory_advice(error):
+        print(f"{rank}error: {memory}", file=sys.stderr)  # noqa: T201
+        return 1
     bad_path = FileNotFoundError | PermissionError | IsADirectoryError | NotADirectoryError
     bad_input = ValueError | ModuleNotFoundError | bad_path
     fault = ZeroDivisionError | OverflowError  # arithmetic of ours, not a loss that is not finite
     foreseen = ValueError | ArithmeticError | OSError | ImportError
     if isinstance(error, fault) or not isinstance(error, foreseen):
-        traceback.print_exception(error)
+        lines = "".join(traceback.format_exception(error)).splitlines()
+        print("\n".join(rank + line for line in lines), file=sys.stderr)  # noqa: T201
         return 1
-    rank = f"[rank {os.environ['RANK']}] " if "RANK" in os.environ else ""
     print(f"{rank}error: {error}", file=sys.stderr)  # noqa: T201
     return 2 if isinstance(error, bad_input) else 1
+
+
+def _memory_advice(error: Exception) -> str | None:
+    """Return what to do where ``error`` says that memory ran out; torch has no class for its own
+    allocator on the host.
+    """
+    first = str(error).partition("\n")[0]
+    if type(error).__name__ == "OutOfMemoryError":
+        return (
+            f"the GPU's memory is full: {first} Lower the batch (--train.global_batch, "
+            "--batch-size), raise --train.accumulate, set --train.precision bf16 or "
+            "--model.checkpoint_gradients true."
+        )
+    if isinstance(error, MemoryError) or "can't allocate memory" in first:
+        return (
+            f"the machine's memory is full: {first or 'an allocation failed.'} Lower "
+            "--data.workers, or the batch (--train.global_batch, --batch-size)."
+        )
+    return None
+
+
+def leave(code: int) -> NoReturn:
+    """End the process with ``code``.
+
+    A rank that failed ends at once. What Python does at its end could wait for ever: for worker
+    processes that hang in a read, for ranks that do not come (gloo's and NCCL's threads).
+    """
+    workers = multiprocessing.active_children()
+    distributed = sys.modules.get("arcface_plus.distributed")
+    joined = distributed is not None and distributed.world_size() > 1
+    if code and (workers or joined):
+        for worker in workers:
+            worker.kill()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)

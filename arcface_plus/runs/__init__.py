@@ -9,6 +9,7 @@ other_head         the class weights of other runs, and of arcface_torch
 train              ``ap.train``: the order in which a run is opened, checked, trained and saved
 evaluation         what a run is scored on while it trains, and what it saves of that
 folder             the run folder: when an old one may be used again, what a checkpoint may resume
+preemption         a run that is asked to stop: signals, the marker to queue it again
 provenance         where a model comes from, for its card
 results            what finished runs measured, read from their folders
 """

@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 from arcface_plus.checkpoint import Checkpoints
+from arcface_plus.data.batches.loader import explained_workers
 from arcface_plus.data.sources.image_source import open_source
 from arcface_plus.distributed import World, barrier, start_world
 from arcface_plus.runs.beginning import Beginning
@@ -14,8 +15,10 @@ from arcface_plus.runs.build import announce, build_loader, build_state, build_t
 from arcface_plus.runs.configuration import RunConfig, load_config
 from arcface_plus.runs.evaluation import RunEvaluation
 from arcface_plus.runs.folder import check_resumable, choose_start, prepare
+from arcface_plus.runs.preemption import Stopped, stops_on_signals, unmark
 from arcface_plus.training.monitor import Monitor
 from arcface_plus.training.regularization import RunRegularizer
+from arcface_plus.training.trainer import Trainer
 
 
 def train(
@@ -30,12 +33,13 @@ def train(
     ``overrides``: ``["--optim.lr", "0.05"]``. ``resume``: never, auto (the newest checkpoint, if
     any) or a checkpoint folder. Under torchrun, called by every process. Everything a run needs is
     opened and checked before its folder is touched. Raises ValueError or FileNotFoundError for bad
-    input, NonFiniteError where training broke down.
+    input, NonFiniteError where training broke down, PeerFailed where another rank failed, Stopped
+    (a SystemExit) where the run was asked to stop and has saved its state.
     """
     config = load_config(config_path, overrides)
     source = open_source(config.data, seed=config.seed)
     evaluation = RunEvaluation(config)
-    with start_world(config.train.device) as world:
+    with start_world(config.train.device, config.train.timeout) as world:
         snapshots = config.folder / "checkpoints"
         checkpoints = Checkpoints(snapshots, world, keep=config.train.keep_checkpoints)
         start = choose_start(config, resume=resume, overwrite=overwrite, steps=checkpoints.steps())
@@ -47,7 +51,9 @@ def train(
         beginning = Beginning(config, source, state) if start is None else None
         loader = build_loader(config, source, world, start=start or 0)
         prepare(config, world, start=start, overwrite=overwrite)
-        with closing(_open_monitor(config, world, start or 0)) as monitor:
+        opened = closing(_open_monitor(config, world, start or 0))
+        signals, workers = stops_on_signals(world.watch), explained_workers(config.data)
+        with opened as monitor, signals as asked, workers:
             trainer = build_trainer(
                 config, state, loader, monitor, checkpoints, evaluation.hooks(), regularizer
             )
@@ -55,16 +61,26 @@ def train(
             if beginning is not None:
                 beginning.apply(monitor)
             if start is not None:
-                trainer.resume(start)
-                evaluation.recall()
-                monitor.say(f"continuing from {checkpoints.path(start)}")
-            trainer.train()
-            evaluation.save(state, monitor)
+                _resume(trainer, start, evaluation, monitor)
+            if finished := trainer.train():
+                evaluation.save(state, monitor)
+            else:
+                asked.mark(config.folder, state.step, monitor)
         barrier(world.control)
+    if not finished:
+        raise Stopped(asked.exit_code)
     return config.folder
 
 
+def _resume(trainer: Trainer, start: int, evaluation: RunEvaluation, monitor: Monitor) -> None:
+    trainer.resume(start)
+    evaluation.recall()
+    monitor.say(f"continuing from {trainer.checkpoints.path(start)}")
+
+
 def _open_monitor(config: RunConfig, world: World, start: int) -> Monitor:
+    if world.is_main:
+        unmark(config.folder)
     return Monitor(
         config.folder, total_steps=config.train.steps, start_step=start, enabled=world.is_main
     )

@@ -73,6 +73,9 @@ class TrainConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     log_every: Positive = 50
     checkpoint_every: Positive = 1000
+    timeout: float = Field(
+        1800, gt=0, description="seconds that a rank may be behind the others before the run ends"
+    )
     keep_checkpoints: Positive = 2
     best: str | None = Field(
         None,

@@ -28,6 +28,7 @@ from arcface_plus.training.optim import build_optimizers
 from arcface_plus.training.precision import resolve_precision
 from arcface_plus.training.second_branch import SecondBranch
 from arcface_plus.training.settings import OptimConfig, TrainConfig
+from arcface_plus.training.window import LogWindow
 
 Optimizers = list[torch.optim.Optimizer]
 
@@ -58,6 +59,7 @@ class RunState:
         self.scaler = ShardedGradScaler(device=world.device.type, enabled=half, init_scale=2.0**14)
         self.guard = FiniteGuard(train, world.device, overflow_is_normal=half)
         self.best = BestModel(train.best, train.patience)
+        self.window = LogWindow(world.device)
         self.step = 0
         self.parts: list[Part] = [
             _Net(model, self.optimizers),
@@ -66,6 +68,7 @@ class RunState:
             self.guard,
             self.best,
             _Generators(world),
+            self.window,
         ]
         if branch is not None:
             self.parts.append(branch)

@@ -6,6 +6,8 @@ the global batch, workers make whole batches.
 
 from __future__ import annotations
 
+import contextlib
+import signal
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -141,6 +143,7 @@ class TrainLoader:
             num_workers=self.config.workers,
             worker_init_fn=_start_worker,
             prefetch_factor=4 if self.config.workers else None,
+            timeout=self.config.timeout if self.config.workers else 0,
             pin_memory=self.pin_memory,
             # Nothing here draws from it. But DataLoader would take a number from the global
             # generator, and a resumed run would have other dropout masks than one that ran on.
@@ -159,6 +162,39 @@ class TrainLoader:
         return "; ".join(names) + more
 
 
+class WorkerError(OSError):
+    """A worker process was killed or did not answer."""
+
+
+@contextlib.contextmanager
+def explained_workers(config: DataConfig) -> Iterator[None]:
+    """Raise WorkerError, which says what to do, where a worker of a ``TrainLoader`` is lost.
+
+    Around all that happens while the loader is in use: torch raises it from the signal of the
+    worker's end, in whatever the process is doing.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        said = str(error)
+        if said.startswith("DataLoader timed out"):
+            raise WorkerError(
+                f"no batch came within {config.timeout:g} s (data.timeout): the file system of "
+                f"{config.path or 'the data'} hangs or is too slow. Look at it; if it is only "
+                "slow, raise --data.timeout or --data.workers."
+            ) from error
+        if not said.startswith("DataLoader worker (pid"):
+            raise
+        raise WorkerError(
+            f"{said.strip()} If it was killed, the machine is likely out of memory: lower "
+            f"--data.workers (now {config.workers} processes a rank) or --train.global_batch."
+        ) from error
+
+
 def _start_worker(worker: int) -> None:
+    # Batch systems and terminals send these to all processes of a run. The main process finishes
+    # its step and saves, for which it needs its batches; workers end when it does.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
     # One image at a time a worker: threads inside OpenCV would fight over the same cores.
     cv2.setNumThreads(0)

@@ -1,0 +1,298 @@
+"""What each rank is doing, told to the others: who failed, who is late, where all stop.
+
+Ranks meet in a key-value store (of torch.distributed) before they form a group. A thread of each
+writes there every second what its rank is doing, and reads what the others say. So a message can
+name the rank that failed or is behind, and end the process, also while the main thread waits for
+what will never come. The loop pays an assignment a phase. A world of one has no thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+PERIOD = 1.0  # seconds between two looks at the store
+HURRY = 0.1  # the same while somebody waits for an answer
+SILENT = 5.0  # a rank whose thread has not written for so long has ended or is stopped
+FIRST_WARNING = 30.0  # seconds in one phase, behind another rank
+GRACE = 5.0  # seconds for the main thread to end by itself once another rank has failed
+
+
+class PeerFailed(ConnectionError):
+    """Another rank failed, was killed or did not come in time; the message says which and why."""
+
+
+class _Place(NamedTuple):
+    """Where a rank is: how many phases it has entered, the last one and its step."""
+
+    entered: int
+    phase: str
+    step: int
+    host: str
+    pid: int
+    beat: int
+
+    def __str__(self) -> str:
+        return f"'{self.phase}' of step {self.step}"
+
+
+@dataclass
+class _Peer:
+    """Another rank as it was last heard of; ``since`` and ``heard`` are times of our own clock."""
+
+    since: float
+    heard: float
+    place: _Place | None = None
+
+
+class Watch:
+    """This rank's place in the run, and what is known of the other ranks.
+
+    ``store``: of torch.distributed, used by this object alone (a ``clone``). ``timeout``: seconds
+    that a rank may be waited for. ``hosts_store``: whether the store ends with this process.
+    ``leave`` ends the process with an exit code: only the tests have another one.
+    """
+
+    def __init__(
+        self,
+        store: Any = None,
+        *,
+        rank: int = 0,
+        size: int = 1,
+        timeout: float = 1800.0,
+        hosts_store: bool = False,
+        leave: Callable[[int], Any] = os._exit,
+    ) -> None:
+        self.store, self.rank, self.size, self.timeout = store, rank, size, timeout
+        self.hosts_store, self.leave = hosts_store, leave
+        self.stopping = False  # some rank was asked to stop
+        self.failure: str | None = None  # what ended another rank, once that is known
+        self._at = (0, "start", 0, time.monotonic())
+        self._host, self._pid, self._beat = socket.gethostname(), os.getpid(), 0
+        self._message: str | None = None  # why this rank ends
+        self._asked = self._closed = self._lost = self._in_a_hurry = self._warned = False
+        self._boundary: int | None = None
+        self._agreed: int | None = None
+        self._told, self._wake = threading.Event(), threading.Event()
+        self._looked = self._learned = time.monotonic()
+        self._peers: dict[int, _Peer] = {}
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        if size > 1:
+            self._thread.start()
+
+    def enter(self, phase: str, step: int) -> None:
+        """Say what this rank does from now on; all ranks enter the same phases in one order."""
+        self._warned = False
+        self._at = (self._at[0] + 1, phase, step, time.monotonic())
+
+    def report(self, message: str) -> None:
+        """Tell the other ranks why this one ends; only the first that fails is heard."""
+        if self.size > 1:
+            self._message = message
+            self._hurry()
+            self._told.wait(3 * PERIOD)
+
+    def close(self) -> None:
+        """Say that this rank is done; the others no longer wait for it."""
+        if self.size > 1:
+            self._closed = True
+            self._hurry()
+            self._thread.join(5 * PERIOD)
+
+    def ask_to_stop(self) -> None:
+        """Ask all ranks to stop at one step. A signal handler may call it: it takes no lock."""
+        self._asked = True
+        self.stopping |= self.size == 1
+
+    def stops_at(self, step: int) -> bool:
+        """Return whether all ranks stop before ``step``; each asks before every step.
+
+        Once one was asked to, each says which step it is at and waits for the others: all go on to
+        the farthest of them, which has made its part of everything that the others need to get
+        there. Raises PeerFailed where one does not answer: then there is nothing to save.
+        """
+        if not self.stopping:
+            return False
+        if self.size == 1:
+            return True
+        if self._agreed is None:
+            self._agree(step)
+        return step == self._agreed
+
+    def ended_at(self, step: int) -> None:
+        """Say that this rank makes no step from ``step`` on; one that still asks need not wait."""
+        self._boundary = step if self._boundary is None else self._boundary
+
+    def _agree(self, step: int) -> None:
+        self._boundary = step
+        self._hurry()
+        began = time.monotonic()
+        while self._agreed is None:
+            time.sleep(HURRY / 2)
+            gone = self.failure or self._silent_ranks() or self._lost
+            if gone or time.monotonic() - began > self.timeout:
+                raise PeerFailed(f"{self.peer_failure()} Asked to stop, this rank saves nothing.")
+
+    def peer_failure(self, error: object = None) -> str:
+        """Return which rank failed, and why, after a collective broke with ``error``.
+
+        Waits some seconds until that is known.
+        """
+        self._hurry()
+        end = time.monotonic() + SILENT + 2 * PERIOD
+        while time.monotonic() < end and not (self.failure or self._lost or self._silent_ranks()):
+            time.sleep(HURRY / 2)
+        if self.failure:
+            return self.failure
+        here = f"while this rank was in '{self._at[1]}' of step {self._at[2]}"
+        silent = self._silent_ranks()
+        if silent or self._lost:  # the store lives in the launcher or in rank 0
+            gone = " and ".join(f"rank {r}" for r in silent) or "rank 0 or the launcher"
+            return (
+                f"{gone} ended without a message {here}. It was killed or its machine is gone; "
+                "if memory ran out there, lower --data.workers or --train.global_batch."
+            )
+        return f"the connection to another rank broke {here}: {error}"
+
+    def _hurry(self) -> None:
+        self._in_a_hurry = True
+        self._wake.set()
+
+    def _run(self) -> None:
+        while True:
+            self._wake.wait(HURRY if self._in_a_hurry else PERIOD)
+            self._wake.clear()
+            try:
+                self._exchange()
+            except RuntimeError:  # the store is gone; collectives break by themselves
+                self._lost = True
+                self._told.set()
+                return
+            if self._closed:
+                return
+            self._judge()
+
+    def _exchange(self) -> None:
+        """Write this rank's place and read what concerns it."""
+        now = time.monotonic()
+        if now - self._looked > SILENT:  # this process was stopped itself: nobody else was late
+            self._at = (*self._at[:3], now)
+            self._peers = {}
+        self._looked = now
+        self._beat += 1
+        entered, phase, step, began = self._at
+        place = _Place(entered, phase, step, self._host, self._pid, self._beat)
+        self.store.set(f"place/{self.rank}", json.dumps(None if self._closed else place))
+        if self._asked:
+            self.store.set("stop", "1")
+        if self._boundary is not None:
+            self.store.set(f"boundary/{self.rank}", str(self._boundary))
+        self.stopping |= self.store.check(["stop"])
+        self._exchange_failures()
+        boundaries = [f"boundary/{r}" for r in range(self.size)]
+        if self._boundary is not None and self.stopping and self.store.check(boundaries):
+            self._agreed = max(map(int, self.store.multi_get(boundaries)))
+        if self._in_a_hurry or now - began > min(FIRST_WARNING, self.timeout) / 2:
+            self._hear(now)
+
+    def _exchange_failures(self) -> None:
+        if self._message is not None and not self._told.is_set():
+            first = self.store.compare_set("failed", "", f"{self.rank}\n{self._message}").decode()
+            if self.hosts_store and first.startswith(f"{self.rank}\n"):
+                others = [f"heard/{r}" for r in range(self.size) if r != self.rank]
+                if not self.store.check(others):  # keep the store until all have read it
+                    return
+            self._told.set()
+        elif self.failure is None and self.store.check(["failed"]):
+            rank, _, message = self.store.get("failed").decode().partition("\n")
+            self.store.set(f"heard/{self.rank}", "1")
+            if int(rank) != self.rank:
+                self.failure, self._learned = f"rank {rank} failed: {message}", time.monotonic()
+
+    def _hear(self, now: float) -> None:
+        for rank in range(self.size):
+            if rank == self.rank:
+                continue
+            peer = self._peers.setdefault(rank, _Peer(now, now))
+            if not self.store.check([f"place/{rank}"]):
+                continue
+            told = json.loads(self.store.get(f"place/{rank}"))
+            if told is None:  # it is done
+                peer.place, peer.heard = None, float("inf")
+                continue
+            before, peer.place = peer.place, _Place(*told)
+            if before is None or before.entered != peer.place.entered:
+                peer.since = now
+            if before is None or before.beat != peer.place.beat:
+                peer.heard = now
+
+    def _silent_ranks(self) -> list[int]:
+        now = time.monotonic()
+        return [r for r, peer in list(self._peers.items()) if now - peer.heard > SILENT]
+
+    def _judge(self) -> None:
+        """Warn of a rank that is late, and end this process where it has failed or is too late."""
+        now = time.monotonic()
+        if self.failure and self._message is None and now - self._learned > GRACE:
+            # The main thread waits in a collective that nothing interrupts (NCCL, a hung disk).
+            self._say(f"error: {self.failure}")
+            self.leave(1)
+        entered, phase, step, began = self._at
+        waited = now - began
+        if waited < min(FIRST_WARNING, self.timeout / 2) or self.failure or self._message:
+            return
+        late = self._late(entered)
+        if not late:
+            return
+        here = f"'{phase}' of step {step}"
+        if waited > self.timeout:
+            message = (
+                f"{here} did not come within {self.timeout:g} s (train.timeout): {late}. Look at "
+                "that rank's machine, disk and messages; if it is only slow, raise --train.timeout."
+            )
+            self._message = message
+            with contextlib.suppress(RuntimeError):  # the store is gone
+                self._exchange_failures()
+            self._wake_stopped()
+            self._say(f"error: {message}")
+            self.leave(1)
+        elif not self._warned:
+            self._warned = True
+            self._say(f"warning: {here} has not come for {waited:.0f} s: {late}")
+
+    def _late(self, entered: int) -> str:
+        """Return who is behind this rank and where; empty where nobody is, or another rank says."""
+        now, silent = time.monotonic(), self._silent_ranks()
+        places = {r: p.place for r, p in self._peers.items() if p.place and r not in silent}
+        behind = [r for r, place in places.items() if place.entered < entered]
+        ahead = [r for r, place in places.items() if place.entered > entered]
+        if ahead or min([r for r in places if r not in behind], default=self.rank) < self.rank:
+            return ""
+        said = []
+        for rank in silent:
+            last, quiet = self._peers[rank].place or "the start", now - self._peers[rank].heard
+            said.append(f"rank {rank} has not been heard of for {quiet:.0f} s (last in {last})")
+        for rank in [] if silent else behind:
+            spent = now - self._peers[rank].since
+            said.append(f"rank {rank} has been in {places[rank]} for {spent:.0f} s or more")
+        return "; ".join(said)
+
+    def _wake_stopped(self) -> None:
+        """Let stopped ranks of this machine go on, so that the launcher's SIGTERM reaches them."""
+        for rank in self._silent_ranks():
+            place = self._peers[rank].place
+            if place is not None and place.host == self._host:
+                with contextlib.suppress(OSError):  # it has ended
+                    os.kill(place.pid, signal.SIGCONT)
+
+    def _say(self, message: str) -> None:
+        # To the descriptor: the main thread may hold the locks of sys.stderr for ever.
+        os.write(2, f"[rank {self.rank}] {message}\n".encode())
