@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -32,7 +34,8 @@ def process_group(device: torch.device, timeout: float) -> Iterator[Watch]:
 
     Where the block raises, the other ranks are told why, and an error that is but the consequence
     of another rank's becomes PeerFailed. The group of several ranks is then not destroyed: that
-    would wait, with NCCL for ever, for ranks that do not come.
+    would wait, with NCCL for ever, for ranks that do not come. End the process: SIGTERM, which
+    launchers send to the ranks that are left, no longer does before the message is out.
     """
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     # A store in memory needs no port, so two single-process runs on a host never collide.
@@ -61,15 +64,23 @@ def process_group(device: torch.device, timeout: float) -> Iterator[Watch]:
     except BaseException as error:
         if size == 1:
             dist.destroy_process_group()
-        elif isinstance(error, dist.DistError) or "gloo" in str(error):
+            raise
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if isinstance(error, dist.DistError) or "gloo" in str(error):
             failed = PeerFailed(watch.peer_failure(error))
             watch.report(str(failed))
             raise failed from error
-        else:
-            watch.report(str(error) or type(error).__name__)
+        watch.report(_in_one_line(error))
         raise
     watch.close()
     dist.destroy_process_group()
+
+
+def _in_one_line(error: BaseException) -> str:
+    """Return what other ranks say of ``error``; that of a worker has its traceback in its text."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1] if "Traceback" in str(error) else lines[0]
 
 
 def data_parallel(model: nn.Module, device: torch.device, ranks: int) -> DistributedDataParallel:

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 PERIOD = 1.0  # seconds between two looks at the store
 HURRY = 0.1  # the same while somebody waits for an answer
 SILENT = 5.0  # a rank whose thread has not written for so long has ended or is stopped
+BROKEN = 2.5  # the same where a connection broke: one of the others has ended
 FIRST_WARNING = 30.0  # seconds in one phase, behind another rank
 GRACE = 5.0  # seconds for the main thread to end by itself once another rank has failed
 
@@ -58,7 +59,7 @@ class Watch:
 
     ``store``: of torch.distributed, used by this object alone (a ``clone``). ``timeout``: seconds
     that a rank may be waited for. ``hosts_store``: whether the store ends with this process.
-    ``leave`` ends the process with an exit code: only the tests have another one.
+    ``leave`` ends the process: only the tests have another one.
     """
 
     def __init__(
@@ -79,9 +80,9 @@ class Watch:
         self._host, self._pid, self._beat = socket.gethostname(), os.getpid(), 0
         self._message: str | None = None  # why this rank ends
         self._asked = self._closed = self._lost = self._in_a_hurry = self._warned = False
-        self._boundary: int | None = None
+        self._earliest: int | None = None  # step that this rank can stop before
         self._agreed: int | None = None
-        self._told, self._wake = threading.Event(), threading.Event()
+        self._lock, self._told, self._wake = threading.Lock(), threading.Event(), threading.Event()
         self._looked = self._learned = time.monotonic()
         self._peers: dict[int, _Peer] = {}
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
@@ -115,24 +116,21 @@ class Watch:
     def stops_at(self, step: int) -> bool:
         """Return whether all ranks stop before ``step``; each asks before every step.
 
-        Once one was asked to, each says which step it is at and waits for the others: all go on to
-        the farthest of them, which has made its part of everything that the others need to get
-        there. Raises PeerFailed where one does not answer: then there is nothing to save.
+        Once one was asked to, the thread of each says which step its rank could stop before, and
+        all go on to the farthest. A rank that waits here for the threads keeps no other waiting.
+        Raises PeerFailed where one does not answer: then there is nothing to save.
         """
-        if not self.stopping:
-            return False
-        if self.size == 1:
-            return True
-        if self._agreed is None:
-            self._agree(step)
-        return step == self._agreed
+        with self._lock:
+            if not self.stopping:
+                self._earliest = step + 1
+                return False
+            if self._earliest is None:
+                self._earliest = step
+        if self.size > 1 and self._agreed is None:
+            self._agree()
+        return self.size == 1 or step == self._agreed
 
-    def ended_at(self, step: int) -> None:
-        """Say that this rank makes no step from ``step`` on; one that still asks need not wait."""
-        self._boundary = step if self._boundary is None else self._boundary
-
-    def _agree(self, step: int) -> None:
-        self._boundary = step
+    def _agree(self) -> None:
         self._hurry()
         began = time.monotonic()
         while self._agreed is None:
@@ -140,20 +138,18 @@ class Watch:
             gone = self.failure or self._silent_ranks() or self._lost
             if gone or time.monotonic() - began > self.timeout:
                 raise PeerFailed(f"{self.peer_failure()} Asked to stop, this rank saves nothing.")
+        self._in_a_hurry = False
 
     def peer_failure(self, error: object = None) -> str:
-        """Return which rank failed, and why, after a collective broke with ``error``.
-
-        Waits some seconds until that is known.
-        """
+        """Return who failed, and why, after a collective broke with ``error``; may take seconds."""
         self._hurry()
-        end = time.monotonic() + SILENT + 2 * PERIOD
-        while time.monotonic() < end and not (self.failure or self._lost or self._silent_ranks()):
+        end, silent = time.monotonic() + 2 * BROKEN, []
+        while time.monotonic() < end and not (self.failure or self._lost or silent):
             time.sleep(HURRY / 2)
+            silent = self._silent_ranks(BROKEN)
         if self.failure:
             return self.failure
         here = f"while this rank was in '{self._at[1]}' of step {self._at[2]}"
-        silent = self._silent_ranks()
         if silent or self._lost:  # the store lives in the launcher or in rank 0
             gone = " and ".join(f"rank {r}" for r in silent) or "rank 0 or the launcher"
             return (
@@ -188,20 +184,27 @@ class Watch:
             self._peers = {}
         self._looked = now
         self._beat += 1
-        entered, phase, step, began = self._at
-        place = _Place(entered, phase, step, self._host, self._pid, self._beat)
+        began = self._at[3]
+        place = _Place(*self._at[:3], self._host, self._pid, self._beat)
         self.store.set(f"place/{self.rank}", json.dumps(None if self._closed else place))
         if self._asked:
             self.store.set("stop", "1")
-        if self._boundary is not None:
-            self.store.set(f"boundary/{self.rank}", str(self._boundary))
-        self.stopping |= self.store.check(["stop"])
         self._exchange_failures()
-        boundaries = [f"boundary/{r}" for r in range(self.size)]
-        if self._boundary is not None and self.stopping and self.store.check(boundaries):
-            self._agreed = max(map(int, self.store.multi_get(boundaries)))
-        if self._in_a_hurry or now - began > min(FIRST_WARNING, self.timeout) / 2:
+        if self._agreed is None and self.store.check(["stop"]):
+            self._exchange_steps()
+        if self._in_a_hurry or now - began > 2 * PERIOD:
             self._hear(now)
+        else:  # what was heard long ago says nothing of who is silent now
+            self._peers = {}
+
+    def _exchange_steps(self) -> None:
+        with self._lock:  # from here on the main thread begins no step before all agreed
+            self.stopping, earliest = True, self._earliest
+        if earliest is not None:
+            self.store.set(f"earliest/{self.rank}", str(earliest))
+        keys = [f"earliest/{r}" for r in range(self.size)]
+        if self.store.check(keys):
+            self._agreed = max(map(int, self.store.multi_get(keys)))
 
     def _exchange_failures(self) -> None:
         if self._message is not None and not self._told.is_set():
@@ -234,9 +237,9 @@ class Watch:
             if before is None or before.beat != peer.place.beat:
                 peer.heard = now
 
-    def _silent_ranks(self) -> list[int]:
+    def _silent_ranks(self, limit: float = SILENT) -> list[int]:
         now = time.monotonic()
-        return [r for r, peer in list(self._peers.items()) if now - peer.heard > SILENT]
+        return [r for r, peer in list(self._peers.items()) if now - peer.heard > limit]
 
     def _judge(self) -> None:
         """Warn of a rank that is late, and end this process where it has failed or is too late."""
@@ -247,9 +250,9 @@ class Watch:
             self.leave(1)
         entered, phase, step, began = self._at
         waited = now - began
-        if waited < min(FIRST_WARNING, self.timeout / 2) or self.failure or self._message:
-            return
-        late = self._late(entered)
+        early = waited < min(FIRST_WARNING, self.timeout / 2)
+        known = self.failure or self._message or self._in_a_hurry
+        late = "" if early or known else self._late(entered)
         if not late:
             return
         here = f"'{phase}' of step {step}"
@@ -293,6 +296,5 @@ class Watch:
                 with contextlib.suppress(OSError):  # it has ended
                     os.kill(place.pid, signal.SIGCONT)
 
-    def _say(self, message: str) -> None:
-        # To the descriptor: the main thread may hold the locks of sys.stderr for ever.
+    def _say(self, message: str) -> None:  # the main thread may hold the locks of sys.stderr
         os.write(2, f"[rank {self.rank}] {message}\n".encode())

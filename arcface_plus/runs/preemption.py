@@ -65,11 +65,16 @@ def stops_on_signals(watch: Watch) -> Iterator[StopRequest]:
         yield request
         return
     before = {number: signal.signal(number, request.handle) for number in _ASK}
+    failed = True
     try:
         yield request
+        failed = False
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        # A launcher sends SIGTERM to the ranks that a failure leaves: it must not end one of them
+        # before it has said what it knows.
+        if watch.size == 1 or not failed:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def unmark(folder: Path) -> None:

@@ -103,7 +103,6 @@ class Trainer:
             state.step += 1
             self.monitor.advance(state.step)
             self._after_step(total)
-        self.world.watch.ended_at(state.step)
         if best.gave_up:
             self.monitor.say(f"stopped: {best.waited} evaluations in a row were no better")
         if best.step not in (None, state.step):

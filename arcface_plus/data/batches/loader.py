@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
+from torch.multiprocessing import _prctl_pr_set_pdeathsig
 from torch.utils.data import DataLoader, Dataset
 
 from arcface_plus.data.batches.augmentation import augment, augmentation_draws
@@ -149,10 +150,15 @@ class TrainLoader:
             # generator, and a resumed run would have other dropout masks than one that ran on.
             generator=torch.Generator(),
         )
-        for made in loader:
-            if isinstance(made, ValueError):
-                raise made
-            yield made
+        running = iter(loader)
+        try:
+            for made in running:
+                if isinstance(made, ValueError):
+                    raise made
+                yield made
+        except RuntimeError:
+            self._lost = running  # kept: its end would wait 5 s for each worker that hangs
+            raise
 
     def describe_step(self, step: int, *, most: int = 8) -> str:
         """Name some of the images of a step (of all ranks), for messages."""
@@ -196,5 +202,7 @@ def _start_worker(worker: int) -> None:
     # its step and saves, for which it needs its batches; workers end when it does.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
+    # At once: a worker has copies of the rank's connections, which keep the other ranks waiting.
+    _prctl_pr_set_pdeathsig(signal.SIGKILL)
     # One image at a time a worker: threads inside OpenCV would fight over the same cores.
     cv2.setNumThreads(0)
