@@ -135,7 +135,7 @@ class Watch:
         began = time.monotonic()
         while self._agreed is None:
             time.sleep(HURRY / 2)
-            gone = self.failure or self._silent_ranks() or self._lost
+            gone = self.failure or self._silent_ranks(SILENT) or self._lost
             if gone or time.monotonic() - began > self.timeout:
                 raise PeerFailed(f"{self.peer_failure()} Asked to stop, this rank saves nothing.")
         self._in_a_hurry = False
@@ -143,7 +143,7 @@ class Watch:
     def peer_failure(self, error: object = None) -> str:
         """Return who failed, and why, after a collective broke with ``error``; may take seconds."""
         self._hurry()
-        end, silent = time.monotonic() + 2 * BROKEN, []
+        end, silent = time.monotonic() + 2 * BROKEN, self._silent_ranks(BROKEN)
         while time.monotonic() < end and not (self.failure or self._lost or silent):
             time.sleep(HURRY / 2)
             silent = self._silent_ranks(BROKEN)
@@ -221,9 +221,7 @@ class Watch:
                 self.failure, self._learned = f"rank {rank} failed: {message}", time.monotonic()
 
     def _hear(self, now: float) -> None:
-        for rank in range(self.size):
-            if rank == self.rank:
-                continue
+        for rank in {*range(self.size)} - {self.rank}:
             peer = self._peers.setdefault(rank, _Peer(now, now))
             if not self.store.check([f"place/{rank}"]):
                 continue
@@ -237,7 +235,7 @@ class Watch:
             if before is None or before.beat != peer.place.beat:
                 peer.heard = now
 
-    def _silent_ranks(self, limit: float = SILENT) -> list[int]:
+    def _silent_ranks(self, limit: float) -> list[int]:
         now = time.monotonic()
         return [r for r, peer in list(self._peers.items()) if now - peer.heard > limit]
 
@@ -273,7 +271,7 @@ class Watch:
 
     def _late(self, entered: int) -> str:
         """Return who is behind this rank and where; empty where nobody is, or another rank says."""
-        now, silent = time.monotonic(), self._silent_ranks()
+        now, silent = time.monotonic(), self._silent_ranks(SILENT)
         places = {r: p.place for r, p in self._peers.items() if p.place and r not in silent}
         behind = [r for r, place in places.items() if place.entered < entered]
         ahead = [r for r, place in places.items() if place.entered > entered]
@@ -290,7 +288,7 @@ class Watch:
 
     def _wake_stopped(self) -> None:
         """Let stopped ranks of this machine go on, so that the launcher's SIGTERM reaches them."""
-        for rank in self._silent_ranks():
+        for rank in self._silent_ranks(SILENT):
             place = self._peers[rank].place
             if place is not None and place.host == self._host:
                 with contextlib.suppress(OSError):  # it has ended

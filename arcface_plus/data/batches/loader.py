@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.multiprocessing import _prctl_pr_set_pdeathsig
+from torch.multiprocessing import _prctl_pr_set_pdeathsig  # type: ignore[attr-defined]
 from torch.utils.data import DataLoader, Dataset
 
 from arcface_plus.data.batches.augmentation import augment, augmentation_draws
