@@ -42,6 +42,8 @@ def process_group(device: torch.device, timeout: float) -> Iterator[Watch]:
     store: dist.Store = dist.HashStore()
     if "RANK" in os.environ:
         store, rank, size = next(dist.rendezvous("env://", timeout=time_limit(timeout)))
+        # Restarted ranks meet in torchrun's one store: there the addresses of the dead ones are.
+        store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
     on_cuda = device.type == "cuda"
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if on_cuda else "gloo",

@@ -90,7 +90,6 @@ def test_a_silent_rank_is_named(meet, capfd) -> None:
     silence(b)
     until(lambda: a.left)
     assert "rank 1 has not been heard of for" in capfd.readouterr().err
-    a._peers[1].place = a._peers[1].place._replace(pid=-1)  # no signal to this test
 
 
 def test_ranks_that_are_at_the_same_place_may_take_their_time(meet, capfd) -> None:
@@ -151,7 +150,7 @@ def test_a_rank_that_ended_without_a_word_is_named(meet) -> None:
 
 
 def test_a_lost_store_ends_the_thread_and_is_told(meet) -> None:
-    a, b = meet(2)
+    a, _ = meet(2)
 
     class Gone:
         def set(self, key: str, value: str) -> None:

@@ -26,7 +26,7 @@ def exit_code_for(error: Exception) -> int:
     """
     rank = f"[rank {os.environ['RANK']}] " if "RANK" in os.environ else ""
     if memory := _memory_advice(error):
-        print(f"{rank}error: {memory}", file=sys.stderr)  # noqa: T201
+        _say(f"{rank}error: {memory}")
         return 1
     bad_path = FileNotFoundError | PermissionError | IsADirectoryError | NotADirectoryError
     bad_input = ValueError | ModuleNotFoundError | bad_path
@@ -34,10 +34,15 @@ def exit_code_for(error: Exception) -> int:
     foreseen = ValueError | ArithmeticError | OSError | ImportError
     if isinstance(error, fault) or not isinstance(error, foreseen):
         lines = "".join(traceback.format_exception(error)).splitlines()
-        print("\n".join(rank + line for line in lines), file=sys.stderr)  # noqa: T201
+        _say("\n".join(rank + line for line in lines))
         return 1
-    print(f"{rank}error: {error}", file=sys.stderr)  # noqa: T201
+    _say(f"{rank}error: {error}")
     return 2 if isinstance(error, bad_input) else 1
+
+
+def _say(message: str) -> None:
+    # In one write: lines of several ranks would run into one another.
+    print(message + "\n", end="", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def _memory_advice(error: Exception) -> str | None:
