@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import sys
 import traceback
 from collections.abc import Mapping
 from typing import NoReturn
+
+
+_ADVICE = {
+    errno.ENOSPC: ". Make room on that disk, or choose a place on another one.",
+    errno.EDQUOT: ". Make room within the quota, or choose another place.",
+    errno.EROFS: ". Nothing can be written there; choose another place.",
+}
 
 
 def refuse(reasons: Mapping[str, bool]) -> None:
@@ -36,7 +44,8 @@ def exit_code_for(error: Exception) -> int:
         lines = "".join(traceback.format_exception(error)).splitlines()
         _say("\n".join(rank + line for line in lines))
         return 1
-    _say(f"{rank}error: {error}")
+    advice = _ADVICE.get(error.errno or 0, "") if isinstance(error, OSError) else ""
+    _say(f"{rank}error: {error}{advice}")
     return 2 if isinstance(error, bad_input) else 1
 
 

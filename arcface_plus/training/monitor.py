@@ -37,7 +37,6 @@ _AGAINST = {
     "nearest_angle": ("nearest_angle_uniform", " of {:.1f}°"),
     "target_angle": ("termination_angle", " to {:.1f}°"),
 }
-_AFTER_DISK = ". Mend the disk (make room on it), then continue with --resume auto."
 
 
 class Monitor:
@@ -116,7 +115,7 @@ class Monitor:
         try:
             _write_all(self._lines, line.encode())
         except OSError as error:
-            raise OSError(error.errno, f"{error.strerror}: {self.path}{_AFTER_DISK}") from error
+            raise OSError(error.errno, f"{error.strerror}: {self.path}") from error
         for key, value in values.items():
             if isinstance(value, int | float):
                 self._board.add_scalar(f"{prefix}/{key}", value, step)
