@@ -10,7 +10,6 @@ import traceback
 from collections.abc import Mapping
 from typing import NoReturn
 
-
 _ADVICE = {
     errno.ENOSPC: ". Make room on that disk, or choose a place on another one.",
     errno.EDQUOT: ". Make room within the quota, or choose another place.",

@@ -8,6 +8,7 @@ metrics.jsonl but for the fields of time. Exit code 1 where they are not.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -88,14 +89,19 @@ def finish(config: Path, name: str, ranks: int, steps: int) -> Path:
 def kill_once(
     config: Path, name: str, ranks: int, steps: int, *, after: float, in_checkpoint: bool
 ) -> Kill | None:
-    """Start the run and kill it ``after`` seconds, or (the ``after``-th s past) while it writes.
+    """Start the run and kill it ``after`` seconds, or the next time that it writes a checkpoint.
 
     Returns None where the run came to its end before.
     """
     checkpoints = config.parent / name / "checkpoints"
+    left = _being_written(checkpoints)  # by a run that was killed
     began, processes = time.monotonic(), start(config, name, ranks, steps)
+
+    def writing() -> bool:
+        return not _being_written(checkpoints) <= left
+
     try:
-        while time.monotonic() - began < after or (in_checkpoint and not _writing(checkpoints)):
+        while time.monotonic() - began < after or (in_checkpoint and not writing()):
             if all(process.poll() is not None for process in processes):
                 return None
             time.sleep(0.0005 if in_checkpoint else 0.01)
@@ -103,11 +109,29 @@ def kill_once(
         alive = [process for process in processes if process.poll() is None]
         kill(alive)
     whole = [int(path.parent.name[5:]) for path in checkpoints.glob("step-*/manifest.json")]
-    return Kill(max(whole, default=0), _writing(checkpoints))
+    return Kill(max(whole, default=0), writing())
 
 
-def _writing(checkpoints: Path) -> bool:
-    return any(checkpoints.glob(".tmp-step-*"))
+def _being_written(checkpoints: Path) -> set[int]:
+    """Return the folders that are no whole checkpoints yet, by inode: names come again."""
+    found = set()
+    for path in checkpoints.glob(".tmp-step-*"):
+        with contextlib.suppress(FileNotFoundError):  # it has just got its final name
+            found.add(path.stat().st_ino)
+    return found
+
+
+def seconds_to_start(config: Path, ranks: int, steps: int) -> float:
+    """Return how long a run takes to its first line of metrics.jsonl."""
+    began, processes = time.monotonic(), start(config, "first", ranks, steps)
+    try:
+        while not (config.parent / "first" / "metrics.jsonl").is_file():
+            if any(process.poll() is not None for process in processes):
+                raise RuntimeError((config.parent / "first.log").read_text()[-3000:])
+            time.sleep(0.05)
+        return time.monotonic() - began
+    finally:
+        kill([process for process in processes if process.poll() is None])
 
 
 def log_without_times(folder: Path) -> list[dict]:
@@ -129,24 +153,22 @@ def main() -> int:
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--in-checkpoint", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     draw = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as temporary:
         config = Path(temporary) / "run.yaml"
         config.write_text(CONFIG)
-        began = time.monotonic()
+        start_takes = seconds_to_start(config, options.ranks, options.steps)
         whole = finish(config, "whole", options.ranks, options.steps)
-        # A start takes about a third of the run: most kills come after some steps.
-        lasts = time.monotonic() - began
         kills: list[Kill] = []
         print("| kill | checkpoint it resumes from | while writing one |\n|---:|---:|---|")
         while len(kills) < options.kills:
-            after = draw.uniform(0.2, 0.7) * lasts
             in_checkpoint = len(kills) < options.in_checkpoint
+            after = draw.uniform(0, 2) * start_takes  # about half of them make some steps
             killed = kill_once(
-                config, "killed", options.ranks, options.steps, after=after * (not in_checkpoint),
+                config, "killed", options.ranks, options.steps, after=after,
                 in_checkpoint=in_checkpoint,
             )  # fmt: skip
             if killed is None:
