@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import torch.distributed as dist
 from launch import join_as_under_torchrun
 
 from arcface_plus.losses.head.classifier import ClassifierHead, HeadOutput
@@ -24,6 +25,7 @@ def train_jobs(rank: int, jobs: list[dict]) -> list[str]:
             stopped.append("")
         except NonFiniteError as error:
             stopped.append(str(error))
+            dist.destroy_process_group()  # a failed run leaves it to the end of the process
     return stopped
 
 

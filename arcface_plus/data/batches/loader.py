@@ -7,9 +7,12 @@ the global batch, workers make whole batches.
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import signal
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize
 
 import cv2
 import numpy as np
@@ -150,7 +153,11 @@ class TrainLoader:
             # generator, and a resumed run would have other dropout masks than one that ran on.
             generator=torch.Generator(),
         )
+        others = multiprocessing.active_children()
         running = iter(loader)
+        workers = [p for p in multiprocessing.active_children() if p not in others]
+        # They do not heed the SIGTERM with which Python ends those that are left at its own end.
+        at_exit = Finalize(None, _kill, (workers,), exitpriority=1)
         try:
             for made in running:
                 if isinstance(made, ValueError):
@@ -159,6 +166,7 @@ class TrainLoader:
         except RuntimeError:
             self._lost = running  # kept: its end would wait 5 s for each worker that hangs
             raise
+        at_exit.cancel()
 
     def describe_step(self, step: int, *, most: int = 8) -> str:
         """Name some of the images of a step (of all ranks), for messages."""
@@ -195,6 +203,11 @@ def explained_workers(config: DataConfig) -> Iterator[None]:
             f"{said.strip()} If it was killed, the machine is likely out of memory: lower "
             f"--data.workers (now {config.workers} processes a rank) or --train.global_batch."
         ) from error
+
+
+def _kill(workers: Sequence[BaseProcess]) -> None:
+    for worker in workers:
+        worker.kill()
 
 
 def _start_worker(worker: int) -> None:
