@@ -227,7 +227,6 @@ def test_what_is_synced_before_a_checkpoint_survives_a_kill(tmp_path):
     monitor = Monitor(tmp_path, total_steps=6)
     for step in range(1, 5):
         monitor.log(step, {"loss": float(step)})
-    assert len(list(scalars(tmp_path, "train/loss"))) < 4, "nothing to make durable"
     monitor.sync()  # and then the process is killed: nothing is closed
     assert list(scalars(tmp_path, "train/loss")) == [(s, float(s)) for s in range(1, 5)]
     assert len(lines(tmp_path)) == 4

@@ -63,7 +63,7 @@ class Case:
 CASES = (
     Case("worker raises", r"rank 1\] RuntimeError: a fault in the decoder"),
     Case("bad image", r"error: digit 3 is not an image \(step \d+\); remove .* quarantine"),
-    Case("worker killed", r"rank 1\] error: .*killed by signal.* lower --data\.workers"),
+    Case("worker killed", r"rank 1\] error: a worker process ended .* lower --data\.workers"),
     Case("worker hangs", r"no batch came within 6 s \(data\.timeout\).* raise --data\.timeout",
          words=("--data.timeout", "6"), waits=6),
     Case("rank killed", r"rank 1 ended without a message .* lower --data\.workers"),

@@ -35,6 +35,7 @@ schedule: {kind: cosine, warmup_steps: 2}
 train: {global_batch: 13, log_every: 7, checkpoint_every: 10, precision: fp32, device: cpu}
 evaluation: {accuracy: true, every: 25}
 """
+_LINE = b"  loss "  # in what a run shows of a log step
 TIMES = {"images_per_second", "data_wait", "seconds_left"}
 
 
@@ -87,22 +88,38 @@ def finish(config: Path, name: str, ranks: int, steps: int) -> Path:
 
 
 def kill_once(
-    config: Path, name: str, ranks: int, steps: int, *, after: float, in_checkpoint: bool
+    config: Path,
+    name: str,
+    ranks: int,
+    steps: int,
+    *,
+    after: float,
+    once_it_trains: bool,
+    in_checkpoint: bool,
 ) -> Kill | None:
-    """Start the run and kill it ``after`` seconds, or the next time that it writes a checkpoint.
+    """Kill the run ``after`` seconds from its start, or from its first line of this start.
 
-    Returns None where the run came to its end before.
+    ``in_checkpoint``: the next time from then on that it writes a checkpoint. Returns None where
+    the run came to its end before.
     """
     checkpoints = config.parent / name / "checkpoints"
     left = _being_written(checkpoints)  # by a run that was killed
-    began, processes = time.monotonic(), start(config, name, ranks, steps)
+    log = config.parent / f"{name}.log"
+    before = log.read_bytes().count(_LINE) if log.exists() else 0
+    processes = start(config, name, ranks, steps)
 
     def writing() -> bool:
         return not _being_written(checkpoints) <= left
 
+    def ended() -> bool:
+        return all(process.poll() is not None for process in processes)
+
     try:
+        while once_it_trains and log.read_bytes().count(_LINE) == before and not ended():
+            time.sleep(0.02)
+        began = time.monotonic()
         while time.monotonic() - began < after or (in_checkpoint and not writing()):
-            if all(process.poll() is not None for process in processes):
+            if ended():
                 return None
             time.sleep(0.0005 if in_checkpoint else 0.01)
     finally:
@@ -166,10 +183,11 @@ def main() -> int:
         print("| kill | checkpoint it resumes from | while writing one |\n|---:|---:|---|")
         while len(kills) < options.kills:
             in_checkpoint = len(kills) < options.in_checkpoint
-            after = draw.uniform(0, 2) * start_takes  # about half of them make some steps
+            trains = in_checkpoint or draw.random() < 0.7
+            after = draw.uniform(0, 3 if trains else start_takes)
             killed = kill_once(
                 config, "killed", options.ranks, options.steps, after=after,
-                in_checkpoint=in_checkpoint,
+                once_it_trains=trains, in_checkpoint=in_checkpoint,
             )  # fmt: skip
             if killed is None:
                 print(f"the run came to its end after {len(kills)} kills: raise --steps")
