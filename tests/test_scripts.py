@@ -24,8 +24,11 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 EXECUTED = {
     "tools/train.py": "below",
     "tools/export_embeddings.py": "below",
-    "tools/slurm_train.sh": "below",
     "tools/gpu_check.py": "tests/test_gpu_check.py",
+    "tools/slurm_train.sh": "tests/test_slurm.py",
+    "tools/stress/faults.py": "tests/distributed/test_faults.py",
+    "tools/stress/faulty_train.py": "tools/stress/faults.py",
+    "tools/stress/kill_runs.py": "tests/distributed/test_faults.py",
     "tools/pack_dataset.py": "tests/cli/data/test_app.py",
     "eval/verification.py": "tests/cli/test_verify.py",
     "eval/ijb.py": "tests/cli/test_ijb.py",
@@ -33,7 +36,7 @@ EXECUTED = {
 
 
 def test_every_script_is_executed_somewhere() -> None:
-    folders = [REPOSITORY / "tools", REPOSITORY / "eval"]
+    folders = [REPOSITORY / "tools", REPOSITORY / "tools" / "stress", REPOSITORY / "eval"]
     found = {p.relative_to(REPOSITORY).as_posix() for f in folders for p in f.glob("*.*")}
     assert found == set(EXECUTED)
     for script, where in EXECUTED.items():

@@ -65,6 +65,9 @@ class DataConfig(Section):
     images_per_class: Positive = Field(8, description="synthetic: images of a class")
     size: int = Field(112, ge=16, le=1024, description="side of the square input, pixels")
     workers: int = Field(4, ge=0, description="decoding processes a rank")
+    timeout: float = Field(
+        600, ge=0, description="seconds to wait for a batch of the workers; 0: for ever"
+    )
     on_bad_image: Literal["stop", "quarantine"] = "stop"
     quarantine_limit: int = Field(
         1000, ge=0, description="more bad images on one rank than this stop the run"

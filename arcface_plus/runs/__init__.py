@@ -10,6 +10,7 @@ train              ``ap.train``: the order in which a run is opened, checked, tr
 evaluation         what a run is scored on while it trains, and what it saves of that
 folder             the run folder: when an old one may be used again, what a checkpoint may resume
 lock               one run folder is trained by one run at a time
+preemption         a run that is asked to stop: signals, the marker to queue it again
 provenance         where a model comes from, for its card
 results            what finished runs measured, read from their folders
 """

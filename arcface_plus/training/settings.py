@@ -76,6 +76,9 @@ class TrainConfig(Section):
     )
     log_every: Positive = 50
     checkpoint_every: Positive = 1000
+    timeout: float = Field(
+        1800, gt=0, description="seconds that a rank may be behind the others before the run ends"
+    )
     keep_checkpoints: Positive = Field(2, description="the newest that stay")
     keep_every: int | None = Field(
         None, ge=1, description="checkpoints of multiples of that many steps stay for good"

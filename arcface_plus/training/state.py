@@ -30,6 +30,7 @@ from arcface_plus.training.optim import build_optimizers
 from arcface_plus.training.precision import resolve_precision
 from arcface_plus.training.second_branch import SecondBranch
 from arcface_plus.training.settings import OptimConfig, TrainConfig
+from arcface_plus.training.window import LogWindow
 
 Optimizers = list[torch.optim.Optimizer]
 
@@ -61,6 +62,7 @@ class RunState:
         self.guard = FiniteGuard(train, world.device)
         self.spikes = LossSpikes(world.device)
         self.best = BestModel(train.best, train.patience)
+        self.window = LogWindow(world.device)
         self.step = 0
         self.parts: list[Part] = [
             _Net(model, self.optimizers),
@@ -70,6 +72,7 @@ class RunState:
             self.spikes,
             self.best,
             _Generators(world),
+            self.window,
         ]
         if branch is not None:
             self.parts.append(branch)
