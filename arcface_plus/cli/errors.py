@@ -13,6 +13,7 @@ from typing import NoReturn
 _ADVICE = {
     errno.ENOSPC: ". Make room on that disk, or choose a place on another one.",
     errno.EDQUOT: ". Make room within the quota, or choose another place.",
+    errno.EIO: ". The disk or the network file system failed: look at it, then start again.",
     errno.EROFS: ". Nothing can be written there; choose another place.",
 }
 

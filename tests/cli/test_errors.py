@@ -88,7 +88,9 @@ def test_memory_that_ran_out_is_one_line_with_the_fix(error, fix, capsys):
     assert fix in said and said.count("\n") == 1 and said.startswith("error: ")
 
 
-@pytest.mark.parametrize(("number", "fix"), [(28, "Make room"), (30, "choose another place")])
+@pytest.mark.parametrize(
+    ("number", "fix"), [(5, "look at it"), (28, "Make room"), (30, "choose another place")]
+)
 def test_a_disk_that_takes_nothing_comes_with_the_fix(number, fix, capsys):
     assert exit_code_for(raised(OSError(number, "no", "a.bin"))) == 1
     assert fix in capsys.readouterr().err

@@ -75,7 +75,7 @@ CASES = (
          words=("--train.timeout", f"{TIMEOUT}"), waits=TIMEOUT),
     Case("GPU memory", r"rank 1\] error: the GPU's memory is full: .*--train\.accumulate"),
     Case("host memory", r"rank 1\] error: the machine's memory is full: .*--data\.workers"),
-    Case("input/output error", r"rank 0\] error: .*Input/output error: 'faces\.rec'", rank=0),
+    Case("input/output error", r"rank 0\] error: .*error: 'faces\.rec'\. .*look at it", rank=0),
     Case("NaN batch", r"error: step 25: the loss or its gradient is not finite.* --optim\.lr"),
     Case("truncated .rec", r"error: .*train\.rec", saved=False),
     Case("label = C", r"error: .*label", saved=False),
