@@ -2,7 +2,8 @@
 
 Data flows one way, and imports point backwards only:
 
-settings           sections of settings, YAML files, ``base:`` and overrides
+yaml_files         YAML files laid over their bases, with the line of every key
+settings           sections of settings, overrides, errors with file and line
 randomness         every keyed stream of random numbers, with its version
 files              files written beside and renamed; logs cut to a step; hashes
 devices            how the host works beside a GPU without waiting for it

@@ -16,7 +16,7 @@ PACKAGE = TESTS.parent / "arcface_plus"
 
 # A module imports only from its own level and from lower ones.
 LEVELS = {
-    **dict.fromkeys(("settings", "devices", "distributed", "files", "randomness"), 0),
+    **dict.fromkeys(("yaml_files", "settings", "devices", "distributed", "files", "randomness"), 0),
     **dict.fromkeys(("process_group", "watch"), 0),
     "data": 1,
     "checkpoints": 2,
