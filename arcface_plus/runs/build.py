@@ -104,7 +104,7 @@ def _build_net(config: RunConfig, *, resumes: bool) -> EmbeddingModel:
     """Return the net with drawn weights, or as a file or the run's own beginning has it."""
     wanted, size = config.model, config.data.size
     options = wanted.model_dump(
-        include={"name", "embedding_dim", "dropout", "width", "fix_last_gain"}, exclude_none=True
+        exclude={"init", "checkpoint_gradients", "mean", "std", "channels"}, exclude_none=True
     )
     if wanted.checkpoint_gradients:
         options["checkpoint_gradients"] = True
