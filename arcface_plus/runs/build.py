@@ -93,6 +93,7 @@ def build(
         dense_gradient=config.head.sample_dense,
         class_chunk=config.head.class_chunk,
         filter_threshold=config.head.filter_threshold,
+        centres=config.head.centres,
         seed=config.seed,
     )
     # Dropout masks differ between ranks; everything drawn before here is the same on all.

@@ -62,6 +62,11 @@ class RunConfig(Section):
                 "head.init class_means puts classes where the net embeds them, but the net's "
                 "weights are drawn at random; set model.init to a file, or head.init to random"
             )
+        if self.branch.enabled and self.head.centres > 1:
+            raise ValueError(
+                f"branch.enabled compares classes by one row each, but head.centres is "
+                f"{self.head.centres}; set head.centres to 1, or branch.enabled to false"
+            )
         if self.optim.nesterov and self.head.sample_rate < 1 and not self.head.sample_dense:
             raise ValueError(
                 "optim.nesterov does not go with head.sample_rate below 1, whose rows are updated "

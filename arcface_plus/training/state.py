@@ -129,9 +129,13 @@ class _Head(Part):
         head = self.head
         named: dict[str, Stored] = {}
         for name, parameter in head.sharded_parameters().items():
-            momentum = _momentum(self.optimizers, parameter)
-            named[f"head.{name}"] = ClassRows(parameter.data, head.num_classes)
+            momentum = head.centres.by_class(_momentum(self.optimizers, parameter))
+            named[f"head.{name}"] = ClassRows(
+                head.centres.by_class(parameter.data), head.num_classes
+            )
             named[f"momentum.head.{name}"] = ClassRows(momentum, head.num_classes)
+        for name, value in head.sharded_state().items():
+            named[f"head.{name}"] = ClassRows(value, head.num_classes)
         for name, parameter in head.replicated_parameters().items():
             named[f"head.{name}"] = parameter.detach()
             named[f"momentum.head.{name}"] = _momentum(self.optimizers, parameter)

@@ -215,8 +215,9 @@ class Trainer:
     def _log(self) -> None:
         self._check_finite()
         values = self.window.close(self.config.global_batch)
-        degrees, nearest = self.head.mma.nearest(self.head.weight, self.state.step)
-        values |= self.head.mma.summary(self.head.weight, degrees=degrees) | self.predicted
+        rows = self.head.class_weights()
+        degrees, nearest = self.head.mma.nearest(rows, self.state.step)
+        values |= self.head.mma.summary(rows, degrees=degrees) | self.predicted
         values |= {
             f"margin_{name}": value for name, value in self.head.margin_state.summary().items()
         }

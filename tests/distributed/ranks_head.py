@@ -67,6 +67,7 @@ def train_rank(rank: int, case: dict) -> dict:
         mma_rows=case.get("mma_rows"),
         sample_rate=case.get("rate", 1.0),
         class_chunk=case.get("chunk"),
+        centres=case.get("centres", 1),
         seed=SEED,
     ).to(dtype)
     config = OptimConfig(lr=LR, momentum=MOMENTUM, weight_decay=DECAY, decay="all")
@@ -112,6 +113,7 @@ def train_rank(rank: int, case: dict) -> dict:
     out["weight"] = head.weight.detach().clone()
     if head.bias is not None:
         out["bias"] = head.bias.detach().clone()
+    out |= {name: value.clone() for name, value in head.sharded_state().items()}
     out["learned"] = {name: value.item() for name, value in learned.items()}
     out["state"] = {name: value.item() for name, value in head.state_tensors().items()}
     return out
@@ -127,6 +129,13 @@ def micro_batches(case: dict, world: int) -> list[list[int]]:
             a, b = contiguous_part(hi - lo, i, accumulate)
             micro[i] += range(lo + a, lo + b)
     return micro
+
+
+def count_nearest(counts, embeddings, weight, y) -> None:
+    """Add each sample to the centre of its class that is nearest to it, one after another."""
+    unit = F.normalize(weight, dim=1).view(*counts.shape, -1)
+    for x, label in zip(embeddings, y.tolist(), strict=True):
+        counts[label, (unit[label] @ x).argmax()] += 1
 
 
 def dense_mma(weight: torch.Tensor) -> torch.Tensor:
@@ -145,13 +154,16 @@ def dense_reference(case: dict, world: int = 1) -> dict:
     # Begin from the float32 numbers where the case does, so that only the arithmetic differs.
     given = getattr(torch, case["dtype"])
     backbone = make_backbone(case["dim"], given).to(dtype)
-    weight = initial_class_weights(SEED, 0, classes, case["dim"]).to(dtype).requires_grad_()
+    centres = case.get("centres", 1)
+    rows = classes * centres
+    weight = initial_class_weights(SEED, 0, rows, case["dim"]).to(dtype).requires_grad_()
+    counts = torch.zeros(classes, centres, dtype=dtype)
     margin, rate = make_margin(case), case.get("rate", 1.0)
     parameters = [*backbone.parameters()]
     bias = torch.zeros(classes, dtype=dtype, requires_grad=True)
     if case.get("bias"):
         parameters.append(bias)
-    run = Run(SEED, state=first_state(margin))
+    run = Run(SEED, state=first_state(margin, round(rate * classes)))
     if isinstance(margin, UniFace):
         first = torch.tensor(math.log(10 * rate * classes), dtype=torch.float32)
         run.threshold = first.to(dtype).requires_grad_()
@@ -167,7 +179,10 @@ def dense_reference(case: dict, world: int = 1) -> dict:
         if rate < 1:
             active = class_draws(SEED, step, 0, classes, torch.device("cpu")) < rate
             active[y] = True
-        mma = dense_mma(weight)
+        counts[counts.sum(1) >= 64] /= 2
+        count_nearest(counts, embeddings.detach(), weight.detach(), y)
+        dominant = weight.view(classes, centres, -1)[torch.arange(classes), counts.argmax(1)]
+        mma = dense_mma(dominant)
         loss = case.get("mma_weight", 0.03) * mma
         for some in micro_batches(case, world):
             if margin is None:
@@ -178,7 +193,8 @@ def dense_reference(case: dict, world: int = 1) -> dict:
             loss = loss + losses.sum() / len(y)
         loss.backward()
         # Rows that take no part are untouched, whatever pull MMA has on them.
-        weight.grad[~active] = 0
+        out_of_sample = (~active).repeat_interleave(centres)
+        weight.grad[out_of_sample] = 0
         out["losses"].append(loss.item())
         out["mma"].append(mma.item())
         if step == 0:
@@ -193,12 +209,13 @@ def dense_reference(case: dict, world: int = 1) -> dict:
             )
         with torch.no_grad():
             for p, buffer in zip([*parameters, weight], momenta, strict=True):
-                rows = active if p is weight else ...
+                rows = ~out_of_sample if p is weight else ...
                 buffer[rows] = MOMENTUM * buffer[rows] + p.grad[rows] + DECAY * p[rows]
                 p[rows] -= LR * buffer[rows]
                 p.grad = None
     out["backbone"] = [p.detach() for p in backbone.parameters()]
     out["weight"], out["bias"] = weight.detach(), bias.detach()
+    out["centre_counts"] = counts
     out["state"] = run.state
     out["learned"] = {} if run.threshold is None else {"threshold": run.threshold.item()}
     return out

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from arcface_plus.losses.margins.adacos import AdaCos
 from arcface_plus.losses.margins.adaface import AdaFace
 from arcface_plus.losses.margins.curricularface import CurricularFace
 from arcface_plus.losses.margins.elasticface import ElasticFace
@@ -14,7 +15,7 @@ from arcface_plus.losses.margins.uniface import UniFace
 from arcface_plus.losses.settings import HeadConfig
 from arcface_plus.runs.configuration import RunConfig, load_config
 
-KINDS = [MVSoftmax, CurricularFace, MagFace, AdaFace, ElasticFace, UniFace]
+KINDS = [MVSoftmax, CurricularFace, MagFace, AdaFace, ElasticFace, UniFace, AdaCos]
 
 
 @pytest.mark.parametrize("loss", KINDS)

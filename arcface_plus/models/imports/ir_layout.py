@@ -1,8 +1,8 @@
 """The nets of AdaFace and CVLface: their weights under the names of ours.
 
 IR nets: both call the blocks of all four stages ``body.N`` and count them through. What differs
-from insightface's IResNet: the first block of the first stage has a shortcut without weights, and the
-last batch norm neither gain nor shift. CVLface's ViT and its copy of insightface's IResNet have
+from insightface's IResNet: the first block of the first stage has a shortcut without weights, and
+the last batch norm neither gain nor shift. CVLface's ViT and its copy of insightface's IResNet have
 our names behind a prefix.
 """
 
