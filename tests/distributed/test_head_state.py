@@ -22,9 +22,14 @@ train: {steps: 4, global_batch: 13, log_every: 1, checkpoint_every: 2, precision
         freeze_batch_norm: true}
 """
 KINDS = {
-    "uniface": "{kind: uniface, s: 8}",
-    "adaface": "{kind: adaface, s: 8, momentum: 0.5, start_mean: 4, start_deviation: 1}",
-    "curricularface": "{kind: curricularface, s: 8, momentum: 0.5}",
+    "uniface": ["--head.adaptive", "{kind: uniface, s: 8}"],
+    "adaface": [
+        "--head.adaptive",
+        "{kind: adaface, s: 8, momentum: 0.5, start_mean: 4, start_deviation: 1}",
+    ],
+    "curricularface": ["--head.adaptive", "{kind: curricularface, s: 8, momentum: 0.5}"],
+    "adacos": ["--head.adaptive", "{kind: adacos}"],
+    "sub-centres": ["--head.centres", "3", "--head.mma_weight", "0.1", "--head.margin.s", "8"],
 }
 
 
@@ -37,9 +42,7 @@ def losses(run: Path) -> list[float]:
 def test_two_ranks_train_like_one_and_one_goes_on_where_they_stopped(run_ranks, tmp_path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(CONFIG + f"output: {tmp_path}\n")
-    words = {
-        kind: ["--head.adaptive", text, "--name", f"{kind}-two"] for kind, text in KINDS.items()
-    }
+    words = {kind: [*own, "--name", f"{kind}-two"] for kind, own in KINDS.items()}
     run_ranks(train_jobs, 2, [{"config": path, "overrides": some} for some in words.values()])
     for kind, overrides in words.items():
         one = train(path, [*overrides, "--name", f"{kind}-one"])

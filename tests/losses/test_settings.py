@@ -49,6 +49,9 @@ def test_what_does_not_go_together_names_the_key() -> None:
         ({"adaptive": {"m": 0.3}}, "kind must be"),
         ({"logits": "linear", "margin": {"m2": 0.3}}, "margin does nothing"),
         ({"bias": True}, "bias is for linear logits"),
+        ({"centres": 3, "logits": "linear"}, "linear logits know one row a class"),
+        ({"centres": 3, "init": "class_means"}, "give each class one row"),
+        ({"centres": 3, "from_head": "runs/other"}, "give each class one row"),
         ({"bias": True, "logits": "linear", "sample_rate": 0.1}, "every class in every step"),
     ],
 )

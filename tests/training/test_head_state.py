@@ -43,6 +43,11 @@ HEADS = {
         ["--head.adaptive", "{kind: uniface, s: 8}", "--head.sample_rate", "0.5"],
         {"head.threshold", "momentum.head.threshold"},
     ),
+    "adacos": (["--head.adaptive", "{kind: adacos}"], {"head.running.s"}),
+    "sub-centres": (
+        ["--head.centres", "3", "--head.sample_rate", "0.5", "--head.mma_weight", "0.1"],
+        {"head.centre_counts"},
+    ),
     "elasticface": (["--head.adaptive", "{kind: elasticface, s: 8, std: 0.2}"], set()),
 }
 

@@ -3,5 +3,6 @@
 - ``app``: pack, unpack, inspect, check, split, subset.
 - ``align``: align; ``--align`` of other verbs.
 - ``clean``: clean.
+- ``drop``: drop.
 - ``pairs``: pairs, overlap.
 """

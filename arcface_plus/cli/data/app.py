@@ -10,6 +10,7 @@ import typer
 
 from arcface_plus.cli.data.align import Align, Detector, align_command, detector_of
 from arcface_plus.cli.data.clean import clean_command
+from arcface_plus.cli.data.drop import drop_command
 from arcface_plus.cli.data.pairs import overlap_command, pairs_command
 from arcface_plus.cli.progress import counted
 
@@ -21,6 +22,7 @@ app = typer.Typer(
 )
 app.command("align")(align_command)
 app.command("clean")(clean_command)
+app.command("drop")(drop_command)
 app.command("pairs")(pairs_command)
 app.command("overlap")(overlap_command)
 

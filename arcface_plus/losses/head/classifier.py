@@ -237,8 +237,8 @@ class ClassifierHead(nn.Module):
             )
         if not (with_mma and self.mma_weight > 0):
             return output
-        rows, picked = plan.rows, self.centres.dominant_rows(weight, plan.rows)
-        active = None if rows is None else (rows, picked)
+        picked = self.centres.dominant_rows(weight, plan.rows)
+        active = None if plan.rows is None else (plan.rows, picked)
         mma = self.mma(self.class_weights(), plan.step, active=active)
         return replace(output, loss=output.loss + self.mma_weight * mma, mma=mma)
 
