@@ -191,6 +191,8 @@ def announce(
         f"{config.train.steps} steps of {config.train.global_batch} images on {world.size} "
         f"process(es), {world.device.type}; run folder {config.folder}"
     )
+    if config.train.ema is not None:
+        monitor.say(f"model: the running average of the weights, {config.train.ema} kept each step")
     if config.regularizer.weight > 0:
         monitor.say(f"penalty: {regularizer.describe()}")
     if state.branch is not None:

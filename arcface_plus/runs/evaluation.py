@@ -65,7 +65,7 @@ class RunEvaluation:
 
     def save(self, state: RunState, monitor: Monitor) -> None:
         """Save the model and what was measured of it, and show it; called by all ranks."""
-        folder, pairs, model, world = self.config.folder, self.pairs, state.model, state.world
+        folder, pairs, model, world = self.config.folder, self.pairs, state.scored, state.world
         if self.accuracy is not None:
             self._save_accuracy(self.accuracy, model, world, monitor)
         if not world.is_main:
@@ -74,7 +74,14 @@ class RunEvaluation:
         if pairs.sets:
             if self.config.evaluation.raw_pixels:
                 pairs.score_raw_pixels()
-            pairs.write(folder / VERIFICATION, {"step": state.step, "chosen_by": state.best.name})
+            pairs.write(
+                folder / VERIFICATION,
+                {
+                    "step": state.step,
+                    "chosen_by": state.best.name,
+                    "average_of_weights": self.config.train.ema,
+                },
+            )
             monitor.close_progress()
             monitor.console.print(_results_table(pairs))
             write_report(

@@ -18,7 +18,6 @@ from arcface_plus.checkpoint import Checkpoints
 from arcface_plus.data.batches.loader import Batch, TrainLoader
 from arcface_plus.distributed import World, contiguous_part
 from arcface_plus.losses.head.classifier import HeadOutput
-from arcface_plus.models.batch_statistics import average_batch_norm_buffers
 from arcface_plus.models.embedding_model import EmbeddingModel
 from arcface_plus.training.guard import BatchNormRestorer
 from arcface_plus.training.monitor import Monitor
@@ -29,6 +28,7 @@ from arcface_plus.training.schedule import set_learning_rate
 from arcface_plus.training.settings import OptimConfig, ScheduleConfig, TrainConfig
 from arcface_plus.training.state import RunState
 from arcface_plus.training.uniform_monitor import CollapseWatch, NearClasses, uniform_figures
+from arcface_plus.training.updates.average import scores
 from arcface_plus.training.window import LogWindow
 
 # (model in eval mode, finished steps) -> numbers to log; called on all ranks together.
@@ -242,10 +242,8 @@ class Trainer:
         if not self.evaluations:
             return False
         self._check_finite()
-        average_batch_norm_buffers(self.model)
-        self.model.eval()
         began = time.perf_counter()
-        results = {kind: call(self.model, step) for kind, call in self.evaluations.items()}
+        results = scores(self.model, self.state.average, self.evaluations, step)
         self._set_mode()
         self.window.skip_time(time.perf_counter() - began)
         for kind, numbers in results.items():
@@ -261,7 +259,7 @@ class Trainer:
     def save(self) -> None:
         """Write a checkpoint of the current step."""
         self._check_finite()
-        average_batch_norm_buffers(self.model)
+        self.state.average_statistics()
         began = time.perf_counter()
         self.state.save(self.checkpoints)
         self.window.skip_time(time.perf_counter() - began)

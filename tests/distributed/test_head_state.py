@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -29,8 +30,14 @@ KINDS = {
     ],
     "curricularface": ["--head.adaptive", "{kind: curricularface, s: 8, momentum: 0.5}"],
     "adacos": ["--head.adaptive", "{kind: adacos}"],
+    "adamw": ["--optim.kind", "adamw", "--optim.lr", "0.001", "--head.sample_rate", "0.5"],
+    "averaged": ["--train.ema", "0.5", "--head.margin.s", "8"],
     "sub-centres": ["--head.centres", "3", "--head.mma_weight", "0.1", "--head.margin.s", "8"],
 }
+
+
+if importlib.util.find_spec("timm"):
+    KINDS["lamb"] = ["--optim.kind", "lamb", "--optim.lr", "0.01"]
 
 
 def losses(run: Path) -> list[float]:

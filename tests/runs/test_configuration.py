@@ -461,3 +461,22 @@ def test_bad_base(files, base, error, words):
     folder = files(b=f"base: {base}\n")
     with pytest.raises(error, match=words):
         load_config(folder / "b.yaml")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--head.centres", "3", "--branch.enabled", "true"], "head.centres is 3"),
+        (["--train.ema", "0.9", "--evaluation.accuracy", "true"], "train.ema averages the net"),
+        (
+            ["--optim.kind", "lamb", "--head.logits", "linear", "--head.bias", "true"],
+            "head.bias is split among ranks",
+        ),
+        (["--train.ema", "1.0"], "train.ema"),
+        (["--optim.kind", "adam"], "optim.kind"),
+        (["--optim.betas", "[0.9, 1.0]"], "optim.betas"),
+        (["--model.blocks", "[1, 2, 3]"], "model.blocks"),
+    ],
+)
+def test_parts_that_do_not_go_together(refusal, words, message):
+    assert message in refusal("", *words)
