@@ -79,7 +79,7 @@ def test_unknown_key_names_the_nearest(refusal, text, key, nearest):
 
 def test_unknown_key_like_none_lists_those_there_are(refusal):
     message = refusal("optim: {qqqq: 1}")
-    assert "known keys here: lr, momentum, weight_decay" in message
+    assert "known keys here: kind, lr, momentum, betas, eps, weight_decay" in message
 
 
 def test_unknown_key_names_file_and_line(refusal, tmp_path):
