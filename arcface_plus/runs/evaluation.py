@@ -74,14 +74,10 @@ class RunEvaluation:
         if pairs.sets:
             if self.config.evaluation.raw_pixels:
                 pairs.score_raw_pixels()
-            pairs.write(
-                folder / VERIFICATION,
-                {
-                    "step": state.step,
-                    "chosen_by": state.best.name,
-                    "average_of_weights": self.config.train.ema,
-                },
-            )
+            about: dict[str, Any] = {"step": state.step, "chosen_by": state.best.name}
+            if state.average is not None:
+                about["average_of_weights"] = self.config.train.ema
+            pairs.write(folder / VERIFICATION, about)
             monitor.close_progress()
             monitor.console.print(_results_table(pairs))
             write_report(

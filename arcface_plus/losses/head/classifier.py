@@ -265,16 +265,8 @@ class ClassifierHead(nn.Module):
             for name, value in self.replicated_parameters().items()
         }
         samples = Samples(norm, own, draws, learned=learned)
-        score = partial(
-            margin_scores,
-            margin,
-            unit,
-            weight,
-            row,
-            limit=self.filter_threshold,
-            chunk=self.class_chunk,
-            centres=self.centres.count,
-        )
+        score = partial(margin_scores, margin, unit, weight, row, centres=self.centres.count)
+        score = partial(score, limit=self.filter_threshold, chunk=self.class_chunk)
         if margin.surveys:
             with torch.no_grad():
                 before = _copies(plan.state or self.state_tensors(), x)
