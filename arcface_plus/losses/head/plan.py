@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from torch import Tensor
 
 
@@ -45,3 +46,18 @@ class StepPlan:
         ]
         self.taken = [done + size for done, size in zip(taken, sizes, strict=True)]
         return np.concatenate(places)
+
+
+def check_labels(labels: Tensor, num_classes: int) -> None:
+    """Raise ValueError where ``labels`` are not int64 in 0…num_classes − 1."""
+    if labels.dtype != torch.int64:
+        raise ValueError(f"labels must be int64, got {labels.dtype}.")
+    fine = ((labels >= 0) & (labels < num_classes)).all()
+    if labels.is_cuda:
+        torch._assert_async(fine)  # reading the answer here would stall every step
+    elif not fine:
+        wrong = labels[(labels < 0) | (labels >= num_classes)][0].item()
+        raise ValueError(
+            f"label {wrong} is outside 0…{num_classes - 1}; the head was built for "
+            f"{num_classes} classes."
+        )
