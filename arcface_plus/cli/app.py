@@ -63,11 +63,17 @@ def train_command(
 
 
 @app.command("info")
-def info_command() -> None:
-    """Show versions, devices, and what is and is not available."""
-    from arcface_plus.cli.info import information
+def info_command(
+    model: Annotated[
+        str | None,
+        typer.Option(help="A network such as iresnet50, vit_s or timm:NAME: what it costs."),
+    ] = None,
+    size: Annotated[int | None, typer.Option(help="Pixels of its square input.")] = None,
+) -> None:
+    """Show versions, devices, and what is and is not available; or what a network costs."""
+    from arcface_plus.cli.info import information, model_information
 
-    typer.echo(json.dumps(information(), indent=1))
+    typer.echo(json.dumps(model_information(model, size) if model else information(), indent=1))
 
 
 def run(words: list[str] | None = None) -> None:

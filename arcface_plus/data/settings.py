@@ -17,6 +17,9 @@ class AugmentConfig(Section):
         0, ge=0, description="add that many black pixels on each side, then crop at random"
     )
     flip: Probability = Field(0.5, description="probability of a horizontal flip")
+    recipe: Literal["none", "adaface", "arcface_torch"] = Field(
+        "none", description="what other face trainers do, with their settings; flip is apart"
+    )
     auto_augment: Literal["none", "cifar10", "imagenet"] = Field(
         "none", description="AutoAugment's policy learned on that data; CIFAR-100 takes cifar10"
     )

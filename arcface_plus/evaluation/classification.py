@@ -101,7 +101,8 @@ class AccuracyEvaluation:
         """
         head = self.head
         sizes = [hi - lo for lo, hi in shard_bounds(head.num_classes, world_size(head.group))]
-        weight = torch.cat(all_gather_rows(head.weight.detach(), head.group, sizes=sizes)).float()
+        own = head.class_weights().detach()
+        weight = torch.cat(all_gather_rows(own, head.group, sizes=sizes)).float()
         if head.margin is not None:
             return F.normalize(weight, dim=1), None
         if head.bias is None:

@@ -18,7 +18,6 @@ from arcface_plus.data.batches.loader import Batch, TrainLoader
 from arcface_plus.devices import to_device
 from arcface_plus.distributed import contiguous_part
 from arcface_plus.losses.head.classifier import HeadOutput
-from arcface_plus.models.batch_statistics import average_batch_norm_buffers
 from arcface_plus.models.embedding_model import EmbeddingModel
 from arcface_plus.process_group import data_parallel
 from arcface_plus.training.health.forensics import Forensics
@@ -32,6 +31,7 @@ from arcface_plus.training.precision import autocast_dtype
 from arcface_plus.training.schedule import set_learning_rate
 from arcface_plus.training.settings import OptimConfig, ScheduleConfig, TrainConfig
 from arcface_plus.training.state import RunState
+from arcface_plus.training.updates.average import scores
 
 # (model in eval mode, finished steps) -> numbers to log; called on all ranks together.
 Evaluate = Callable[[EmbeddingModel, int], dict[str, float]]
@@ -239,8 +239,9 @@ class Trainer:
         self.enter("log", self.state.step)
         self._check_finite()
         values = self.window.close(self.config.global_batch)
-        degrees, nearest = self.head.mma.nearest(self.head.weight, self.state.step)
-        values |= self.head.mma.summary(self.head.weight, degrees=degrees)
+        rows = self.head.class_weights()
+        degrees, nearest = self.head.mma.nearest(rows, self.state.step)
+        values |= self.head.mma.summary(rows, degrees=degrees)
         values |= self.angles.predicted
         values |= {
             f"margin_{name}": value for name, value in self.head.margin_state.summary().items()
@@ -263,10 +264,8 @@ class Trainer:
             return False
         self.enter("evaluation", step)
         self._check_finite()
-        average_batch_norm_buffers(self.model)
-        self.model.eval()
         began = time.perf_counter()
-        results = {kind: call(self.model, step) for kind, call in self.evaluations.items()}
+        results = scores(self.model, self.state.average, self.evaluations, step)
         self._set_mode()
         self.window.skip_time(time.perf_counter() - began)
         for kind, numbers in results.items():
@@ -283,7 +282,7 @@ class Trainer:
             return
         self.enter("checkpoint", self.state.step)
         self._check_finite()
-        average_batch_norm_buffers(self.model)
+        self.state.average_statistics()
         began = time.perf_counter()
         self.monitor.sync()
         self.state.save(self.checkpoints)

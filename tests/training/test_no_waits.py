@@ -111,9 +111,9 @@ def test_finds_what_waits(name: str) -> None:
 def test_finds_what_waits_in_a_step(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     update = Trainer._update
 
-    def waiting(trainer, loss):  # type: ignore[no-untyped-def]
+    def waiting(trainer, loss, outputs, rate):  # type: ignore[no-untyped-def]
         assert loss.item() > 0
-        return update(trainer, loss)
+        return update(trainer, loss, outputs, rate)
 
     monkeypatch.setattr(Trainer, "_update", waiting)
     watch_steps(monkeypatch)

@@ -16,7 +16,7 @@ CPU = torch.device("cpu")
 def add(window: LogWindow, step: int, *, skip: bool = False) -> None:
     rng = torch.Generator().manual_seed(step)
     loss, cosine = torch.rand((), generator=rng), torch.rand(5, generator=rng)
-    output = HeadOutput(loss, loss / 3, -loss, cosine)
+    output = HeadOutput(loss, loss / 3, -loss, cosine, torch.ones(5))
     window.add([output], loss, None, torch.tensor(float(skip)), 0.1 / (step + 1))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from arcface_plus import devices
 from arcface_plus.losses.head.sampling import Sample
 
 
@@ -36,14 +37,16 @@ class StepPlan:
     def total(self) -> int:
         return sum(self.sizes)
 
-    def pick(self, weight: Tensor, *, sparse: bool) -> Tensor:
-        """Return the sample's rows (k, D) of ``weight`` (C_r, D), with gradient where they count.
+    def pick(self, weight: Tensor, rows: Tensor, *, sparse: bool) -> Tensor:
+        """Return the ``rows`` (k · K,) of ``weight`` (C_r · K, D), with gradient where they count.
+
+        They are those of the sample's classes, K a class, in their order.
 
         With ``sparse``, ``weight`` gets a coalesced sparse gradient of the sample's rows, in which
         those of all micro-batches add up; that of rows that take no part is zero.
         """
         assert self.sample is not None
-        rows, taking_part = self.sample
+        taking_part = self.sample.taking_part
         if not (sparse and weight.requires_grad and torch.is_grad_enabled()):
             picked = weight.index_select(0, rows)
         else:
@@ -53,7 +56,8 @@ class StepPlan:
             picked = self.picked
         if taking_part is None:
             return picked
-        return torch.where(taking_part[:, None], picked, picked.detach())
+        counts = taking_part.repeat_interleave(len(rows) // max(1, len(taking_part)))
+        return torch.where(counts[:, None], picked, picked.detach())
 
     def hidden(self, dtype: torch.dtype) -> Tensor | None:
         """Return what to add to the logits (k,) of the sample's rows: −∞ to those out of it."""
@@ -99,3 +103,18 @@ def _as_gradient_of(weight: Tensor, rows: Tensor) -> Callable[[Tensor], None]:
             weight.grad = before + mine
 
     return pass_on
+
+
+def check_labels(labels: Tensor, num_classes: int) -> None:
+    """Raise ValueError where ``labels`` are not int64 in 0…num_classes − 1."""
+    if labels.dtype != torch.int64:
+        raise ValueError(f"labels must be int64, got {labels.dtype}.")
+    fine = ((labels >= 0) & (labels < num_classes)).all()
+    if not devices.host_may_look(labels.device):
+        torch._assert_async(fine)  # reading the answer here would stall every step
+    elif not fine:
+        wrong = labels[(labels < 0) | (labels >= num_classes)][0].item()
+        raise ValueError(
+            f"label {wrong} is outside 0…{num_classes - 1}; the head was built for "
+            f"{num_classes} classes."
+        )
