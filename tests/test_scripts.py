@@ -29,6 +29,11 @@ EXECUTED = {
     "tools/stress/faults.py": "tests/distributed/test_faults.py",
     "tools/stress/faulty_train.py": "tools/stress/faults.py",
     "tools/stress/kill_runs.py": "tests/distributed/test_faults.py",
+    "tools/stress/fuzz_files.py": "tests/test_fuzz_files.py",
+    "tools/stress/hostile_data.py": "tools/stress/fuzz_files.py",
+    "tools/stress/hostile_models.py": "tools/stress/fuzz_files.py",
+    "tools/stress/mutations.py": "tools/stress/fuzz_files.py",
+    "tools/stress/samples.py": "tools/stress/hostile_data.py",
     "tools/pack_dataset.py": "tests/cli/data/test_app.py",
     "eval/verification.py": "tests/cli/test_verify.py",
     "eval/ijb.py": "tests/cli/test_ijb.py",
@@ -180,6 +185,7 @@ def test_every_benchmark_of_make_bench_ends_with_its_verdict() -> None:
     assert {name for name in BENCHES if name in recipe} == set(BENCHES) - {
         "count_parameters.py",
         "bench_clean.py",
+        "bench_gpu.py",  # of make gpu
     }
     for name in set(BENCHES) - {"count_parameters.py"}:
         text = (REPOSITORY / "tools" / "bench" / name).read_text()
