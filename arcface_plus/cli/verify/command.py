@@ -182,7 +182,6 @@ def verify_command(
     """
     from arcface_plus.data.pairs.sets import load_pairs
     from arcface_plus.distributed import start_world
-    from arcface_plus.evaluation.analyses import add_discards, add_groups, advise
     from arcface_plus.evaluation.analyses import compare as compared
     from arcface_plus.evaluation.scoring import Scoring, score_files, score_model
     from arcface_plus.models import load_model
@@ -214,18 +213,29 @@ def verify_command(
             entries = compared(entries, [score(other, foreign[1]) for other in others])
     if not world.is_main:
         return
-    if advise_far is not None:
-        entries = advise(entries, advise_far)
-    if groups is not None:
-        entries = add_groups(entries, groups, threshold)
-    if quality:
-        entries = add_discards(entries, quality, threshold)
+    entries = _analysed(entries, advise_far, groups, quality, threshold)
     style = "markdown" if markdown else "latex" if latex else None
     _show(entries, style=style, method=method, json_path=json_path, report=report)
     write_tables(table or [], entries, method)
     if calibrate or card:
         words = store_calibration(entries[0], model if calibrate else None, card)
         typer.echo(words, err=style is not None)
+
+
+def _analysed(
+    entries: list[Entry],
+    advise_far: float | None,
+    groups: Path | None,
+    quality: list[str] | None,
+    threshold: float | None,
+) -> list[Entry]:
+    from arcface_plus.evaluation.analyses import add_discards, add_groups, advise
+
+    if advise_far is not None:
+        entries = advise(entries, advise_far)
+    if groups is not None:
+        entries = add_groups(entries, groups, threshold)
+    return add_discards(entries, quality, threshold) if quality else entries
 
 
 def _show(

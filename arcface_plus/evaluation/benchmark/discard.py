@@ -78,15 +78,7 @@ def discard_curve(
     ``people``: the M names of either side, where they are known. Raises ValueError for scores that
     are not finite, and where all are the same: they order nothing.
     """
-    if not np.isfinite(scores).all():
-        raise ValueError(f"the quality {quality!r} of {(~np.isfinite(scores)).sum()} pairs is not "
-                         "finite.")  # fmt: skip
-    # Norms of unit embeddings differ by rounding alone.
-    if np.ptp(scores) <= 1e-5 * np.abs(scores).max():
-        raise ValueError(
-            f"the quality {quality!r} of all pairs is {scores[0]:g}, which orders nothing; norms "
-            "need embeddings that are not normalised."
-        )
+    _check_scores(quality, scores)
     order = np.argsort(scores, kind="stable")
     wrong = (distances >= threshold)[order]
     first = np.flatnonzero(np.diff(scores[order], prepend=-np.inf) > 0)  # of each level of quality
@@ -115,6 +107,18 @@ def discard_curve(
         limit=LIMIT,
         points=tuple(points),
     )
+
+
+def _check_scores(quality: str, scores: np.ndarray) -> None:
+    if not np.isfinite(scores).all():
+        wrong = int((~np.isfinite(scores)).sum())
+        raise ValueError(f"the quality {quality!r} of {wrong} pairs is not finite.")
+    # Norms of unit embeddings differ by rounding alone.
+    if np.ptp(scores) <= 1e-5 * np.abs(scores).max():
+        raise ValueError(
+            f"the quality {quality!r} of all pairs is {scores[0]:g}, which orders nothing; norms "
+            "need embeddings that are not normalised."
+        )
 
 
 def _area(discarded: np.ndarray, fnmr: np.ndarray) -> float:

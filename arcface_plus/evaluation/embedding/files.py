@@ -77,12 +77,9 @@ def read_embedded_pairs(path: str | Path, pairs: str | Path | None = None) -> Em
             f"{path}: {bad.size} of the embeddings that {pairs} needs are not finite: {names}; "
             "embed these images again."
         )
+    a, b = embeddings[rows[listed.index_a]], embeddings[rows[listed.index_b]]
     return EmbeddedPairs(
-        embeddings[rows[listed.index_a]],
-        embeddings[rows[listed.index_b]],
-        listed.is_same,
-        listed.folds,
-        path.stem,
+        *(a, b, listed.is_same, listed.folds, path.stem),
         people=listed.people(),
         photographs=(listed.index_a, listed.index_b),
         names=pair_names(listed),

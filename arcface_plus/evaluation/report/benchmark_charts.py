@@ -56,25 +56,10 @@ def group_charts(found: GroupErrors) -> list[Chart]:
 
 def discard_chart(curves: Sequence[DiscardCurve]) -> Chart:
     """Draw FNMR over the share of genuine pairs discarded, a line a quality score."""
-    first = curves[0]
+    first, legend = curves[0], []
     seen = [curve.discarded <= curve.limit for curve in curves]
     tops = [curve.fnmr[of].max() for curve, of in zip(curves, seen, strict=True)]
-    top = 100 * max(*tops, *(point.interval[1] for point in first.points), 1e-6)
-    draw = Drawing(Scale(0, 100 * first.limit, LEFT, RIGHT), Scale(0, 1.05 * top, BOTTOM, TOP))
-    draw.axes(
-        x_label="genuine pairs discarded, lowest quality first (%)",
-        y_label="false non-matches among the rest, FNMR (%)",
-        x_ticks=[(value, f"{value:g}") for value in draw.x.ticks(5)],
-        y_ticks=[(value, f"{value:g}") for value in draw.y.ticks()],
-    )
-    ends = np.array([point.interval for point in first.points])
-    at = np.array([point.fraction for point in first.points])
-    draw.area(100 * at, 100 * ends[:, 0], 100 * ends[:, 1], "model band")
-    ideal = np.linspace(0, first.limit, 101)
-    start = float(first.fnmr[0])
-    draw.line(100 * ideal, 100 * np.maximum(start - ideal, 0) / (1 - ideal), "equal")
-    draw.line((0, 100 * first.limit), (100 * start, 100 * start), "equal")
-    legend = []
+    draw = _discard_axes(first, 100 * max(tops))
     for number, (curve, of) in enumerate(zip(curves, seen, strict=True)):
         style = "model stroke" if number == 0 else f"other dash-{number % 3}"
         last = int(of.sum()) - 1
@@ -106,6 +91,25 @@ def discard_chart(curves: Sequence[DiscardCurve]) -> Chart:
         ],
         legend=legend,
     )
+
+
+def _discard_axes(first: DiscardCurve, top: float) -> Drawing:
+    """Return axes, the first curve's band, and the lines of random and ideal discarding."""
+    top = max(top, *(100 * point.interval[1] for point in first.points), 1e-6)
+    draw = Drawing(Scale(0, 100 * first.limit, LEFT, RIGHT), Scale(0, 1.05 * top, BOTTOM, TOP))
+    draw.axes(
+        x_label="genuine pairs discarded, lowest quality first (%)",
+        y_label="false non-matches among the rest, FNMR (%)",
+        x_ticks=[(value, f"{value:g}") for value in draw.x.ticks(5)],
+        y_ticks=[(value, f"{value:g}") for value in draw.y.ticks()],
+    )
+    ends = np.array([point.interval for point in first.points])
+    at = np.array([point.fraction for point in first.points])
+    draw.area(100 * at, 100 * ends[:, 0], 100 * ends[:, 1], "model band")
+    ideal, start = np.linspace(0, first.limit, 101), float(first.fnmr[0])
+    draw.line(100 * ideal, 100 * np.maximum(start - ideal, 0) / (1 - ideal), "equal")
+    draw.line((0, 100 * first.limit), (100 * start, 100 * start), "equal")
+    return draw
 
 
 def _rates_chart(
