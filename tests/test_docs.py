@@ -55,6 +55,17 @@ def test_the_index_knows_every_page() -> None:
     assert not [name for name in pages if f"]({name}" not in index]
 
 
+def test_the_errors_of_the_page_are_those_of_the_code() -> None:
+    code = "".join(
+        p.read_text(encoding="utf-8") for p in (REPOSITORY / "arcface_plus").rglob("*.py")
+    )
+    code = re.sub(r'"\s*\n\s*f?"', "", code)  # messages run over several lines
+    rows = re.findall(r"^\| (`.*?) \|", (DOCS / "errors.md").read_text(encoding="utf-8"), re.M)
+    phrases = [phrase for row in rows for phrase in re.findall(r"`([^`]+)`", row)]
+    assert len(phrases) > 15
+    assert not [phrase for phrase in phrases if phrase not in code]
+
+
 SCRIPTS = {
     "tools/train.py": ["train"],
     "tools/pack_dataset.py": ["data", "pack"],
