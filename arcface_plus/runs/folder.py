@@ -39,7 +39,7 @@ _FREE: dict[str, set[str]] = {
     "train": {
         "steps", "device", "log_every", "wandb", "checkpoint_every", "keep_checkpoints", "keep_every",
         "on_nonfinite", "nonfinite_limit", "channels_last", "deterministic", "best", "patience",
-        "timeout",
+        "timeout", "compile", "gradient_compression",
     },
     "optim": set(),
     "schedule": set(),

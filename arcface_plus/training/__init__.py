@@ -6,6 +6,7 @@ state              everything that changes from step to step; what a checkpoint 
 optim              which layers learn how fast or decay, by which optimizer; the gradient norm
 updates/           optimizers of class rows, LAMB, the running average of the weights
 schedule           the learning rate of a step
+data_parallel      the net on all ranks: gradients averaged, compiled if wanted
 precision          bf16, fp16 or fp32
 determinism        on a GPU, operations that repeat to the bit
 regularization     the angular penalty of a run on its layers and class weights, eq. (13) of MMA
