@@ -30,17 +30,8 @@ _NETWORKS: dict[str, dict[str, Any]] = {
     "vit_l_dp005_mask_005": {**_VIT_L, "drop_path": 0.05, "mask": 0.05},
     "vit_h": {"name": "vit_h", "drop_path": 0.1, "mask": 0.0, "checkpoint_gradients": True},
 }
-_TRACKER = "of Weights & Biases"
-# What is left behind, and why.
-_LEFT = {
-    "dali": "images are decoded on the CPU (data.workers)",
-    "save_all_states": "every checkpoint has the whole state",
-    "save_artifacts": _TRACKER,
-    "using_wandb": _TRACKER,
-    "suffix_run_name": _TRACKER,
-    "notes": _TRACKER,
-    **{f"wandb_{key}": _TRACKER for key in ("key", "entity", "project", "log_all", "resume")},
-}
+_TRACKER = {"using_wandb", "suffix_run_name", "notes", "save_artifacts"}
+_TRACKER |= {f"wandb_{key}" for key in ("key", "entity", "project", "log_all", "resume")}
 
 
 @dataclass
@@ -107,10 +98,8 @@ def convert(path: Path, gpus: int) -> Conversion:
     _optimizer(theirs, found)
     _durations(theirs, found, gpus)
     if theirs.get("resume", bool):
-        found.by_hand.append("resume is a word of the command line: arcface-plus train --resume auto")
-    for key in sorted(theirs.all.keys() - theirs.asked):
-        why = _LEFT.get(key, "train_v2.py does not read it")
-        found.lost.append(f"config.{key} ({theirs.place(key)}): {why}")
+        found.by_hand.append("resume is a word of the command line: train --resume auto")
+    _rest(theirs, found)
     try:
         RunConfig.model_validate(found.values)
     except ValidationError as error:
@@ -118,6 +107,22 @@ def convert(path: Path, gpus: int) -> Conversion:
         key = ".".join(map(str, first["loc"]))
         raise ValueError(f"{path}: as {key} of ours: {first['msg']}") from error
     return found
+
+
+def _rest(theirs: _Theirs, found: Conversion) -> None:
+    """Say what is left behind; what is off there is no loss."""
+    theirs.asked.add("save_all_states")  # every checkpoint of ours has the whole state
+    whys = dict.fromkeys(_TRACKER, "of Weights & Biases")
+    whys["dali"] = "images are decoded on the CPU (data.workers)"
+    if theirs.get("using_wandb", bool):
+        theirs.asked.remove("using_wandb")
+    else:
+        theirs.asked |= _TRACKER
+    if theirs.get("dali", bool):
+        theirs.asked.remove("dali")
+    for key in sorted(theirs.all.keys() - theirs.asked):
+        why = whys.get(key, "train_v2.py does not read it")
+        found.lost.append(f"config.{key} ({theirs.place(key)}): {why}")
 
 
 def _data(theirs: _Theirs, found: Conversion) -> None:
@@ -136,11 +141,13 @@ def _data(theirs: _Theirs, found: Conversion) -> None:
         found.by_hand.append(f"data.path and evaluation.sets lie in {rec}: is that the place?")
     data |= {"num_classes": theirs.get("num_classes", int)}
     data |= {"workers": theirs.get("num_workers", int), "augment": {"flip": 0.5}}
-    if theirs.get("dali_aug", bool):
+    if theirs.get("dali_aug", bool) and theirs.get("dali", bool):
         data["augment"]["recipe"] = "arcface_torch"
     found.values["data"] = data
+    if not all(isinstance(name, str) for name in targets):
+        raise ValueError(f"{theirs.place('val_targets')}: val_targets must be names.")
     if targets and rec != "synthetic":
-        found.values["evaluation"] = {"sets": {str(n): f"{rec}/{n}.bin" for n in targets}}
+        found.values["evaluation"] = {"sets": {n: f"{rec}/{n}.bin" for n in targets}}
 
 
 def _model(theirs: _Theirs, found: Conversion) -> None:
@@ -242,6 +249,8 @@ def _durations(theirs: _Theirs, found: Conversion, gpus: int) -> None:
         + (f", {parts} times" if parts > 1 else "")
         + "; --gpus says another number, on which steps depend too"
     )
+    if train["precision"] == "tf32":
+        found.by_hand.append("train.precision is tf32, what torch convolves in; older GPUs: fp32")
     if parts > 1:
         found.by_hand.append(
             "train.accumulate takes the mean over the parts; arcface_torch takes their sum"

@@ -41,11 +41,10 @@ def read_assignments(path: Path) -> dict[str, Given]:
         raise ValueError(f"{path} is not Python: {error}") from error
     given: dict[str, Given] = {}
     for statement in tree.body:
-        if _is_frame(statement):
-            continue
         try:
-            key = _key(statement)
-            given[key] = Given(_value(statement.value, given), statement.lineno)  # type: ignore[attr-defined]
+            if not _is_frame(statement):
+                key, node = _assignment(statement)
+                given[key] = Given(_value(node, given), statement.lineno)
         except (ValueError, ArithmeticError, RecursionError) as error:
             raise ValueError(f"{path}:{statement.lineno}: {error}") from error
     return given
@@ -62,11 +61,11 @@ def _is_frame(statement: ast.stmt) -> bool:
     return ast.unparse(statement) in ("config = edict()", "config = EasyDict()")
 
 
-def _key(statement: ast.stmt) -> str:
+def _assignment(statement: ast.stmt) -> tuple[str, ast.expr]:
     if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
         target = statement.targets[0]
         if isinstance(target, ast.Attribute) and ast.unparse(target.value) == "config":
-            return target.attr
+            return target.attr, statement.value
     first = ast.unparse(statement).splitlines()[0][:60]
     raise ValueError(
         f"'{first}' is not an assignment config.NAME = VALUE; the file is not executed, so write "
