@@ -65,7 +65,7 @@ def test_both_have_every_configuration_and_template(built: Path, repository: Pat
     inside = set(zipfile.ZipFile(wheel).namelist())
     with tarfile.open(sdist) as file:
         entries = {m.name.partition("/")[2]: m for m in file.getmembers()}
-    data = [p for p in (repository / "arcface_plus").rglob("*.j2")]
+    data = list((repository / "arcface_plus").rglob("*.j2"))
     wanted = {p.relative_to(repository).as_posix() for p in data}
     files = (repository / "configs").rglob("*.yaml")
     wanted |= {f"arcface_plus/{p.relative_to(repository).as_posix()}" for p in files}
