@@ -112,7 +112,7 @@ def convert(path: Path, gpus: int) -> Conversion:
 def _rest(theirs: _Theirs, found: Conversion) -> None:
     """Say what is left behind; what is off there is no loss."""
     theirs.asked.add("save_all_states")  # every checkpoint of ours has the whole state
-    whys = dict.fromkeys(_TRACKER, "of Weights & Biases")
+    whys = dict.fromkeys(_TRACKER, "of Weights & Biases, which train.wandb is for here")
     whys["dali"] = "images are decoded on the CPU (data.workers)"
     if theirs.get("using_wandb", bool):
         theirs.asked.remove("using_wandb")
