@@ -17,7 +17,7 @@ PACKAGE = TESTS.parent / "arcface_plus"
 # A module imports only from its own level and from lower ones.
 LEVELS = {
     **dict.fromkeys(("yaml_files", "settings", "devices", "distributed", "files", "randomness"), 0),
-    **dict.fromkeys(("process_group", "watch"), 0),
+    **dict.fromkeys(("process_group", "watch", "shipped"), 0),
     "data": 1,
     "checkpoints": 2,
     "models": 3,
