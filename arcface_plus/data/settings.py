@@ -17,6 +17,9 @@ class AugmentConfig(Section):
         0, ge=0, description="add that many black pixels on each side, then crop at random"
     )
     flip: Probability = Field(0.5, description="probability of a horizontal flip")
+    recipe: Literal["none", "adaface", "arcface_torch"] = Field(
+        "none", description="what other face trainers do, with their settings; flip is apart"
+    )
     auto_augment: Literal["none", "cifar10", "imagenet"] = Field(
         "none", description="AutoAugment's policy learned on that data; CIFAR-100 takes cifar10"
     )
@@ -65,6 +68,9 @@ class DataConfig(Section):
     images_per_class: Positive = Field(8, description="synthetic: images of a class")
     size: int = Field(112, ge=16, le=1024, description="side of the square input, pixels")
     workers: int = Field(4, ge=0, description="decoding processes a rank")
+    timeout: float = Field(
+        600, ge=0, description="seconds to wait for a batch of the workers; 0: for ever"
+    )
     on_bad_image: Literal["stop", "quarantine"] = "stop"
     quarantine_limit: int = Field(
         1000, ge=0, description="more bad images on one rank than this stop the run"

@@ -4,6 +4,7 @@
 - ``loader``: ``TrainLoader``: batches decoded ahead by workers; unreadable images.
 - ``augmentation``: the draws of a batch (``augmentation_draws``) and what they do to an image.
 - ``auto_augment``: AutoAugment's policies.
+- ``recipes``: the augmentations of AdaFace and arcface_torch.
 - ``score_sampling``: which images a second pass sees: easy and hard ones, by their scores.
 - ``chosen_images``: reads those images beside the ordered batches.
 """

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from arcface_plus.data.batches import auto_augment
+from arcface_plus.data.batches import auto_augment, recipes
 from arcface_plus.data.settings import AugmentConfig
 from arcface_plus.randomness import augmentation_generator, branch_augmentation_generator
 
@@ -22,13 +22,15 @@ _DRAWS = 24  # the noise is drawn after these: with more of them it would be ano
 class Draws(NamedTuple):
     """All random numbers that decide how one image is changed.
 
-    ``uniform`` (24,) and ``policy`` (5,), AutoAugment's own, in [0, 1); ``noise`` (S, S, 3) float32
-    of standard normal numbers. The last two are None where the settings need none.
+    ``uniform`` (24,), ``policy`` (5,), AutoAugment's own, and ``recipe`` (56,) in [0, 1); ``noise``
+    (S, S, 3) float32 of standard normal numbers. All but the first are None where the settings need
+    none.
     """
 
     uniform: np.ndarray
     policy: np.ndarray | None
     noise: np.ndarray | None
+    recipe: np.ndarray | None = None
 
 
 def augmentation_draws(
@@ -49,21 +51,29 @@ def chosen_draws(
 
 
 def _draws(config: AugmentConfig, size: int, generator: np.random.Generator) -> Draws:
-    uniform, policy, noise = generator.random(_DRAWS), None, None
+    uniform, policy, noise, recipe = generator.random(_DRAWS), None, None, None
     if config.auto_augment != "none":
-        own = np.random.Generator(np.random.Philox(key=int(uniform[22] * 2**53)))
-        policy = own.random(auto_augment.DRAWS)
+        policy = _own_draws(uniform[22], auto_augment.DRAWS)
+    if config.recipe != "none":
+        recipe = _own_draws(uniform[23], recipes.DRAWS)
     if config.noise > 0:
         noise = generator.standard_normal((size, size, 3), dtype=np.float32)
-    return Draws(uniform, policy, noise)
+    return Draws(uniform, policy, noise, recipe)
+
+
+def _own_draws(key: float, count: int) -> np.ndarray:
+    """Return numbers (count,) in [0, 1) that ``key``, one itself, stands for."""
+    return np.random.Generator(np.random.Philox(key=int(key * 2**53))).random(count)
 
 
 def augment(image: np.ndarray, config: AugmentConfig, draws: Draws) -> np.ndarray:
     """Return a changed copy of ``image`` (S, S, 3) uint8; itself where nothing changes.
 
-    Geometry first, then AutoAugment, then light, then what a camera adds, then erasing.
+    The recipe first, then geometry, AutoAugment, light, what a camera adds, and erasing.
     """
     u = draws.uniform
+    if draws.recipe is not None:
+        image = recipes.apply_recipe(image, config.recipe, draws.recipe)
     if config.pad_crop:
         image = _pad_and_crop(image, config.pad_crop, u[20:22])
     if u[0] < config.flip:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import signal
+import time
 
 import numpy as np
 import pytest
 import torch
 
-from arcface_plus.data.batches.loader import Batch, TrainLoader
+from arcface_plus.data.batches.loader import Batch, TrainLoader, WorkerError, explained_workers
 from arcface_plus.data.batches.order import SPARES, OrderedSteps
 from arcface_plus.data.settings import AugmentConfig, DataConfig
 from arcface_plus.data.sources.synthetic import SyntheticFaces
-from arcface_plus.training.health.quarantine import Quarantine
+from arcface_plus.training.quarantine import Quarantine
 
 SIZE, SAMPLES, BATCH, STEPS = 24, 42, 10, 9
 AUGMENT = AugmentConfig(
@@ -57,6 +60,7 @@ def loader(source=None, *, workers=0, rank=0, size=1, start=0, stop=STEPS, polic
         workers=workers,
         augment=other.pop("augment", AUGMENT),
         on_bad_image=policy,
+        timeout=other.pop("timeout", 60),
     )
     steps = OrderedSteps(
         len(source), other.pop("batch", BATCH), seed=5, start=start, stop=stop, rank=rank, size=size
@@ -337,3 +341,54 @@ def test_describing_an_old_step_does_not_disturb_the_order(whole):
     for batch in made:
         made.describe_step(0)
         assert_same(batch, whole[batch.step])
+
+
+class Doomed(Faces):
+    """In a worker process, each read does ``fault`` first."""
+
+    def __init__(self, fault) -> None:
+        super().__init__()
+        self.main, self.fault = os.getpid(), fault
+
+    def read(self, index):
+        if os.getpid() != self.main:
+            self.fault()
+        return super().read(index)
+
+
+def test_a_worker_that_was_killed_says_what_to_do():
+    source = Doomed(lambda: os.kill(os.getpid(), signal.SIGKILL))
+    with (
+        pytest.raises(WorkerError, match=r"killed by signal.* lower --data\.workers \(now 1"),
+        explained_workers(DataConfig(source="synthetic", num_classes=13, workers=1)),
+    ):
+        for _ in loader(source, workers=1):
+            time.sleep(0.1)
+
+
+def test_a_file_system_that_hangs_ends_the_run_with_one_message():
+    config = DataConfig(source="synthetic", num_classes=13, workers=1, timeout=0.5)
+    with (
+        pytest.raises(WorkerError, match=r"within 0\.5 s \(data\.timeout\)"),
+        explained_workers(config),
+    ):
+        list(loader(Doomed(lambda: time.sleep(60)), workers=1, timeout=0.5))
+
+
+def test_workers_outlive_what_is_sent_to_all_processes_of_a_run(whole):
+    """SIGTERM of a batch system and Ctrl-C: the main process needs batches to end its step."""
+
+    def fault() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+            os.kill(os.getpid(), number)
+
+    found = list(loader(Doomed(fault), workers=1))
+    assert len(found) == len(whole)
+
+
+def test_other_errors_stay_what_they_are():
+    with (
+        pytest.raises(RuntimeError, match="a fault of ours"),
+        explained_workers(DataConfig(source="synthetic", num_classes=13)),
+    ):
+        raise RuntimeError("a fault of ours")
