@@ -2,6 +2,7 @@
 
 - ``order``: the permutation of an epoch, a rank's part of a step.
 - ``loader``: ``TrainLoader``: batches decoded ahead by workers; unreadable images.
+- ``ring``: the memory that workers and the trainer share.
 - ``augmentation``: the draws of a batch (``augmentation_draws``) and what they do to an image.
 - ``auto_augment``: AutoAugment's policies.
 - ``recipes``: the augmentations of AdaFace and arcface_torch.
