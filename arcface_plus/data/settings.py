@@ -67,6 +67,14 @@ class DataConfig(Section):
     num_classes: int | None = Field(None, ge=2, description="checked against the data where given")
     images_per_class: Positive = Field(8, description="synthetic: images of a class")
     size: int = Field(112, ge=16, le=1024, description="side of the square input, pixels")
+    order: Literal["shuffled", "windowed"] = Field(
+        "shuffled",
+        description="windowed: files are read in sequence and images shuffled in windows, for sets "
+        "larger than memory or on network disks",
+    )
+    window: int = Field(
+        2**18, ge=1024, description="windowed: images of a window, of which memory holds two"
+    )
     workers: int = Field(4, ge=0, description="decoding processes a rank")
     timeout: float = Field(
         600, ge=0, description="seconds to wait for a batch of the workers; 0: for ever"

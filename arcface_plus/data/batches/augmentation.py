@@ -16,7 +16,7 @@ from arcface_plus import randomness
 from arcface_plus.data.batches import auto_augment, recipes
 from arcface_plus.data.settings import AugmentConfig
 
-# Which numbers of an image are whose; those of a change that is off are not drawn, if none follow.
+# Which numbers of an image are whose; those after the last that is needed are not drawn.
 _OWN = 24
 _POLICY = slice(_OWN, _OWN + auto_augment.DRAWS)
 _RECIPE = slice(_POLICY.stop, _POLICY.stop + recipes.DRAWS)
@@ -27,7 +27,8 @@ class Draws(NamedTuple):
 
     ``uniform`` (24,), ``policy`` (5,), AutoAugment's own, and ``recipe`` (56,) in [0, 1); ``noise``
     (S, S, 3) float32 of standard normal numbers. All but the first are None where the settings need
-    none. ``mirrors_only``: whether the settings ask for no more than mirroring.
+    none. ``mirrors_only``: whether the settings ask for no more than mirroring; ``uniform`` is (1,)
+    then.
     """
 
     uniform: np.ndarray
@@ -57,15 +58,23 @@ def chosen_draws(
 
 
 def _count(config: AugmentConfig) -> int:
+    if _mirrors_only(config):
+        return 1
     if config.recipe != "none":
         return _RECIPE.stop
     return _OWN if config.auto_augment == "none" else _POLICY.stop
 
 
+def _mirrors_only(config: AugmentConfig) -> bool:
+    changes = config.model_dump(exclude={"flip", "erase_area"})
+    return all(not wanted or wanted == "none" for wanted in changes.values())
+
+
 def _draws(config: AugmentConfig, size: int, uniform: np.ndarray) -> Iterator[Draws]:
     """Yield what each row of ``uniform`` (n, count) stands for; noise image by image."""
-    changes = config.model_dump(exclude={"flip", "erase_area"})
-    mirrors_only = all(not wanted or wanted == "none" for wanted in changes.values())
+    if _mirrors_only(config):
+        yield from (Draws(numbers, None, None, None, True) for numbers in uniform)
+        return
     for numbers in uniform:
         noise = None
         if config.noise > 0:
@@ -73,17 +82,17 @@ def _draws(config: AugmentConfig, size: int, uniform: np.ndarray) -> Iterator[Dr
             noise = own.standard_normal((size, size, 3), dtype=np.float32)
         policy = None if config.auto_augment == "none" else numbers[_POLICY]
         recipe = None if config.recipe == "none" else numbers[_RECIPE]
-        yield Draws(numbers[:_OWN], policy, noise, recipe, mirrors_only)
+        yield Draws(numbers[:_OWN], policy, noise, recipe, False)
 
 
 def augment_into(place: np.ndarray, image: np.ndarray, config: AugmentConfig, draws: Draws) -> None:
     """Write the changed ``image`` (S, S, 3) uint8 to ``place``, an array of the same shape."""
-    if draws.mirrors_only and draws.uniform[0] < config.flip:
-        cv2.flip(image, 1, place)  # a tenth of the time that a reversed copy takes
-    elif draws.mirrors_only:
-        np.copyto(place, image)
-    else:
+    if not draws.mirrors_only:
         np.copyto(place, augment(image, config, draws))
+    elif draws.uniform[0] < config.flip:
+        cv2.flip(image, 1, place)  # a tenth of the time that a reversed copy takes
+    else:
+        np.copyto(place, image)
 
 
 def augment(image: np.ndarray, config: AugmentConfig, draws: Draws) -> np.ndarray:

@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import multiprocessing
 import signal
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
@@ -83,15 +84,17 @@ class ImageReader:
         self.source, self.config, self.seed = source, config, seed
 
     def read_first(
-        self, candidates: Sequence[int], step: int, bad: dict[int, str]
+        self, candidates: Sequence[int], step: int, bad: dict[int, str], first: int = 0
     ) -> tuple[np.ndarray, int, int]:
         """Return the image, label and index of the first of ``candidates`` that can be read.
 
+        Looked at are that at place ``first`` and the next SPARES.
         Under ``on_bad_image: quarantine``, those that cannot are noted in ``bad`` with the reason;
         else the first of them is a ValueError. So it is where none can be read.
         """
-        size = self.config.size
-        for index in candidates:
+        size, tried = self.config.size, range(first, min(first + 1 + SPARES, len(candidates)))
+        for place in tried:
+            index = candidates[place]
             if index in bad:
                 continue
             try:
@@ -107,8 +110,8 @@ class ImageReader:
                     ) from error
                 bad[index] = str(error)
         raise ValueError(
-            f"step {step}: none of {len(candidates)} images can be read; the last reason was: "
-            f"{bad[candidates[-1]]}"
+            f"step {step}: none of {len(tried)} images can be read; the last reason was: "
+            f"{bad[candidates[tried[-1]]]}"
         )
 
 
@@ -145,6 +148,8 @@ class _PlannedBatches(ImageReader, Dataset["Batch | ValueError"]):
             return ValueError(str(error))
 
     def _make(self, plan: BatchPlan, slot: int) -> Batch:
+        if plan.ahead:  # in a thread: the disk may be slow, and these are not needed now
+            threading.Thread(target=self.source.read_ahead, args=(plan.ahead,), daemon=True).start()
         bad: dict[int, str] = {}
         candidates, changes, size = plan.candidates.tolist(), self.config.augment, self.config.size
         key = changes, size, self.seed, plan.epoch
@@ -155,9 +160,8 @@ class _PlannedBatches(ImageReader, Dataset["Batch | ValueError"]):
         labels, indices = np.empty((2, plan.length), dtype=np.int64)
         for position, draws in enumerate(augmentation_draws(*key, candidates[: plan.length])):
             # As many for the first as for the last: otherwise ranks would change the outcome.
-            tries = candidates[position : position + 1 + SPARES]
-            image, label, index = self.read_first(tries, plan.step, bad)
-            if index != tries[0]:
+            image, label, index = self.read_first(candidates, plan.step, bad, position)
+            if index != candidates[position]:
                 (draws,) = augmentation_draws(*key, [index])
             augment_into(images[position], image, changes, draws)
             labels[position], indices[position] = label, index

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from arcface_plus.data.images import decode_pixels
@@ -26,6 +28,10 @@ class RecordImages(ImageSource):
     def encoded(self, index: int) -> bytes:
         """Return image ``index`` as it is stored."""
         return self.reader[index].data
+
+    def read_ahead(self, runs: Sequence[tuple[int, int]]) -> None:
+        for first, end in runs:
+            self.reader.read_ahead(first, end)
 
     def names(self) -> list[str] | None:
         """Return the folder that each person's images came from, as the ``.lst`` beside tells.

@@ -21,7 +21,7 @@ from arcface_plus.data.batches.loader import (
     _PlannedBatches,
     explained_workers,
 )
-from arcface_plus.data.batches.order import SPARES, OrderedSteps
+from arcface_plus.data.batches.order import SPARES, OrderedSteps, epoch_order
 from arcface_plus.data.batches.ring import BatchRing
 from arcface_plus.data.settings import AugmentConfig, DataConfig
 from arcface_plus.data.sources.synthetic import SyntheticFaces
@@ -285,7 +285,7 @@ def test_stand_ins_follow_the_order_at_every_world_size(case):
     alone = batches(Faces(bad), policy="quarantine")
     steps = OrderedSteps(SAMPLES, BATCH, seed=5, start=0, stop=STEPS)
     for batch in alone:
-        order = steps._order_of(batch.step // 4).tolist()
+        order = epoch_order(SAMPLES, 5, batch.step // 4).tolist()
         assert batch.indices.tolist() == expected_indices(order, batch.step % 4 * BATCH, bad)
         assert torch.equal(batch.labels, batch.indices // 6)
         met = {index for index, _ in batch.quarantined}
@@ -328,7 +328,7 @@ def test_sound_images_are_as_if_there_were_no_quarantine(whole):
 def test_a_long_run_of_bad_images_stops_at_every_world_size(run, stops, size):
     """The patience is counted from each position, so ranks do not change whether it ends."""
     samples, batch = 240, 16
-    order = OrderedSteps(samples, batch, seed=5, start=0, stop=1)._order_of(0).tolist()
+    order = epoch_order(samples, 5, 0).tolist()
     source = Faces(order[:run], num_classes=samples // 6)
     settings = {"policy": "quarantine", "stop": 1, "batch": batch, "size": size}
     if stops:
