@@ -59,7 +59,11 @@ class DataConfig(Section):
     source: Literal[
         "records", "folder", "orl", "synthetic", "cifar10", "cifar100", "tiny_imagenet", "digits"
     ]
-    path: Path | None = Field(None, description="train.rec, or a folder (digits, orl: none)")
+    path: Path | list[Path] | None = Field(
+        None,
+        description="train.rec, a folder, or a list of .rec files that are one set (digits, orl: "
+        "none)",
+    )
     holdout: float = Field(
         0.0, ge=0, lt=1, description="folder: share of each class kept for testing"
     )
@@ -89,6 +93,10 @@ class DataConfig(Section):
     def _needs(self) -> DataConfig:
         if self.source not in ("orl", "synthetic", "digits") and self.path is None:
             raise ValueError(f"source: {self.source} needs a path")
+        if isinstance(self.path, list) and self.source != "records":
+            raise ValueError(f"source: {self.source} needs one path, not a list")
+        if self.path == []:
+            raise ValueError("path is an empty list; name the record files of the set")
         if self.source == "digits" and self.path is not None:
             raise ValueError("source: digits comes with scikit-learn; remove path")
         if self.holdout and self.source != "folder":

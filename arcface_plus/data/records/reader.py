@@ -187,6 +187,10 @@ class RecordReader(AbstractContextManager["RecordReader"]):
         offsets = self._offsets if positions is None else self._offsets[positions]
         return gather_headers(self.buffer, offsets)
 
+    def forget_labels(self) -> None:
+        """Drop the labels that are kept; asked for again, they are read again."""
+        self.__dict__.pop("labels", None)
+
     @cached_property
     def num_classes(self) -> int:
         """Return the number of people: as ``property`` says, else the largest label + 1."""
