@@ -101,6 +101,8 @@ def augment(image: np.ndarray, config: AugmentConfig, draws: Draws) -> np.ndarra
     The recipe first, then geometry, AutoAugment, light, what a camera adds, and erasing.
     """
     u = draws.uniform
+    if draws.mirrors_only:
+        return cv2.flip(image, 1) if u[0] < config.flip else image
     if draws.recipe is not None:
         image = recipes.apply_recipe(image, config.recipe, draws.recipe)
     if config.pad_crop:
