@@ -8,7 +8,7 @@ but `cv2.imdecode` of the same bytes in memory; one process of RecordIO → PIL 
 is measured as well. Printed are images a second and the CPU time of the workers per image, which
 other load on the machine changes least and the bars are about. Bars, at full size: 0.80 of bare
 decoding and 3 times the PIL pipeline with one process; two processes 1.7 times one, beside two bare
-decoders that do as well; anonymous memory of worker and trainer grows by less than 5 % over an epoch
+decoders that do as well; anonymous memory of worker and trainer grows by < 5 % over an epoch
 of 500 000 records; the index and labels of 5.8 million records take 2 s of CPU time and 200 MB at
 most.
 """
