@@ -2,6 +2,7 @@
 # make test         venv, install, run all tests
 # make oldest       the same on the oldest packages that setup.cfg admits (Python 3.11)
 # make lint         ruff and mypy
+# make gpu          what only a GPU can show: tests/gpu and benches; nothing is installed
 # make bench        the measurements of docs/, as ratios
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 SEED ?= 0
 JOBS ?= 2
 
-.PHONY: quickstart test oldest lint bench mxnet clients clean
+.PHONY: quickstart test oldest lint bench gpu mxnet clients clean
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -21,7 +22,7 @@ $(VENV)/.run: setup.cfg pyproject.toml | $(VENV)/bin/python
 
 # And what tests and lint need.
 $(VENV)/.dev: $(VENV)/.run
-	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[quickstart,report,onnx,align,search,onnx2torch,dev]"
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[quickstart,report,onnx,align,search,onnx2torch,timm,dev]"
 	touch $@
 
 # The real mxnet cannot live beside NumPy 2: it gets an environment of its own, to check our files.
@@ -54,7 +55,7 @@ oldest: .venv-oldest/.done
 	$(PYTHON) -m venv .venv-oldest
 	sed -n 's/^    \(.*\)>=/\1==/p' setup.cfg > .venv-oldest/pins.txt
 	.venv-oldest/bin/pip install --quiet --disable-pip-version-check -c .venv-oldest/pins.txt \
-	  -e ".[quickstart,report,onnx,align,search,onnx2torch,dev]"
+	  -e ".[quickstart,report,onnx,align,search,onnx2torch,timm,dev]"
 	touch $@
 
 lint: $(VENV)/.dev
@@ -82,6 +83,10 @@ bench: $(VENV)/.dev mxnet
 	$(BIN)/python tools/bench/bench_coverage.py
 	$(BIN)/python tools/bench/bench_prototypes.py
 	$(BIN)/python tools/bench/bench_quickstart.py
+
+# From the source tree, with the python that has torch: PYTHON=… make gpu PEER=…/recognition/arcface_torch
+gpu:
+	$(PYTHON) tools/gpu_check.py $(if $(PEER),--peer $(PEER))
 
 clean:
 	rm -rf $(VENV) .venv-mxnet .venv-insightface .venv-oldest build *.egg-info

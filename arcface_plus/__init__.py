@@ -2,10 +2,14 @@
 
 Data flows one way, and imports point backwards only:
 
-settings           sections of settings, YAML files, ``base:`` and overrides
+yaml_files         YAML files laid over their bases, with the line of every key
+settings           sections of settings, overrides, errors with file and line
 randomness         every keyed stream of random numbers, with its version
 files              files written beside and renamed; logs cut to a step; hashes
+devices            how the host works beside a GPU without waiting for it
 distributed        process groups and collectives; the identity at world size 1
+process_group      the default process group: made, and left so that no failure hangs
+watch              what each rank is doing; who failed, who is late, where all stop
 data/              images, record files, pair sets, sources, batches
 checkpoints/       snapshots, saved beside training, that any number of ranks can load
 models/            embedding nets, classification nets, weights, ONNX

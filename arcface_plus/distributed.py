@@ -11,13 +11,15 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from arcface_plus.process_group import process_group, time_limit
+from arcface_plus.watch import Watch
 
 Group = dist.ProcessGroup | None
 ALONE: Group = cast("dist.ProcessGroup", object())  # this process, whatever the world
@@ -29,13 +31,15 @@ class World:
     """Describe this process among its peers.
 
     ``control`` is a second, gloo group for host-side agreement (checkpoint planning, small
-    objects): it never queues behind the accelerator's collectives.
+    objects): it never queues behind the accelerator's collectives. ``watch`` knows what the other
+    ranks are doing, and whether one of them failed.
     """
 
     rank: int
     size: int
     device: torch.device
     control: Group = None
+    watch: Watch = field(default_factory=Watch, compare=False)
 
     @property
     def is_main(self) -> bool:
@@ -43,11 +47,17 @@ class World:
 
 
 @contextlib.contextmanager
-def start_world(device: str = "auto", timeout_minutes: float = 30.0) -> Iterator[World]:
+def start_world(device: str = "auto", timeout: float = 1800.0) -> Iterator[World]:
     """Join the processes that torchrun started, or make a world of one.
 
     ``device``: ``auto`` takes this process's GPU where there is one, else the CPU; ``cpu`` and
-    ``cuda`` insist. NCCL serves CUDA tensors and gloo serves CPU tensors in the same group.
+    ``cuda`` insist. NCCL serves CUDA tensors and gloo serves CPU tensors in the same group. Where a
+    host has more processes than GPUs, they share them, and gloo serves all: slow, for tests.
+    ``timeout``: seconds that a rank may be waited for.
+
+    Where the block raises, the other ranks are told why. An error that is but the consequence of
+    another rank's becomes PeerFailed, with that rank's message. The process group of several ranks
+    then stays as it is: to destroy it would wait for them; end the process.
 
     Raises ValueError for an unknown device, or ``cuda`` on a machine without one.
     """
@@ -57,30 +67,21 @@ def start_world(device: str = "auto", timeout_minutes: float = 30.0) -> Iterator
     if device == "cuda" and not has_cuda:
         raise ValueError("device is 'cuda', but torch sees no CUDA device; use --device cpu.")
     use_cuda = has_cuda and device != "cpu"
-    rank_, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    torch_device = torch.device("cuda", local_rank) if use_cuda else torch.device("cpu")
+    torch_device, is_shared = torch.device("cpu"), False
     if use_cuda:
+        cards, ranks = torch.cuda.device_count(), os.environ.get("WORLD_SIZE", "1")
+        is_shared = int(os.environ.get("LOCAL_WORLD_SIZE", ranks)) > cards
+        torch_device = torch.device("cuda", local_rank % cards)
         torch.cuda.set_device(torch_device)
-    # A store in memory needs no port, so two single-process runs on a host never collide.
-    store = dist.HashStore() if "RANK" not in os.environ else None
-    dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if use_cuda else "gloo",
-        store=store,
-        rank=rank_,
-        world_size=size,
-        timeout=timedelta(minutes=timeout_minutes),
-        device_id=torch_device if use_cuda else None,
-    )
-    try:
-        control = dist.new_group(backend="gloo")
+    backend = "cpu:gloo,cuda:nccl" if use_cuda and not is_shared else "gloo"
+    with process_group(torch_device, timeout, backend) as watch:
+        control = dist.new_group(backend="gloo", timeout=time_limit(timeout))
         assert isinstance(control, dist.ProcessGroup)  # this process is in it
         # A rank that finds bad input and leaves at once would break connections that the others
         # are still making, and hide its message behind theirs.
         dist.barrier(group=control)
-        yield World(rank_, size, torch_device, control=control)
-    finally:
-        dist.destroy_process_group()
+        yield World(watch.rank, watch.size, torch_device, control=control, watch=watch)
 
 
 def new_host_group() -> Group:
@@ -88,9 +89,8 @@ def new_host_group() -> Group:
 
     Collectives of two threads on one group would interleave. None without a process group.
     """
-    if not dist.is_initialized():
-        return None
-    return cast("dist.ProcessGroup", dist.new_group(backend="gloo"))
+    made = dist.new_group(backend="gloo") if dist.is_initialized() else None
+    return cast("Group", made)
 
 
 def rank(group: Group = None) -> int:
@@ -255,6 +255,12 @@ def ring_exchange(
     me = rank(group)
     if send_to == me and receive_from == me:
         return tensor
+    if tensor.is_cuda and "cuda:nccl" not in dist.get_backend_config(group):
+        staged = tensor.cpu()  # gloo sends from the host alone
+        received = ring_exchange(
+            staged, send_to=send_to, receive_from=receive_from, shape=shape, group=group
+        )
+        return received.to(tensor.device)
     received = tensor.new_empty(tuple(shape))
     operations = []
     if tensor.numel():

@@ -81,7 +81,7 @@ def test_margins(name: str, casia: Path, tmp_path: Path) -> None:
 
 
 def test_margin_recipes_differ_from_arcface_in_the_margin_alone() -> None:
-    assert len(MARGINS) == 11
+    assert len(MARGINS) == 12
 
     def without_margin(path: Path) -> tuple[dict, tuple]:
         config = load_config(path).model_dump()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -80,5 +81,10 @@ def test_a_checkpoint_records_versions_and_another_version_is_refused(
     saved = json.loads(before)
     del saved["random_streams"]  # of a release that recorded none: version 1 of each
     path.write_text(json.dumps(saved))
+    state = path.read_bytes()
+    manifest = json.loads((path.parent / "manifest.json").read_text())
+    of_state = {"bytes": len(state), "sha256": hashlib.sha256(state).hexdigest()}
+    manifest["files"]["state.json"] = of_state
+    (path.parent / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ValueError, match=r"'order' was version 1 and is 2"):
         train(tiny, ["--train.steps", "3"], resume="auto")

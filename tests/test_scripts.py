@@ -24,7 +24,16 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 EXECUTED = {
     "tools/train.py": "below",
     "tools/export_embeddings.py": "below",
-    "tools/slurm_train.sh": "below",
+    "tools/gpu_check.py": "tests/test_gpu_check.py",
+    "tools/slurm_train.sh": "tests/test_slurm.py",
+    "tools/stress/faults.py": "tests/distributed/test_faults.py",
+    "tools/stress/faulty_train.py": "tools/stress/faults.py",
+    "tools/stress/kill_runs.py": "tests/distributed/test_faults.py",
+    "tools/stress/fuzz_files.py": "tests/test_fuzz_files.py",
+    "tools/stress/hostile_data.py": "tools/stress/fuzz_files.py",
+    "tools/stress/hostile_models.py": "tools/stress/fuzz_files.py",
+    "tools/stress/mutations.py": "tools/stress/fuzz_files.py",
+    "tools/stress/samples.py": "tools/stress/hostile_data.py",
     "tools/pack_dataset.py": "tests/cli/data/test_app.py",
     "eval/verification.py": "tests/cli/test_verify.py",
     "eval/ijb.py": "tests/cli/test_ijb.py",
@@ -32,7 +41,7 @@ EXECUTED = {
 
 
 def test_every_script_is_executed_somewhere() -> None:
-    folders = [REPOSITORY / "tools", REPOSITORY / "eval"]
+    folders = [REPOSITORY / "tools", REPOSITORY / "tools" / "stress", REPOSITORY / "eval"]
     found = {p.relative_to(REPOSITORY).as_posix() for f in folders for p in f.glob("*.*")}
     assert found == set(EXECUTED)
     for script, where in EXECUTED.items():
@@ -114,6 +123,8 @@ def test_slurm_script_parses_and_says_how_to_call_it() -> None:
 BENCHES = {
     "bench_penalties.py": "--width 4 --repeats 1",
     "bench_mma.py": "--classes 600 --dim 32 --repeats 1 --kinds random",
+    "bench_gpu.py": "--device cpu --model iresnet18 --batch 2 --classes 60 --many 2100 --repeats 1 "
+    "--no-compile",
     "bench_head.py": "--classes 4000 --dim 16 --batch 8 --heads full",
     "bench_sampled_mma.py": "--classes 60 --dim 8 --draws 3 --batch 4",
     "bench_step.py": "--model iresnet18 --batches 2 --repeats 1",
@@ -175,6 +186,7 @@ def test_every_benchmark_of_make_bench_ends_with_its_verdict() -> None:
     assert {name for name in BENCHES if name in recipe} == set(BENCHES) - {
         "count_parameters.py",
         "bench_clean.py",
+        "bench_gpu.py",  # of make gpu
     }
     for name in set(BENCHES) - {"count_parameters.py"}:
         text = (REPOSITORY / "tools" / "bench" / name).read_text()

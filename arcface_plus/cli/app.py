@@ -6,7 +6,6 @@ Verbs import what they need when they run, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +13,7 @@ import typer
 
 from arcface_plus.cli import embed, export, identify, ijb, margins, tammes, verify
 from arcface_plus.cli.data import app as data
-from arcface_plus.cli.errors import exit_code_for
+from arcface_plus.cli.errors import exit_code_for, leave
 from arcface_plus.cli.study import app as study
 from arcface_plus.cli.study import repeat
 from arcface_plus.cli.study.runs import TAKES_SETTINGS
@@ -64,16 +63,24 @@ def train_command(
 
 
 @app.command("info")
-def info_command() -> None:
-    """Show versions, devices, and what is and is not available."""
-    from arcface_plus.cli.info import information
+def info_command(
+    model: Annotated[
+        str | None,
+        typer.Option(help="A network such as iresnet50, vit_s or timm:NAME: what it costs."),
+    ] = None,
+    size: Annotated[int | None, typer.Option(help="Pixels of its square input.")] = None,
+) -> None:
+    """Show versions, devices, and what is and is not available; or what a network costs."""
+    from arcface_plus.cli.info import information, model_information
 
-    typer.echo(json.dumps(information(), indent=1))
+    typer.echo(json.dumps(model_information(model, size) if model else information(), indent=1))
 
 
 def run(words: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     try:
         app(args=words)
+    except SystemExit as stopped:  # how typer ends, and a run that was asked to stop
+        leave(stopped.code if isinstance(stopped.code, int) else int(stopped.code is not None))
     except Exception as error:  # the one place where errors become exit codes
-        sys.exit(exit_code_for(error))
+        leave(exit_code_for(error))

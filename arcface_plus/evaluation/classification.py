@@ -22,6 +22,7 @@ from arcface_plus.distributed import (
     world_size,
 )
 from arcface_plus.losses.head.classifier import ClassifierHead
+from arcface_plus.models.autocast import fp32_products
 from arcface_plus.models.embedding_model import EmbeddingModel
 
 TOP = (1, 5)
@@ -64,7 +65,7 @@ class AccuracyEvaluation:
         weight, bias = self.classifier()
         hits = torch.zeros(len(self.top), dtype=torch.int64, device=device)
         group = self.head.group
-        with torch.inference_mode():
+        with torch.inference_mode(), fp32_products():
             for images, labels in self._batches(rank(group), world_size(group)):
                 embedding = model(model.preprocessing.apply(images.to(device))).float()
                 if self.head.margin is not None:
@@ -87,6 +88,7 @@ class AccuracyEvaluation:
         return {
             "test_images": len(self.source),
             "classes": self.head.num_classes,
+            "precision": "fp32",
             "final": self.history[-1],
             "mean_of_last": mean_of_last(self.history, average_last),
             "history": self.history,
@@ -99,7 +101,8 @@ class AccuracyEvaluation:
         """
         head = self.head
         sizes = [hi - lo for lo, hi in shard_bounds(head.num_classes, world_size(head.group))]
-        weight = torch.cat(all_gather_rows(head.weight.detach(), head.group, sizes=sizes)).float()
+        own = head.class_weights().detach()
+        weight = torch.cat(all_gather_rows(own, head.group, sizes=sizes)).float()
         if head.margin is not None:
             return F.normalize(weight, dim=1), None
         if head.bias is None:

@@ -110,7 +110,8 @@ class PairEvaluation:
                 "pairs": {name: repr(pairs) for name, pairs in self.sets.items()},
             },
             "results": {
-                name: all_numbers(each, each.intervals) for name, each in self.last.items()
+                name: all_numbers(each, each.intervals) | {"precision": self.options.precision}
+                for name, each in self.last.items()
             },
             "untrained_net": self.untrained(),
             "raw_pixels": {name: result.to_dict() for name, result in self.raw_pixels.items()},

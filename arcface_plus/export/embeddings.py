@@ -175,8 +175,13 @@ class _WorkFolder:
         return self.folder / f"{lo:012d}.npy"
 
     def put(self, lo: int, rows: np.ndarray) -> None:
-        with written_beside(self.path(lo)) as beside, beside.open("wb") as file:
-            np.save(file, rows)
+        try:
+            with written_beside(self.path(lo)) as beside, beside.open("wb") as file:
+                np.save(file, rows)
+        except OSError as error:  # NumPy's names neither the file nor the cause
+            raise OSError(
+                f"{self.path(lo)} could not be written, its disk is likely full: {error}"
+            ) from error
 
     def join(self, output: Path, skipped: dict[int, str]) -> None:
         """Write the output from all blocks, atomically, and remove the folder."""

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from arcface_plus.losses.head.centres import MOST_CENTRES
+from arcface_plus.losses.margins.adacos import AdaCos
 from arcface_plus.losses.margins.adaface import AdaFace
 from arcface_plus.losses.margins.base import MarginLoss
 from arcface_plus.losses.margins.curricularface import CurricularFace
@@ -29,12 +31,13 @@ AdaptiveLoss = Annotated[
     | Annotated[MagFace, Tag("magface")]
     | Annotated[AdaFace, Tag("adaface")]
     | Annotated[ElasticFace, Tag("elasticface")]
-    | Annotated[UniFace, Tag("uniface")],
+    | Annotated[UniFace, Tag("uniface")]
+    | Annotated[AdaCos, Tag("adacos")],
     Discriminator(
         _kind,
         custom_error_type="unknown_kind",
         custom_error_message="kind must be mv_softmax, curricularface, magface, adaface, "
-        "elasticface or uniface",
+        "elasticface, uniface or adacos",
     ),
 ]
 
@@ -49,6 +52,12 @@ class HeadConfig(Section):
     margin: Margin = Margin()
     adaptive: AdaptiveLoss | None = Field(
         None, description="a loss whose margin depends on the sample, in place of margin"
+    )
+    centres: int = Field(
+        1,
+        ge=1,
+        le=MOST_CENTRES,
+        description="rows a class, of which the nearest counts (sub-centre ArcFace: 3)",
     )
     init: Literal["random", "class_means"] = Field(
         "random", description="how classes begin; class_means: at the mean of their embeddings"
@@ -83,6 +92,22 @@ class HeadConfig(Section):
     def _names_of_a_head(self) -> HeadConfig:
         if self.from_names is not None and self.from_head is None:
             raise ValueError("from_names is about from_head; set from_head, or remove it")
+        return self
+
+    @model_validator(mode="after")
+    def _centres_fit(self) -> HeadConfig:
+        if self.centres == 1:
+            return self
+        if self.logits == "linear":
+            raise ValueError(
+                f"centres is {self.centres}, but linear logits know one row a class; set logits to "
+                "cosine, or centres to 1"
+            )
+        if self.init == "class_means" or self.from_head is not None:
+            raise ValueError(
+                f"centres is {self.centres}, but init class_means and from_head give each class "
+                "one row; remove them, or set centres to 1"
+            )
         return self
 
     @model_validator(mode="after")

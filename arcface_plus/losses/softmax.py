@@ -3,7 +3,7 @@
 With a = log Σ_{j≠y} e^{z_j} the loss is log(1 + e^{a − z_y}) and the gradient of the target logit
 −σ(a − z_y): no 1 − p is ever formed, so that well-fitted samples (p → 1) keep their digits.
 
-Shapes: B samples, C_r classes of this rank's shard, D dimensions.
+Shapes: B samples, C_r classes of this rank's shard, K rows (centres) a class, D dimensions.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class OtherLogits(NamedTuple):
     the logits, or Σ log(1 + exp).
     """
 
-    scale: float = 1.0
+    scale: float | Tensor = 1.0
     unit: bool = True
     relu: bool = False
     limit: float | None = None
@@ -116,77 +116,103 @@ def shard_scores(
     *,
     bias: Tensor | None = None,
     chunk: int | None = None,
+    centres: int = 1,
 ) -> tuple[Tensor, Tensor]:
     """Return each sample's product with its own class and the sum over its others, (B,) each.
 
-    ``x`` (B, D), ``w`` (C_r, D) this shard's class weights; ``target`` (B,) is each sample's row in
-    ``w``, or negative where its class is in another shard: its product is then 0. ``bias`` (C_r,)
-    is added to the logits of the others; own products are without it. A log-sum-exp is
-    −∞ where the shard holds no other class.
+    ``x`` (B, D), ``w`` (C_r · K, D) this shard's class weights, K = ``centres`` rows a class, one
+    class after another: a sample's product with a class is the largest of its K. ``target`` (B,) is
+    each sample's class in ``w``, or negative where its class is in another shard: its product is
+    then 0. ``bias`` (C_r,) is added to the logits of the others; own products are without it. A
+    log-sum-exp is −∞ where the shard holds no other class.
 
     The products (B, C_r) are kept for backward; with ``chunk`` they are made that many classes at a
     time and made again instead, for about a third more arithmetic. Nothing else of size C_r × D is
     made but the gradient of ``w``. Differentiable once.
     """
-    own, others = _ShardScores.apply(x, w, bias, target, form, chunk)
+    own, others = _ShardScores.apply(x, w, bias, target, form, chunk, centres)
     return own, others
 
 
 class _ShardScores(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, w, bias, target, form, chunk):
+    def forward(ctx, x, w, bias, target, form, chunk, centres):
         inverse = None
         if form.unit:
             inverse = torch.linalg.vector_norm(w, dim=1).clamp_min_(1e-12).reciprocal_()
-        block = chunk or max(1024, _BLOCK_NUMBERS // max(1, x.shape[0]))
+        block = chunk or max(1024, _BLOCK_NUMBERS // max(1, centres * x.shape[0]))
         others = x.new_full((x.shape[0],), form.nothing())
         own = x.new_zeros(x.shape[0])
         kept = []
-        for lo in range(0, w.shape[0], block):
-            products = _products(x, w, inverse, lo, block)
+        for lo in range(0, w.shape[0] // centres, block):
+            products, nearest = _products(x, w, inverse, lo, block, centres)
             column, inside, logits = _other_logits(products, form, bias, target - lo, lo)
             own = torch.where(inside, products.gather(1, column).squeeze(1), own)
             others = form.add(others, logits)
             if chunk is None:
-                kept.append(products)
+                kept += [products, nearest]
         ctx.save_for_backward(x, w, bias, target, others, inverse, *kept)
-        ctx.form, ctx.block = form, block
+        ctx.form, ctx.block, ctx.centres = form, block, centres
         return own, others
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_own, grad_others):
         x, w, bias, target, others, inverse, *kept = ctx.saved_tensors
-        form, block = ctx.form, ctx.block
+        form, block, centres = ctx.form, ctx.block, ctx.centres
         pull = (grad_others * form.scale)[:, None]
         grad_x, grad_w = torch.zeros_like(x), torch.empty_like(w)
         grad_bias = None if bias is None else bias.new_empty(bias.shape)
-        for lo in range(0, w.shape[0], block):
-            part = slice(lo, lo + block)
-            products = kept[lo // block] if kept else _products(x, w, inverse, lo, block)
+        for lo in range(0, w.shape[0] // centres, block):
+            part = slice(lo * centres, (lo + block) * centres)
+            if kept:
+                products, nearest = kept[2 * (lo // block) :][:2]
+            else:
+                products, nearest = _products(x, w, inverse, lo, block, centres)
             column, inside, logits = _other_logits(products, form, bias, target - lo, lo)
             grads = form.pull(logits, others).mul_(pull)  # ∂loss/∂bent products (B, c)
             if grad_bias is not None:
-                grad_bias[part] = grads.sum(dim=0) / form.scale
+                grad_bias[lo : lo + block] = grads.sum(dim=0) / form.scale
             slopes = form.slopes(products)
             if slopes is not None:
                 grads *= slopes
             grads.scatter_add_(1, column, (grad_own * inside)[:, None])
+            if inverse is not None:
+                along = _to_centres(grads * products, nearest, centres).sum(dim=0) * inverse[part]
+            grads = _to_centres(grads, nearest, centres)
             torch.mm(grads.t(), x, out=grad_w[part])
             if inverse is not None:
                 # Through w/‖w‖: take away what lies along the row, then divide by its norm.
-                along = (grads * products).sum(dim=0) * inverse[part]
                 grad_w[part].addcmul_(along[:, None], w[part], value=-1)
                 grad_w[part].mul_(inverse[part, None])
                 grads *= inverse[part]
             grad_x.addmm_(grads, w[part])
-        return grad_x, grad_w, grad_bias, None, None, None
+        return grad_x, grad_w, grad_bias, None, None, None, None
 
 
-def _products(x: Tensor, w: Tensor, inverse: Tensor | None, lo: int, block: int) -> Tensor:
-    """Return x·w_j, or cosines, (B, c) of a block of rows."""
-    products = torch.mm(x, w[lo : lo + block].t())
-    return products if inverse is None else products.mul_(inverse[lo : lo + block])
+def _products(
+    x: Tensor, w: Tensor, inverse: Tensor | None, lo: int, block: int, centres: int
+) -> tuple[Tensor, Tensor | None]:
+    """Return x·w_j, or cosines, (B, c) of a block of classes, and which centre gives each (B, c).
+
+    With one centre a class that is None.
+    """
+    part = slice(lo * centres, (lo + block) * centres)
+    products = torch.mm(x, w[part].t())
+    if inverse is not None:
+        products.mul_(inverse[part])
+    if centres == 1:
+        return products, None
+    largest, nearest = products.unflatten(1, (-1, centres)).max(dim=2)
+    return largest, nearest.to(torch.uint8)
+
+
+def _to_centres(numbers: Tensor, nearest: Tensor | None, centres: int) -> Tensor:
+    """Return ``numbers`` (B, c) of classes at their centres (B, c · K), 0 at the others."""
+    if nearest is None:
+        return numbers
+    spread = numbers.new_zeros(*numbers.shape, centres)
+    return spread.scatter_(2, nearest.long()[:, :, None], numbers[:, :, None]).flatten(1)
 
 
 def _other_logits(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 from arcface_plus.models.classification import densenet, resnet, vgg, wide_resnet
 from arcface_plus.models.embedding_model import EmbeddingModel
-from arcface_plus.models.face import iresnet, mobilefacenet
+from arcface_plus.models.face import iresnet, mobilefacenet, timm_net, vit
 from arcface_plus.models.imports import onnx_net
 from arcface_plus.models.preprocessing import Preprocessing
 
@@ -16,6 +17,7 @@ from arcface_plus.models.preprocessing import Preprocessing
 MODELS: dict[str, type[EmbeddingModel]] = {
     **dict.fromkeys(iresnet.DEPTHS, iresnet.IResNet),
     **dict.fromkeys(mobilefacenet.LAYOUTS, mobilefacenet.MobileFaceNet),
+    **dict.fromkeys(vit.LAYOUTS, vit.VisionTransformer),
     **dict.fromkeys(resnet.BLOCKS, resnet.ResNet),
     **dict.fromkeys(vgg.CONVOLUTIONS, vgg.Vgg),
     **dict.fromkeys(wide_resnet.LAYOUTS, wide_resnet.WideResNet),
@@ -36,8 +38,14 @@ def build_model(
     init: str | None = None,
     fix_last_gain: bool = True,
     checkpoint_gradients: bool = False,
+    blocks: Sequence[int] | None = None,
+    se: bool | None = None,
+    drop_path: float | None = None,
+    mask: float | None = None,
 ) -> EmbeddingModel:
-    """Build the network ``name`` (a key of ``MODELS``) with new weights, in training mode.
+    """Build the network ``name`` with new weights, in training mode.
+
+    ``name``: a key of ``MODELS``, or ``timm:NAME`` for a network of timm (the extra ``timm``).
 
     None leaves an option at the network's own default: 512 numbers of a 112 × 112 face, or what the
     last pooling of a classification net gives of its 32 × 32 image (see ``.embedding_dim``).
@@ -55,6 +63,10 @@ def build_model(
         "init": init,
         "fix_last_gain": None if fix_last_gain is True else fix_last_gain,
         "checkpoint_gradients": None if checkpoint_gradients is False else checkpoint_gradients,
+        "blocks": blocks,
+        "se": None if se is False else se,
+        "drop_path": drop_path,
+        "mask": mask,
     }
     return build_from_options(
         name, {option: value for option, value in asked.items() if value is not None}
@@ -67,11 +79,13 @@ def build_from_options(name: str, options: dict[str, Any]) -> EmbeddingModel:
     Raises ValueError as ``build_model`` does.
     """
     classes = MODELS | _FROM_FILES
+    if str(name).startswith(timm_net.PREFIX):
+        classes = {name: timm_net.TimmNet}
     if name not in classes:
         nearest = difflib.get_close_matches(str(name), MODELS, n=1, cutoff=0.0)[0]
         raise ValueError(
             f"unknown model {name!r}; the nearest name is {nearest!r}, "
-            f"known are {', '.join(MODELS)}"
+            f"known are {', '.join(MODELS)}, and timm:NAME for the networks of timm"
         )
     accepted = set(inspect.signature(classes[name]).parameters) - {"name"}
     if unknown := sorted(options.keys() - accepted):

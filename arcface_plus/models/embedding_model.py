@@ -10,6 +10,7 @@ from torch import nn
 from arcface_plus.models.preprocessing import Preprocessing
 
 Layout = TypeVar("Layout")
+MAX_BLOCKS = 1024  # of a stage
 MAX_WIDTH = 65_536  # keeps numbers read from a file's metadata within what a net can be
 
 
@@ -63,6 +64,13 @@ def stage(
     return nn.Sequential(first, *(block(outputs, outputs, stride=1) for _ in range(blocks - 1)))
 
 
+def last_norm(embedding_dim: int, *, eps: float, fix_gain: bool) -> nn.BatchNorm1d:
+    """Return the batch norm that gives the embedding, its gain held at 1 where ``fix_gain``."""
+    norm = nn.BatchNorm1d(embedding_dim, eps=eps)
+    norm.weight.requires_grad_(not fix_gain)
+    return norm
+
+
 def layout_of(name: str, layouts: Mapping[str, Layout], kind: str) -> Layout:
     """Return the entry of ``name`` in an architecture's table; ``kind`` is "an IResNet" or such."""
     if name not in layouts:
@@ -82,6 +90,13 @@ def check_count(option: str, value: Any, *, multiple_of: int = 1, most: int = MA
     return value
 
 
+def check_blocks(blocks: Any) -> list[int]:
+    """Return ``blocks`` as a list if they are four whole numbers, one a stage."""
+    if not isinstance(blocks, (list, tuple)) or len(blocks) != 4:
+        raise ValueError(f"blocks must be four whole numbers, got {blocks!r}")
+    return [check_count("blocks", count, most=MAX_BLOCKS) for count in blocks]
+
+
 def check_flag(option: str, value: Any) -> bool:
     """Return ``value`` if it is True or False."""
     if not isinstance(value, bool):
@@ -89,8 +104,13 @@ def check_flag(option: str, value: Any) -> bool:
     return value
 
 
+def check_share(option: str, value: Any) -> float:
+    """Return ``value`` as a float if it is a number in [0, 1)."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < 1:
+        raise ValueError(f"{option} must be a number in [0, 1), got {value!r}")
+    return float(value)
+
+
 def check_dropout(dropout: Any) -> float:
     """Return ``dropout`` as a float if it is a number in [0, 1)."""
-    if not isinstance(dropout, (int, float)) or isinstance(dropout, bool) or not 0 <= dropout < 1:
-        raise ValueError(f"dropout must be a number in [0, 1), got {dropout!r}")
-    return float(dropout)
+    return check_share("dropout", dropout)

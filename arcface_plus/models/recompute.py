@@ -28,16 +28,16 @@ def _scratch_statistics(block: nn.Module) -> Iterator[None]:
             setattr(module, key, buffer)
 
 
-def run_recomputed(block: nn.Module, x: Tensor) -> Tensor:
+def run_recomputed(block: nn.Module, x: Tensor, *, draws: bool = False) -> Tensor:
     """Return ``block(x)``, keeping only ``x``; backward runs the block a second time.
 
-    Values, gradients and running statistics equal those of ``block(x)``. The block must draw no
-    random numbers (none here has dropout: random states are not kept).
+    Values, gradients and running statistics equal those of ``block(x)``. ``draws``: the block draws
+    random numbers: the state of their generators is kept, and the second run draws the same.
     """
     return checkpoint(
         block,
         x,
         use_reentrant=False,
-        preserve_rng_state=False,
+        preserve_rng_state=draws,
         context_fn=lambda: (nullcontext(), _scratch_statistics(block)),
     )

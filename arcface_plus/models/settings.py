@@ -17,12 +17,24 @@ _OWN = {"name": "iresnet50", "fix_last_gain": True, "mean": 127.5, "std": 128.0}
 class ModelConfig(Section):
     """The embedding net. With ``init`` a file, what is left unset is what the file says."""
 
-    name: str | None = Field(None, description="iresnet50 unless init is a file")
+    name: str | None = Field(
+        None, description="iresnet50 unless init is a file; timm:NAME for a net of timm"
+    )
     embedding_dim: Positive | None = Field(
         None, description="numbers of an embedding; None is the net's own (512 for face nets)"
     )
     dropout: float | None = Field(None, ge=0, lt=1, description="before the last layer")
     width: int | None = Field(None, ge=1, description="channels of the first stage")
+    blocks: tuple[int, int, int, int] | None = Field(
+        None, description="blocks of the four stages, for depths that have no name"
+    )
+    se: bool | None = Field(None, description="IResNet: squeeze-and-excitation in every block")
+    drop_path: float | None = Field(
+        None, ge=0, lt=1, description="ViT: chance that the last block passes an image by"
+    )
+    mask: float | None = Field(
+        None, ge=0, lt=1, description="ViT: share of tokens that training leaves out"
+    )
     init: str | None = Field(
         None,
         description="initial weights: normal or xavier draws them (None: the net's own way), "

@@ -16,7 +16,7 @@ import safetensors
 import torch
 from torch import Tensor
 
-from arcface_plus.models.imports.ir_layout import as_iresnet, ir_prefix
+from arcface_plus.models.imports.ir_layout import under_our_names
 
 State = dict[str, Tensor]
 
@@ -52,16 +52,15 @@ def weights_path(path: str | os.PathLike[str]) -> Path:
 def read_tensors(path: Path) -> tuple[State, str | None]:
     """Return the tensors of a .safetensors, .pt/.pth or .ckpt file, and our metadata if there.
 
-    Those of AdaFace's and CVLface's IR nets get the names that our IResNet has for them.
+    Those of AdaFace's and CVLface's nets get the names that ours have for them.
     Raises ValueError naming the file where it is damaged or holds anything but tensors.
     """
     state, metadata = (
         (_read_pickled(path), None) if path.suffix in PICKLED else _read_safetensors(path)
     )
-    prefix = None if metadata is not None else ir_prefix(state)
-    if prefix is not None:
+    if metadata is None:
         try:
-            state = as_iresnet(state, prefix)
+            state = under_our_names(state)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
     return state, metadata

@@ -62,7 +62,10 @@ def load_model(
         _check_fit(model.state_dict(), state)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    model.to_empty(device="cpu")
+    # All but what a network made itself on the CPU, such as tables that no state dict holds.
+    model._apply(
+        lambda tensor: torch.empty_like(tensor, device="cpu") if tensor.is_meta else tensor
+    )
     model.load_state_dict(state)
     return model.eval()
 

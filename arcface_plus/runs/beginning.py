@@ -105,7 +105,7 @@ class Beginning:
 
         Every image is embedded once, unchanged, in float32. Rank r takes every W-th block.
         """
-        head, world, images = self.head, self.world, _TrainingImages(self.config, self.source)
+        head, world, images = self.head, self.world, TrainingImages(self.config, self.source)
         sums = ClassMeans(head.lo, head.hi, head.embedding_dim)
         labels = torch.from_numpy(self.source.labels)
         options = EmbeddingOptions(flip=False, batch_size=_BATCH, device=world.device)
@@ -129,7 +129,7 @@ class Beginning:
         return int((everyone & (self.rows < 0)).sum())
 
 
-class _TrainingImages:
+class TrainingImages:
     """The training images as they are, cut and resized as in training, nothing changed at random.
 
     One that cannot be read is None where the run goes on without such images.

@@ -94,6 +94,7 @@ def build(
         dense_gradient=config.head.sample_dense,
         class_chunk=config.head.class_chunk,
         filter_threshold=config.head.filter_threshold,
+        centres=config.head.centres,
         seed=config.seed,
     )
     # Dropout masks differ between ranks; everything drawn before here is the same on all.
@@ -105,7 +106,7 @@ def _build_net(config: RunConfig, *, resumes: bool) -> EmbeddingModel:
     """Return the net with drawn weights, or as a file or the run's own beginning has it."""
     wanted, size = config.model, config.data.size
     options = wanted.model_dump(
-        include={"name", "embedding_dim", "dropout", "width", "fix_last_gain"}, exclude_none=True
+        exclude={"init", "checkpoint_gradients", "mean", "std", "channels"}, exclude_none=True
     )
     if wanted.checkpoint_gradients:
         options["checkpoint_gradients"] = True
@@ -193,6 +194,8 @@ def announce(
         f"{config.train.steps} steps of {config.train.global_batch} images on {world.size} "
         f"process(es), {world.device.type}; run folder {config.folder}"
     )
+    if config.train.ema is not None:
+        monitor.say(f"model: the running average of the weights, {config.train.ema} kept each step")
     if config.regularizer.weight > 0:
         monitor.say(f"penalty: {regularizer.describe()}")
     if state.branch is not None:

@@ -63,6 +63,21 @@ class RunConfig(Section):
                 "head.init class_means puts classes where the net embeds them, but the net's "
                 "weights are drawn at random; set model.init to a file, or head.init to random"
             )
+        if self.train.ema is not None and self.evaluation.accuracy:
+            raise ValueError(
+                "train.ema averages the net, but evaluation.accuracy scores it with class weights "
+                "that are not averaged; set train.ema to null, or evaluation.accuracy to false"
+            )
+        if self.optim.kind == "lamb" and self.head.bias:
+            raise ValueError(
+                "optim.kind lamb takes a layer's whole norm, but head.bias is split among ranks; "
+                "set head.bias to false, or choose another kind"
+            )
+        if self.branch.enabled and self.head.centres > 1:
+            raise ValueError(
+                f"branch.enabled compares classes by one row each, but head.centres is "
+                f"{self.head.centres}; set head.centres to 1, or branch.enabled to false"
+            )
         if self.optim.nesterov and self.head.sample_rate < 1 and not self.head.sample_dense:
             raise ValueError(
                 "optim.nesterov does not go with head.sample_rate below 1, whose rows are updated "

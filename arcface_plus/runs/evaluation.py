@@ -66,7 +66,7 @@ class RunEvaluation:
 
     def save(self, state: RunState, monitor: Monitor) -> None:
         """Save the model and what was measured of it, and show it; called by all ranks."""
-        folder, pairs, model, world = self.config.folder, self.pairs, state.model, state.world
+        folder, pairs, model, world = self.config.folder, self.pairs, state.scored, state.world
         if self.accuracy is not None:
             self._save_accuracy(self.accuracy, model, world, monitor)
         if not world.is_main:
@@ -75,7 +75,10 @@ class RunEvaluation:
         if pairs.sets:
             if self.config.evaluation.raw_pixels:
                 pairs.score_raw_pixels()
-            pairs.write(folder / VERIFICATION, {"step": state.step, "chosen_by": state.best.name})
+            about: dict[str, Any] = {"step": state.step, "chosen_by": state.best.name}
+            if state.average is not None:
+                about["average_of_weights"] = self.config.train.ema
+            pairs.write(folder / VERIFICATION, about)
             monitor.close_progress()
             monitor.console.print(_results_table(pairs))
             write_report(

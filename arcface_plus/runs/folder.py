@@ -31,7 +31,7 @@ _PACKAGES = ("torch", "torchvision", "numpy", "opencv-python", "scikit-learn", "
 # A run may be resumed only with the settings of these sections unchanged but for the ones named:
 # they decide what step k computes.
 _FREE: dict[str, set[str]] = {
-    "data": {"path", "workers", "on_bad_image", "quarantine_limit"},
+    "data": {"path", "workers", "timeout", "on_bad_image", "quarantine_limit"},
     "model": {"init", "weights", "checkpoint_gradients"},  # weights: what init was called before
     "head": {"class_chunk", "init", "from_head", "from_names"},
     "regularizer": set(),
@@ -39,6 +39,7 @@ _FREE: dict[str, set[str]] = {
     "train": {
         "steps", "device", "log_every", "checkpoint_every", "keep_checkpoints", "keep_every",
         "on_nonfinite", "nonfinite_limit", "channels_last", "deterministic", "best", "patience",
+        "timeout",
     },
     "optim": set(),
     "schedule": set(),
@@ -261,5 +262,6 @@ _README = """# Run {name}
 | `checkpoints/` | whole states of the run; `--resume auto` continues from the newest whole one |
 | `config.yaml` | every setting of the run; train again with `arcface-plus train config.yaml --name other` |
 | `environment.json` | versions, source revision, machine, command |
+| `requeue` | there while the run was asked to stop before its end: `--resume auto` continues it |
 | `quarantine-rank*.jsonl` | images that could not be read, if any |
 """

@@ -7,7 +7,7 @@ from typing import Any
 
 from arcface_plus.export.card import Provenance
 from arcface_plus.runs.results import read_measured, read_verification
-from arcface_plus.settings import read_values
+from arcface_plus.yaml_files import read_values
 
 
 def read_provenance(model: Path) -> Provenance:

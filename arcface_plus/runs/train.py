@@ -7,17 +7,21 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from arcface_plus.checkpoints.store import Checkpoints
+from arcface_plus.data.batches.loader import explained_workers
 from arcface_plus.data.sources.image_source import open_source
 from arcface_plus.distributed import World, barrier, start_world
+from arcface_plus.models.autocast import fp32_products
 from arcface_plus.runs.beginning import Beginning
 from arcface_plus.runs.build import announce, build_loader, build_state, build_trainer
 from arcface_plus.runs.configuration import RunConfig, load_config
 from arcface_plus.runs.evaluation import RunEvaluation
 from arcface_plus.runs.folder import choose_together, prepare
 from arcface_plus.runs.lock import RunLock
+from arcface_plus.runs.preemption import Stopped, stops_on_signals, unmark
 from arcface_plus.training.determinism import deterministic
 from arcface_plus.training.monitor import Monitor
 from arcface_plus.training.regularization import RunRegularizer
+from arcface_plus.training.trainer import Trainer
 
 
 def train(
@@ -32,7 +36,8 @@ def train(
     ``overrides``: ``["--optim.lr", "0.05"]``. ``resume``: never, auto (the newest checkpoint, if
     any) or a checkpoint folder. Under torchrun, called by every process. Everything a run needs is
     opened and checked before its folder is touched. Raises ValueError or FileNotFoundError for bad
-    input, NonFiniteError where training broke down.
+    input, NonFiniteError where training broke down, PeerFailed where another rank failed, Stopped
+    (a SystemExit) where the run was asked to stop and has saved its state.
     """
     config = load_config(config_path, overrides)
     source = open_source(config.data, seed=config.seed)
@@ -47,7 +52,9 @@ def train(
         loader = build_loader(config, source, world, start=start or 0)
         lock.take()
         prepare(config, world, start=start, overwrite=overwrite)
-        with closing(_open_monitor(config, world, start or 0)) as monitor:
+        opened = closing(_open_monitor(config, world, start or 0))
+        signals, workers = stops_on_signals(world.watch), explained_workers(config.data)
+        with opened as monitor, signals as asked, workers:
             trainer = build_trainer(
                 config, state, loader, monitor, checkpoints, evaluation.hooks(), regularizer
             )
@@ -57,12 +64,14 @@ def train(
             if beginning is not None:
                 beginning.apply(monitor)
             if start is not None:
-                trainer.resume(start)
-                evaluation.recall()
-                monitor.say(f"continuing from {checkpoints.path(start)}")
-            trainer.train()
-            evaluation.save(state, monitor)
+                _resume(trainer, start, evaluation, monitor)
+            if finished := trainer.train():
+                evaluation.save(state, monitor)
+            else:
+                asked.mark(config.folder, state.step, monitor)
         barrier(world.control)
+    if not finished:
+        raise Stopped(asked.exit_code)
     return config.folder
 
 
@@ -71,8 +80,9 @@ def _workplace(config: RunConfig) -> Iterator[tuple[World, RunLock, Checkpoints]
     """Join the other processes and lock the run folder; afterwards, wait for the last save."""
     folder, wanted = config.folder, config.train
     with (
-        start_world(wanted.device) as world,
+        start_world(wanted.device, wanted.timeout) as world,
         deterministic(wanted.deterministic, world.device),
+        fp32_products(tf32=wanted.precision == "tf32"),
         closing(RunLock(folder, world)) as lock,
         Checkpoints(
             folder / "checkpoints",
@@ -85,7 +95,15 @@ def _workplace(config: RunConfig) -> Iterator[tuple[World, RunLock, Checkpoints]
         yield world, lock, checkpoints
 
 
+def _resume(trainer: Trainer, start: int, evaluation: RunEvaluation, monitor: Monitor) -> None:
+    trainer.resume(start)
+    evaluation.recall()
+    monitor.say(f"continuing from {trainer.checkpoints.path(start)}")
+
+
 def _open_monitor(config: RunConfig, world: World, start: int) -> Monitor:
+    if world.is_main:
+        unmark(config.folder)
     return Monitor(
         config.folder, total_steps=config.train.steps, start_step=start, enabled=world.is_main
     )

@@ -3,7 +3,8 @@
 settings           learning rate, schedule, steps, second branch: their sections
 trainer            the loop: what a step is, and what happens between steps
 state              everything that changes from step to step; what a checkpoint holds, part by part
-optim              which layers learn how fast or decay, SGD, sampled rows, the gradient norm
+optim              which layers learn how fast or decay, by which optimizer; the gradient norm
+updates/           optimizers of class rows, LAMB, the running average of the weights
 schedule           the learning rate of a step
 precision          bf16, fp16 or fp32
 determinism        on a GPU, operations that repeat to the bit

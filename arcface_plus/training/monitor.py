@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -52,8 +54,11 @@ class Monitor:
             return
         from torch.utils.tensorboard import SummaryWriter  # slow to import
 
-        keep_steps(folder / "metrics.jsonl", lambda step: 0 < start_step >= step)
-        self._lines = (folder / "metrics.jsonl").open("a", encoding="utf-8")
+        self.path = folder / "metrics.jsonl"
+        kept = keep_steps(self.path, lambda step: 0 < start_step >= step)
+        self._written = {(entry["step"], entry.get("kind")) for entry in kept}
+        # Without a buffer: what a full disk did not take is not tried again when it is closed.
+        self._lines = self.path.open("ab", buffering=0)
         # TensorBoard hides what an interrupted run wrote from this step on.
         purge = start_step + 1 if start_step else 0
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=purge)
@@ -102,19 +107,34 @@ class Monitor:
         return (time.monotonic() - began) / (step - first) * (self.total - step)
 
     def write(self, step: int, values: dict[str, Any], prefix: str = "train") -> None:
-        """Write numbers to metrics.jsonl and TensorBoard without showing them."""
-        if not self.enabled:
+        """Write numbers to metrics.jsonl and TensorBoard without showing them.
+
+        A step has one line of a kind, warnings aside: a run that is killed between its last
+        checkpoint and its end scores that step again when it is resumed.
+        """
+        if not self.enabled or (step, prefix) in self._written:
             return
+        if prefix != "warning":
+            self._written.add((step, prefix))
         # JSON has no NaN: a reader other than Python's would refuse the whole file.
         plain = {
             key: None if isinstance(value, float) and not math.isfinite(value) else value
             for key, value in values.items()
         }
-        self._lines.write(json.dumps({"step": step, "kind": prefix, **plain}) + "\n")
-        self._lines.flush()
+        line = json.dumps({"step": step, "kind": prefix, **plain}) + "\n"
+        try:
+            _write_all(self._lines, line.encode())
+        except OSError as error:
+            raise OSError(error.errno, f"{error.strerror}: {self.path}") from error
         for key, value in values.items():
             if isinstance(value, int | float):
                 self._board.add_scalar(f"{prefix}/{key}", value, step)
+
+    def sync(self) -> None:
+        """Make all that was written durable, before a checkpoint says that it is there."""
+        if self.enabled:
+            os.fsync(self._lines.fileno())
+            self._board.flush()
 
     def say(self, message: str) -> None:
         """Show a message above the progress bar, or as a line."""
@@ -136,6 +156,11 @@ class Monitor:
         if self.enabled:
             self._lines.close()
             self._board.close()
+
+
+def _write_all(file: io.FileIO, line: bytes) -> None:
+    while line:
+        line = line[file.write(line) :]
 
 
 def _against(key: str, values: dict[str, float]) -> str:

@@ -1,4 +1,4 @@
-"""Which parameters learn how fast, the gradient norm over shards, and the row-wise optimizer."""
+"""Which parameters learn how fast and by which optimizer, and the gradient norm over shards."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from torch import Tensor, nn
 from arcface_plus.distributed import Group, all_reduce_sum
 from arcface_plus.losses.head.classifier import ClassifierHead
 from arcface_plus.training.settings import LayerRate, OptimConfig
+from arcface_plus.training.updates.lamb import build_lamb
+from arcface_plus.training.updates.rows import RowAdamW, RowSGD
 
 _BatchNorm = nn.modules.batchnorm._BatchNorm
-_ROWS_AT_ONCE = 16_384  # bounds what an update of sampled rows makes beside them
+# Added to what they meet, as biases are.
+_SHIFTS = ("bias", "pos_embed", "cls_token", "mask_token")
 
 
 def layer_rates(model: nn.Module, layers: Sequence[LayerRate]) -> dict[str, float]:
@@ -89,23 +92,29 @@ def decays(module: nn.Module, name: str, rule: str) -> bool:
     """Return whether the parameter ``name`` directly in ``module`` decays.
 
     ``mxnet``: weights and gains, not biases or shifts. ``weights``: only those of linear and
-    convolutional layers. ``all``: everything, as arcface_torch. PReLU slopes count as gains.
+    convolutional layers. ``all``: everything, as arcface_torch. PReLU slopes count as gains,
+    positions of a transformer as shifts.
     """
     if rule == "weights":
         is_layer = isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
         return is_layer and name == "weight"
-    return rule == "all" or name != "bias"
+    return rule == "all" or name not in _SHIFTS
 
 
 def parameter_groups(
-    model: nn.Module, head: ClassifierHead, rule: str, rates: Mapping[str, float] | None = None
+    model: nn.Module,
+    head: ClassifierHead,
+    rule: str,
+    rates: Mapping[str, float] | None = None,
+    *,
+    rows_apart: bool = False,
 ) -> list[dict[str, Any]]:
     """Return the groups ``[decaying, not decaying]`` of the net and the head, then slower ones.
 
     ``rates``: what the learning rate is multiplied by, for parameters of the net by name; those
     with another one than 1 are groups of their own, which say it as ``lr_scale``.
     Class weights decay under every rule, biases of classes and what a margin learns as biases do.
-    Parameters that need no gradient are left out.
+    Parameters that need no gradient are left out, class weights too where ``rows_apart``.
     """
     groups: dict[tuple[float, bool], list[Tensor]] = {(1.0, True): [], (1.0, False): []}
     for prefix, module in model.named_modules():
@@ -113,7 +122,7 @@ def parameter_groups(
             if parameter.requires_grad:
                 rate = (rates or {}).get(f"{prefix}.{name}".lstrip("."), 1.0)
                 groups.setdefault((rate, decays(module, name, rule)), []).append(parameter)
-    if not sparse_updates(head):
+    if not rows_apart:
         groups[1.0, True].append(head.weight)
     offsets = [] if head.bias is None else [head.bias]
     offsets += head.replicated_parameters().values()
@@ -131,75 +140,64 @@ def sparse_updates(head: ClassifierHead) -> bool:
 def build_optimizers(
     model: nn.Module, head: ClassifierHead, config: OptimConfig
 ) -> list[torch.optim.Optimizer]:
-    """Return the optimizers of a run: SGD, and one for sampled class rows where they are sampled.
+    """Return the optimizers of a run: one of the net, and one of the class rows where need be.
 
+    Rows are updated one by one where they are sampled, and by LAMB, to which each class is a layer:
+    a shard's norm would depend on the ranks.
     Layers that ``config`` freezes need no gradient from here on.
     Fused, because only then can a non-finite gradient stop the step without asking the host.
+    State of zero, which the first step starts from: left to itself, fused SGD makes it in that
+    step, uninitialised where ``found_inf`` skips it; a checkpoint before would lack it.
     """
     rates = layer_rates(model, config.layers)
     freeze(model, rates)
-    optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.SGD(
-            parameter_groups(model, head, config.decay, rates),
-            lr=config.lr,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            nesterov=config.nesterov,
-            fused=True,
-        )
-    ]
-    if sparse_updates(head):
-        optimizers.append(
-            RowSGD(
-                [head.weight],
-                lr=config.lr,
-                momentum=config.momentum,
-                weight_decay=config.weight_decay,
-            )
-        )
-    # Momenta of zero, which SGD's first step starts from. Left to itself, fused SGD makes them in
-    # that step, uninitialised where ``found_inf`` skips it; a checkpoint before would lack them.
+    apart = sparse_updates(head) or config.kind == "lamb"
+    groups = parameter_groups(model, head, config.decay, rates, rows_apart=apart)
+    common: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
+    adaptive: dict[str, Any] = {**common, "betas": config.betas, "eps": config.eps}
+    optimizers: list[torch.optim.Optimizer] = []
+    if config.kind == "sgd":
+        common["momentum"] = config.momentum
+        optimizers.append(torch.optim.SGD(groups, **common, nesterov=config.nesterov, fused=True))
+    elif config.kind == "adamw":
+        optimizers.append(torch.optim.AdamW(groups, **adaptive, fused=True))
+    else:
+        optimizers.append(build_lamb(groups, **adaptive))
+
+    def counts() -> Tensor | None:
+        return head.taking_part
+
+    if apart and config.kind == "sgd":
+        optimizers.append(RowSGD([head.weight], **common, taking_part=counts))
+    elif apart:
+        trust = config.kind == "lamb"
+        optimizers.append(RowAdamW([head.weight], **adaptive, trust=trust, taking_part=counts))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             for parameter in group["params"]:
-                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+                _begin_state(optimizer, parameter, adaptive=config.kind != "sgd")
     return optimizers
 
 
-class RowSGD(torch.optim.Optimizer):
-    """SGD with momentum and decay that touches only the rows present in a sparse gradient.
+def _begin_state(optimizer: torch.optim.Optimizer, parameter: Tensor, *, adaptive: bool) -> None:
+    """Give ``parameter`` the state of zero steps."""
+    state = optimizer.state[parameter]
+    for name in ("exp_avg", "exp_avg_sq") if adaptive else ("momentum_buffer",):
+        state[name] = torch.zeros_like(parameter)
+    if adaptive:
+        counts = len(parameter) if isinstance(optimizer, RowAdamW) else ()
+        state.setdefault("step", torch.zeros(counts, dtype=torch.float32, device=parameter.device))
 
-    Other rows keep weight and momentum: no decay, and no further step along an old momentum.
-    Takes ``found_inf`` like torch's fused optimizers: a tensor, non-zero to skip the step.
+
+def optimizer_state(
+    optimizers: Iterable[torch.optim.Optimizer], parameter: Tensor
+) -> dict[str, Tensor]:
+    """Return what an optimizer keeps of ``parameter``, by the names that checkpoints have for it.
+
+    ``momentum`` of SGD; ``exp_avg``, ``exp_avg_sq`` and ``step`` of AdamW and LAMB.
     """
-
-    def __init__(
-        self, params: Iterable[Tensor], *, lr: float, momentum: float, weight_decay: float
-    ) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
-        self.found_inf: Tensor | None = None
-
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, group)
-
-    def _update(self, parameter: Tensor, group: dict[str, Any]) -> None:
-        gradient = parameter.grad.coalesce()  # type: ignore[union-attr]
-        buffer = self.state[parameter]["momentum_buffer"]
-        parts = (gradient.indices()[0].split(_ROWS_AT_ONCE), gradient.values().split(_ROWS_AT_ONCE))
-        for rows, values in zip(*parts, strict=True):
-            old, kept = parameter[rows], buffer[rows]
-            momentum = values.add(old, alpha=group["weight_decay"])
-            momentum.add_(kept, alpha=group["momentum"])
-            new = old.sub(momentum, alpha=group["lr"])
-            if self.found_inf is not None:
-                bad = self.found_inf.to(torch.bool)
-                momentum, new = torch.where(bad, kept, momentum), torch.where(bad, old, new)
-            buffer[rows] = momentum
-            parameter[rows] = new
+    (state,) = (o.state[parameter] for o in optimizers if parameter in o.state)
+    return {name.removesuffix("_buffer"): value for name, value in state.items()}
 
 
 def gradient_values(parameter: Tensor) -> Tensor | None:

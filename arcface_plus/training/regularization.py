@@ -85,6 +85,7 @@ def all_class_weights(head: ClassifierHead) -> Tensor:
     others held is the exact one: backward needs no collective.
     """
     sizes = [hi - lo for lo, hi in shard_bounds(head.num_classes, world_size(head.group))]
-    parts = list(all_gather_rows(head.weight.detach(), head.group, sizes=sizes))
-    parts[rank(head.group)] = head.weight
+    own = head.class_weights()
+    parts = list(all_gather_rows(own.detach(), head.group, sizes=sizes))
+    parts[rank(head.group)] = own
     return torch.cat(parts)

@@ -26,6 +26,7 @@ from arcface_plus.data.batches.chosen_images import ChosenImages
 from arcface_plus.data.batches.loader import Batch
 from arcface_plus.data.settings import DataConfig
 from arcface_plus.data.sources.image_source import ImageSource
+from arcface_plus.devices import to_device
 from arcface_plus.distributed import (
     World,
     all_gather_rows,
@@ -128,9 +129,7 @@ class SecondBranch(Part):
         Choosing reads the scores after the step before, so that images are decoded while the net
         works on the batch. Synchronises the host, at steps with a pass alone.
         """
-        # Pinned, because copying anything else to a GPU makes the host wait for it, every step.
-        mine = batch.indices.pin_memory() if self.device.type == "cuda" else batch.indices
-        mine = mine.to(self.device, non_blocking=True)
+        mine = to_device(batch.indices, self.device)
         self.indices = torch.cat(all_gather_rows(mine, self.head.group, sizes=self.sizes))
         self.pass_, self._embeddings = None, []
         since = batch.step - self.config.start_step

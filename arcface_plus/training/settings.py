@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from arcface_plus.settings import Positive, Section
+from arcface_plus.settings import Positive, Section, Share
 
 
 class LayerRate(Section):
@@ -17,10 +17,17 @@ class LayerRate(Section):
 
 
 class OptimConfig(Section):
-    """Stochastic gradient descent."""
+    """What moves the weights."""
 
+    kind: Literal["sgd", "adamw", "lamb"] = Field(
+        "sgd", description="lamb: for large batches (the extra timm)"
+    )
     lr: float = Field(0.1, gt=0)
-    momentum: float = Field(0.9, ge=0, lt=1)
+    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
+    betas: tuple[Share, Share] = Field(
+        (0.9, 0.999), description="adamw, lamb: shares of the averages kept each step"
+    )
+    eps: float = Field(1e-8, gt=0, description="adamw, lamb: keeps the division off zero")
     weight_decay: float = Field(5e-4, ge=0)
     decay: Literal["mxnet", "all", "weights"] = Field(
         "mxnet", description="which parameters decay: weights and gains; all; weights only"
@@ -35,6 +42,8 @@ class OptimConfig(Section):
     def _nesterov_needs_momentum(self) -> OptimConfig:
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov needs a momentum; set optim.momentum above 0")
+        if self.nesterov and self.kind != "sgd":
+            raise ValueError(f"nesterov is for kind: sgd, not {self.kind}; set it to false")
         return self
 
 
@@ -64,7 +73,7 @@ class TrainConfig(Section):
     steps: Positive = 38_000
     global_batch: int = Field(440, ge=2, description="images an optimizer step, over all ranks")
     accumulate: Positive = Field(1, description="micro-batches an optimizer step")
-    precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
+    precision: Literal["auto", "bf16", "fp16", "tf32", "fp32"] = Field(
         "auto", description="of the convolutions; auto is bf16 where the device has it, else fp32"
     )
     channels_last: bool = True
@@ -76,9 +85,19 @@ class TrainConfig(Section):
     )
     log_every: Positive = 50
     checkpoint_every: Positive = 1000
+    timeout: float = Field(
+        1800, gt=0, description="seconds that a rank may be behind the others before the run ends"
+    )
     keep_checkpoints: Positive = Field(2, description="the newest that stay")
     keep_every: int | None = Field(
         None, ge=1, description="checkpoints of multiples of that many steps stay for good"
+    )
+    ema: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="keep a running average of the weights, this share of it each step; it is the "
+        "run's model, and the weights are scored beside it",
     )
     best: str | None = Field(
         None,

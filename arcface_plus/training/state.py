@@ -22,14 +22,17 @@ from arcface_plus.checkpoints.parts import ClassRows, Part, Stored, local_tensor
 from arcface_plus.checkpoints.store import Checkpoints
 from arcface_plus.distributed import World
 from arcface_plus.losses.head.classifier import ClassifierHead
+from arcface_plus.models.batch_statistics import average_batch_norm_buffers
 from arcface_plus.models.embedding_model import EmbeddingModel
 from arcface_plus.randomness import STREAMS
 from arcface_plus.training.health.guard import FiniteGuard
 from arcface_plus.training.health.spikes import LossSpikes
-from arcface_plus.training.optim import build_optimizers
+from arcface_plus.training.optim import build_optimizers, optimizer_state
 from arcface_plus.training.precision import resolve_precision
 from arcface_plus.training.second_branch import SecondBranch
 from arcface_plus.training.settings import OptimConfig, TrainConfig
+from arcface_plus.training.updates.average import WeightAverage
+from arcface_plus.training.window import LogWindow
 
 Optimizers = list[torch.optim.Optimizer]
 
@@ -61,6 +64,7 @@ class RunState:
         self.guard = FiniteGuard(train, world.device)
         self.spikes = LossSpikes(world.device)
         self.best = BestModel(train.best, train.patience)
+        self.window = LogWindow(world.device)
         self.step = 0
         self.parts: list[Part] = [
             _Net(model, self.optimizers),
@@ -70,9 +74,25 @@ class RunState:
             self.spikes,
             self.best,
             _Generators(world),
+            self.window,
         ]
         if branch is not None:
             self.parts.append(branch)
+        self.average: WeightAverage | None = None
+        if train.ema is not None:
+            self.average = WeightAverage(model, self.optimizers[0], train.ema)
+            self.parts.append(self.average)
+
+    @property
+    def scored(self) -> EmbeddingModel:
+        """The net that is scored and saved: the average of the weights, where one is kept."""
+        return self.model if self.average is None else self.average.model
+
+    def average_statistics(self) -> None:
+        """Give all ranks the same batch statistics; called by them together."""
+        average_batch_norm_buffers(self.model)
+        if self.average is not None:
+            average_batch_norm_buffers(self.average.model)
 
     def save(self, checkpoints: Checkpoints) -> None:
         """Begin to write a checkpoint of the current step; called by all ranks together.
@@ -97,7 +117,7 @@ class RunState:
     def _changed_by_updates(self, tensors: Mapping[str, Stored]) -> set[str]:
         """Return the names of those of ``tensors`` that nothing but an optimizer's step changes."""
         owned: list[Tensor] = [*self.model.parameters(), *self.head.parameters()]
-        owned += [s["momentum_buffer"] for o in self.optimizers for s in o.state.values()]
+        owned += [kept for o in self.optimizers for s in o.state.values() for kept in s.values()]
         places = {tensor.data_ptr() for tensor in owned}
         return {n for n, stored in tensors.items() if local_tensor(stored).data_ptr() in places}
 
@@ -113,22 +133,21 @@ class RunState:
         self.step = int(numbers["step"])
 
 
-def _momentum(optimizers: Optimizers, parameter: Tensor) -> Tensor:
-    (state,) = (o.state[parameter] for o in optimizers if parameter in o.state)
-    return state["momentum_buffer"]
-
-
 class _Net(Part):
-    """Weights, buffers and momenta of the net, under ``model.`` and ``momentum.model.``."""
+    """Weights, buffers and momenta of the net, under ``model.`` and ``momentum.model.``.
+
+    What other optimizers keep has their names in place of ``momentum``.
+    """
 
     def __init__(self, model: EmbeddingModel, optimizers: Optimizers) -> None:
         self.model, self.optimizers = model, optimizers
 
     def tensors(self) -> dict[str, Stored]:
         momenta = {
-            f"momentum.model.{name}": _momentum(self.optimizers, parameter)
+            f"{kind}.model.{name}": value
             for name, parameter in self.model.named_parameters()
             if parameter.requires_grad
+            for kind, value in optimizer_state(self.optimizers, parameter).items()
         }
         state = self.model.state_dict()
         return {**{f"model.{name}": value.detach() for name, value in state.items()}, **momenta}
@@ -144,15 +163,21 @@ class _Head(Part):
         head = self.head
         named: dict[str, Stored] = {}
         for name, parameter in head.sharded_parameters().items():
-            momentum = _momentum(self.optimizers, parameter)
-            named[f"head.{name}"] = ClassRows(parameter.data, head.num_classes)
-            named[f"momentum.head.{name}"] = ClassRows(momentum, head.num_classes)
+            named[f"head.{name}"] = self._rows(parameter.data)
+            for kind, value in optimizer_state(self.optimizers, parameter).items():
+                named[f"{kind}.head.{name}"] = self._rows(value) if value.ndim else value
+        for name, value in head.sharded_state().items():
+            named[f"head.{name}"] = ClassRows(value, head.num_classes)
         for name, parameter in head.replicated_parameters().items():
             named[f"head.{name}"] = parameter.detach()
-            named[f"momentum.head.{name}"] = _momentum(self.optimizers, parameter)
+            for kind, value in optimizer_state(self.optimizers, parameter).items():
+                named[f"{kind}.head.{name}"] = value
         named |= {f"head.running.{name}": value for name, value in head.state_tensors().items()}
         kept = head.mma.state_tensors(head.weight.device)
         return named | {f"head.mma.{n}": ClassRows(v, head.num_classes) for n, v in kept.items()}
+
+    def _rows(self, local: Tensor) -> ClassRows:
+        return ClassRows(self.head.centres.by_class(local), self.head.num_classes)
 
     def numbers(self) -> dict[str, Any]:
         return {"neighbour_uses": self.head.mma.uses()}

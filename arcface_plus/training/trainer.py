@@ -11,15 +11,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 from arcface_plus.checkpoints.store import Checkpoints
 from arcface_plus.data.batches.loader import Batch, TrainLoader
-from arcface_plus.distributed import World, contiguous_part
+from arcface_plus.devices import to_device
+from arcface_plus.distributed import contiguous_part
 from arcface_plus.losses.head.classifier import HeadOutput
-from arcface_plus.models.batch_statistics import average_batch_norm_buffers
 from arcface_plus.models.embedding_model import EmbeddingModel
+from arcface_plus.process_group import data_parallel
 from arcface_plus.training.health.forensics import Forensics
 from arcface_plus.training.health.guard import BatchNormRestorer, current_scale, update_scale
 from arcface_plus.training.health.quarantine import Quarantine
@@ -31,7 +31,7 @@ from arcface_plus.training.precision import autocast_dtype
 from arcface_plus.training.schedule import set_learning_rate
 from arcface_plus.training.settings import OptimConfig, ScheduleConfig, TrainConfig
 from arcface_plus.training.state import RunState
-from arcface_plus.training.window import LogWindow
+from arcface_plus.training.updates.average import scores
 
 # (model in eval mode, finished steps) -> numbers to log; called on all ranks together.
 Evaluate = Callable[[EmbeddingModel, int], dict[str, float]]
@@ -76,24 +76,30 @@ class Trainer:
         self.evaluate_every, self.evaluate_at_start = evaluate_every, evaluate_at_start
         restores = train.on_nonfinite == "skip" or state.precision == "fp16"
         self.restorer = BatchNormRestorer(self.model) if restores else None
-        self.ddp = _wrap(self.model, self.world)
+        self.ddp = data_parallel(self.model, self.world.device, self.world.size)
         ranks = self.world.size
         self.parts = [contiguous_part(train.global_batch, r, ranks) for r in range(ranks)]
         self.angles = AngleWatch(self.head, near_classes, monitor)
         self.watch = StepWatch(state.guard, state.spikes, forensics, monitor)
         self.evaluated_at = -1
-        self.window = LogWindow(self.world.device)
+        self.saved_at = -1
+        self.window, self.enter = state.window, state.world.watch.enter
 
     # -- the loop ------------------------------------------------------------------------------
 
-    def train(self) -> None:
-        """Train from the current step to the last one."""
+    def train(self) -> bool:
+        """Train to the last step; return False where all ranks were asked to stop, and saved."""
         total, state, best = self.config.steps, self.state, self.state.best
         self._set_mode()
         if state.step == 0 and self.evaluate_at_start and self._run_evaluation():
             self.save()
         batches = iter(self.loader) if state.step < total else iter(())
         while state.step < total and not best.gave_up:
+            if self.world.watch.stops_at(state.step):
+                self.save()
+                self.checkpoints.wait()
+                return False
+            self.enter("data", state.step)
             began = time.perf_counter()
             batch = next(batches)
             self.window.waited += time.perf_counter() - began
@@ -111,14 +117,20 @@ class Trainer:
         if self.evaluated_at != state.step:
             self._run_evaluation()
         self.checkpoints.wait()
+        return True
 
     def train_step(self, batch: Batch) -> None:
         """Make one optimizer step from this rank's part of the global batch."""
         assert batch.step == self.state.step
-        learning_rate = self._set_learning_rate()
+        learning_rate = set_learning_rate(
+            self.state.optimizers,
+            batch.step,
+            base_lr=self.optim.lr,
+            total_steps=self.config.steps,
+            schedule=self.schedule,
+        )
         device, accumulate = self.world.device, self.config.accumulate
-        images = batch.images.to(device, non_blocking=True)
-        labels = batch.labels.to(device, non_blocking=True)
+        images, labels = (x.to(device, non_blocking=True) for x in (batch.images, batch.labels))
         if self.restorer is not None:
             self.restorer.remember()
         plan = self.head.plan_step(labels, batch.step, sizes=[hi - lo for lo, hi in self.parts])
@@ -150,10 +162,12 @@ class Trainer:
         # DDP averages once a step, with the last micro-batch or with what branches off after it.
         quiet = self.ddp.no_sync() if branches or not last else contextlib.nullcontext()
         with quiet:
+            self.enter("class logits", self.state.step)
             embeddings = self._embed(images[lo:hi])
             if branches and self.branch is not None:
                 self.branch.keep(embeddings)
             output = self.head(embeddings, labels[lo:hi], plan=plan, sizes=sizes, with_mma=last)
+            self.enter("gradient all-reduce", self.state.step)
             self.state.scaler.scale(output.loss).backward()
         return output
 
@@ -161,16 +175,17 @@ class Trainer:
         with torch.autocast(
             self.world.device.type,
             dtype=autocast_dtype(self.state.precision),
-            enabled=self.state.precision != "fp32",
+            enabled=self.state.precision in ("bf16", "fp16"),
         ):
             return self.ddp(self.model.preprocessing.apply(images))
 
     def _add_branch(self) -> Tensor:
         """Add the second branch's gradient, averaged by DDP with the step's; return its loss."""
+        self.enter("second branch", self.state.step)
         assert self.branch is not None
         batch = self.branch.images()
         self.quarantine.record(batch)
-        loss = self.branch.loss(self._embed(batch.images.to(self.world.device)))
+        loss = self.branch.loss(self._embed(to_device(batch.images, self.world.device)))
         self.state.scaler.scale(loss).backward()
         return loss.detach()
 
@@ -189,6 +204,7 @@ class Trainer:
 
     def _update(self, loss: Tensor, outputs: list[HeadOutput], learning_rate: float) -> Tensor:
         """Clip, step unless something is not finite; return 1.0 () where the step was skipped."""
+        self.enter("update", self.state.step)
         for optimizer in self.state.optimizers:
             self.state.scaler.unscale_(optimizer)
         squared = squared_gradient_norm(self.model, self.head, None)
@@ -220,10 +236,12 @@ class Trainer:
             self.save()
 
     def _log(self) -> None:
+        self.enter("log", self.state.step)
         self._check_finite()
         values = self.window.close(self.config.global_batch)
-        degrees, nearest = self.head.mma.nearest(self.head.weight, self.state.step)
-        values |= self.head.mma.summary(self.head.weight, degrees=degrees)
+        rows = self.head.class_weights()
+        degrees, nearest = self.head.mma.nearest(rows, self.state.step)
+        values |= self.head.mma.summary(rows, degrees=degrees)
         values |= self.angles.predicted
         values |= {
             f"margin_{name}": value for name, value in self.head.margin_state.summary().items()
@@ -244,11 +262,10 @@ class Trainer:
         step = self.evaluated_at = self.state.step
         if not self.evaluations:
             return False
+        self.enter("evaluation", step)
         self._check_finite()
-        average_batch_norm_buffers(self.model)
-        self.model.eval()
         began = time.perf_counter()
-        results = {kind: call(self.model, step) for kind, call in self.evaluations.items()}
+        results = scores(self.model, self.state.average, self.evaluations, step)
         self._set_mode()
         self.window.skip_time(time.perf_counter() - began)
         for kind, numbers in results.items():
@@ -260,41 +277,22 @@ class Trainer:
         self.watch.look(self.state.step)
 
     def save(self) -> None:
-        """Begin to write a checkpoint of the current step, beside the steps that follow."""
+        """Begin to write a checkpoint of the current step, unless there is one."""
+        if self.saved_at == self.state.step:
+            return
+        self.enter("checkpoint", self.state.step)
         self._check_finite()
-        average_batch_norm_buffers(self.model)
+        self.state.average_statistics()
         began = time.perf_counter()
+        self.monitor.sync()
         self.state.save(self.checkpoints)
+        self.saved_at = self.state.step
         self.window.skip_time(time.perf_counter() - began)
 
     def resume(self, step: int) -> None:
         """Continue from this run's checkpoint of ``step``."""
         self.state.restore(self.checkpoints, self.checkpoints.path(step))
+        self.saved_at = step
 
     def _set_mode(self) -> None:
         set_training(self.model, self.optim.layers, all_statistics=self.config.freeze_batch_norm)
-
-    def _set_learning_rate(self) -> float:
-        return set_learning_rate(
-            self.state.optimizers,
-            self.state.step,
-            base_lr=self.optim.lr,
-            total_steps=self.config.steps,
-            schedule=self.schedule,
-        )
-
-
-def _wrap(model: nn.Module, world: World) -> DistributedDataParallel:
-    ddp = DistributedDataParallel(
-        model,
-        device_ids=[world.device.index] if world.device.type == "cuda" else None,
-        gradient_as_bucket_view=True,
-        # Not because parameters are unused: it keeps DDP from rebuilding its buckets after a
-        # process's first step, which changes the order of sums and so the bits of a resumed run.
-        # A sum of two has but one order, so up to two ranks it is not needed.
-        find_unused_parameters=world.size > 2,
-    )
-    # Ranks keep statistics of their own batches; they are averaged before anything is scored. Said
-    # by the name since torch 2.13 and by the one before it, which has no meaning later.
-    ddp.forward_sync_buffers = ddp.broadcast_buffers = False
-    return ddp

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from arcface_plus.checkpoints.parts import Part, Stored
 from arcface_plus.losses.head.output import HeadOutput
 
 
-class LogWindow:
-    """Sums since the last log step, on the device; reading them synchronises the host."""
+class LogWindow(Part):
+    """Sums since the last log step, on the device; reading them synchronises the host.
+
+    Part of a run's state: a line after a resume is that of the uninterrupted run, but for its
+    times, which are of the steps that this process made.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -60,6 +66,18 @@ class LogWindow:
         self.is_first = False
         self._reset()
         return values
+
+    def numbers(self) -> dict[str, Any]:
+        sums = {name: float(value) for name, value in self.sums.items()}
+        kept = {"sums": sums, "counted": float(self.counted), "lr": self.learning_rate}
+        return {"log_window": {**kept, "is_first": self.is_first}}
+
+    def restore(self, tensors: Mapping[str, Stored], numbers: Mapping[str, Any]) -> None:
+        self._reset()
+        if kept := numbers.get("log_window"):  # absent from older checkpoints
+            self.sums = {name: self.counted + value for name, value in kept["sums"].items()}
+            self.counted = self.counted + kept["counted"]
+            self.learning_rate, self.is_first = kept["lr"], kept["is_first"]
 
 
 def _step_numbers(outputs: list[HeadOutput], penalty: Tensor | None) -> dict[str, Tensor]:

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -67,3 +72,57 @@ def test_launchers_that_say_only_the_size(monkeypatch, capsys, size):
     monkeypatch.setenv("WORLD_SIZE", size)
     assert exit_code_for(raised(ValueError("bad"))) == 2
     assert capsys.readouterr().err == "error: bad\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "fix"),
+    [
+        (type("OutOfMemoryError", (RuntimeError,), {})("Tried 2 GiB\nmore"), "--train.accumulate"),
+        (MemoryError(), "--data.workers"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"), "--data.workers"),
+    ],
+)
+def test_memory_that_ran_out_is_one_line_with_the_fix(error, fix, capsys):
+    assert exit_code_for(raised(error)) == 1
+    said = capsys.readouterr().err
+    assert fix in said and said.count("\n") == 1 and said.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("number", "fix"), [(5, "look at it"), (28, "Make room"), (30, "choose another place")]
+)
+def test_a_disk_that_takes_nothing_comes_with_the_fix(number, fix, capsys):
+    assert exit_code_for(raised(OSError(number, "no", "a.bin"))) == 1
+    assert fix in capsys.readouterr().err
+
+
+def test_a_traceback_names_its_rank_on_every_line(monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "3")
+    exit_code_for(raised(KeyError("x")))
+    assert {line[:8] for line in capsys.readouterr().err.splitlines()} == {"[rank 3]"}
+
+
+def _sleep():
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(1000)
+
+
+def test_a_failed_process_does_not_wait_for_workers_that_hang():
+    """Python's own end would: it asks them with SIGTERM and then waits."""
+    code = (
+        "import multiprocessing, test_errors, arcface_plus.cli.errors as errors\n"
+        "context = multiprocessing.get_context('fork')\n"
+        "context.Process(target=test_errors._sleep, daemon=True).start()\n"
+        "print('said', end='')\n"
+        "errors.leave(2)"
+    )
+    path = os.pathsep.join([os.path.dirname(__file__), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "said"), done.stderr

@@ -36,7 +36,7 @@ def faces(tmp_path_factory):
         other = "b" if person == "a" else "a"
         lines += [f"{person}\t{i}\t{j}" for i, j in ((1, 2), (1, 3), (2, 3))]
         lines += [f"{person}\t{i}\t{other}\t{j}" for i, j in ((1, 2), (1, 3), (2, 3))]
-    (folder / "pairs.txt").write_text("\n".join(lines) + "\n")
+    (folder / "pairs.txt").write_text("\n".join(["4\t3", *lines]) + "\n")
     return folder
 
 

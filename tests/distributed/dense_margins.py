@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from arcface_plus.losses.margins.adacos import AdaCos
 from arcface_plus.losses.margins.adaface import AdaFace
 from arcface_plus.losses.margins.curricularface import CurricularFace
 from arcface_plus.losses.margins.elasticface import ElasticFace
@@ -37,7 +38,9 @@ class Run:
         self.step, self.before, self.seen = step, dict(self.state), []
 
 
-def first_state(margin) -> dict[str, float]:
+def first_state(margin, classes: int) -> dict[str, float]:
+    if isinstance(margin, AdaCos):
+        return {"s": float(np.float32(math.sqrt(2) * math.log(classes - 1)))}  # as stored
     if isinstance(margin, CurricularFace):
         return {"t": 0.0}
     if isinstance(margin, AdaFace):
@@ -51,6 +54,8 @@ def dense_losses(margin, x: Tensor, weight: Tensor, y: Tensor, active: Tensor, r
     ``places``: the samples' places in the step's global batch.
     """
     cosine = F.normalize(x, dim=1) @ F.normalize(weight, dim=1).t()
+    # Several centres a class, one after another: the nearest counts.
+    cosine = cosine.view(len(x), len(active), -1).amax(dim=2)
     own = cosine[torch.arange(len(y)), y]
     if isinstance(margin, Margin):
         logits = margin_logits(cosine, y, margin).masked_fill(~active, -torch.inf)
@@ -111,6 +116,17 @@ def dense_losses(margin, x: Tensor, weight: Tensor, y: Tensor, active: Tensor, r
         negative = F.softplus(margin.s * cosine - run.threshold, threshold=60)
         negative = negative.masked_fill(one_hot | ~active, 0).sum(dim=1)
         return positive + margin.negatives * negative
+    elif isinstance(margin, AdaCos):
+        s = run.before["s"]
+        if margin.dynamic:
+            terms = (s * cosine.detach()).exp().masked_fill(one_hot | ~active, 0)
+            run.seen.append(torch.stack([terms.sum(dim=1), theta.detach()]))
+            sums, angles = torch.cat(run.seen, dim=1)
+            median = angles.sort().values[(len(angles) - 1) // 2].item()
+            s = math.log(sums.mean()) / math.cos(min(math.pi / 4, median))
+            run.state["s"] = s
+        logits = (s * cosine).masked_fill(~active, -torch.inf)
+        return F.cross_entropy(logits, y, reduction="none")
     logits = margin.s * torch.where(one_hot, target[:, None], others)
     logits = logits.masked_fill(~active, -torch.inf)
     return F.cross_entropy(logits, y, reduction="none") + extra

@@ -58,7 +58,7 @@ class NotingBranch(SecondBranch):
 class Recorder(Trainer):
     """Notes the gradients that every step is made of, after DDP's averaging, before clipping."""
 
-    def _update(self, loss: Tensor) -> Tensor:
+    def _update(self, loss: Tensor, outputs, learning_rate: float) -> Tensor:
         chosen = self.branch.pass_ if self.branch is not None else None
         self.seen.append({
             "loss": loss.item(),
@@ -72,7 +72,7 @@ class Recorder(Trainer):
                                    if p.grad is not None]).clone(),
             "weight": self.head.weight.grad.clone(),
         })  # fmt: skip
-        return super()._update(loss)
+        return super()._update(loss, outputs, learning_rate)
 
 
 def make_config(case: dict, folder: Path) -> RunConfig:

@@ -68,6 +68,7 @@ def train_rank(rank: int, case: dict) -> dict:
         sample_rate=case.get("rate", 1.0),
         dense_gradient=case.get("dense", False),
         class_chunk=case.get("chunk"),
+        centres=case.get("centres", 1),
         seed=SEED,
     ).to(dtype)
     config = OptimConfig(lr=LR, momentum=MOMENTUM, weight_decay=DECAY, decay="all")
@@ -113,6 +114,7 @@ def train_rank(rank: int, case: dict) -> dict:
     out["weight"] = head.weight.detach().clone()
     if head.bias is not None:
         out["bias"] = head.bias.detach().clone()
+    out |= {name: value.clone() for name, value in head.sharded_state().items()}
     out["learned"] = {name: value.item() for name, value in learned.items()}
     out["state"] = {name: value.item() for name, value in head.state_tensors().items()}
     return out
@@ -128,6 +130,13 @@ def micro_batches(case: dict, world: int) -> list[list[int]]:
             a, b = contiguous_part(hi - lo, i, accumulate)
             micro[i] += range(lo + a, lo + b)
     return micro
+
+
+def count_nearest(counts, embeddings, weight, y) -> None:
+    """Add each sample to the centre of its class that is nearest to it, one after another."""
+    unit = F.normalize(weight, dim=1).view(*counts.shape, -1)
+    for x, label in zip(embeddings, y.tolist(), strict=True):
+        counts[label, (unit[label] @ x).argmax()] += 1
 
 
 def dense_mma(weight: torch.Tensor) -> torch.Tensor:
@@ -146,13 +155,16 @@ def dense_reference(case: dict, world: int = 1) -> dict:
     # Begin from the float32 numbers where the case does, so that only the arithmetic differs.
     given = getattr(torch, case["dtype"])
     backbone = make_backbone(case["dim"], given).to(dtype)
-    weight = initial_class_weights(SEED, 0, classes, case["dim"]).to(dtype).requires_grad_()
+    centres = case.get("centres", 1)
+    rows = classes * centres
+    weight = initial_class_weights(SEED, 0, rows, case["dim"]).to(dtype).requires_grad_()
+    counts = torch.zeros(classes, centres, dtype=dtype)
     margin, rate = make_margin(case), case.get("rate", 1.0)
     parameters = [*backbone.parameters()]
     bias = torch.zeros(classes, dtype=dtype, requires_grad=True)
     if case.get("bias"):
         parameters.append(bias)
-    run = Run(SEED, state=first_state(margin))
+    run = Run(SEED, state=first_state(margin, round(rate * classes)))
     if isinstance(margin, UniFace):
         first = torch.tensor(math.log(10 * rate * classes), dtype=torch.float32)
         run.threshold = first.to(dtype).requires_grad_()
@@ -168,7 +180,10 @@ def dense_reference(case: dict, world: int = 1) -> dict:
         if rate < 1:
             active = class_draws(SEED, step, 0, classes, torch.device("cpu")) < rate
             active[y] = True
-        mma = dense_mma(weight)
+        counts[counts.sum(1) >= 64] /= 2
+        count_nearest(counts, embeddings.detach(), weight.detach(), y)
+        dominant = weight.view(classes, centres, -1)[torch.arange(classes), counts.argmax(1)]
+        mma = dense_mma(dominant)
         loss, pull = 0.0, torch.autograd.grad(mma, weight)[0] * case.get("mma_weight", 0.03)
         for some in micro_batches(case, world):
             if margin is None:
@@ -178,14 +193,15 @@ def dense_reference(case: dict, world: int = 1) -> dict:
                 losses = dense_losses(margin, embeddings[some], weight, y[some], active, run, some)
             loss = loss + losses.sum() / len(y)
         loss.backward()
-        assert not weight.grad[~active].any()
+        in_sample = active.repeat_interleave(centres)
+        assert not weight.grad[~in_sample].any()
         # A row that was drawn gets its pull by MMA for the steps in which it is not. One that takes
         # no part is untouched; with a dense gradient each gets its pull in each step.
         positive = torch.zeros(classes, dtype=torch.bool)
         positive[y] = True
         if not case.get("dense"):
-            pull[active & ~positive] /= rate
-            pull[~active] = 0
+            pull[in_sample & ~positive.repeat_interleave(centres)] /= rate
+            pull[~in_sample] = 0
         weight.grad += pull
         out["losses"].append(loss.item() + case.get("mma_weight", 0.03) * mma.item())
         out["mma"].append(mma.item())
@@ -201,12 +217,13 @@ def dense_reference(case: dict, world: int = 1) -> dict:
             )
         with torch.no_grad():
             for p, buffer in zip([*parameters, weight], momenta, strict=True):
-                rows = active if p is weight and not case.get("dense") else ...
+                rows = in_sample if p is weight and not case.get("dense") else ...
                 buffer[rows] = MOMENTUM * buffer[rows] + p.grad[rows] + DECAY * p[rows]
                 p[rows] -= LR * buffer[rows]
                 p.grad = None
     out["backbone"] = [p.detach() for p in backbone.parameters()]
     out["weight"], out["bias"] = weight.detach(), bias.detach()
+    out["centre_counts"] = counts
     out["state"] = run.state
     out["learned"] = {} if run.threshold is None else {"threshold": run.threshold.item()}
     return out

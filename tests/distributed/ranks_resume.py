@@ -7,7 +7,7 @@ import os
 from launch import join_as_under_torchrun
 
 from arcface_plus.runs.train import train
-from arcface_plus.training.quarantine import Quarantine
+from arcface_plus.training.health.quarantine import Quarantine
 
 
 def train_noting_images(rank: int, config: str, overrides: list[str], resume: str) -> list:

@@ -6,6 +6,7 @@ import io
 import os
 from contextlib import redirect_stdout
 
+import torch.distributed as dist
 from launch import join_as_under_torchrun
 
 from arcface_plus.evaluation.hooks import PairEvaluation
@@ -28,6 +29,7 @@ def train_jobs(rank: int, jobs: list[dict]) -> list[str]:
             stopped.append("")
         except NonFiniteError as error:
             stopped.append(str(error))
+            dist.destroy_process_group()  # a failed run leaves it to the end of the process
     return stopped
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from ranks_head import dense_reference, train_cases
 
+from arcface_plus.losses.margins.adacos import AdaCos
 from arcface_plus.losses.margins.adaface import AdaFace
 from arcface_plus.losses.margins.curricularface import CurricularFace
 from arcface_plus.losses.margins.elasticface import ElasticFace
@@ -25,6 +26,9 @@ CASES = {
     "recomputed logits": {"chunk": 64},
     "no penalty": {"mma_weight": 0.0},
     "linear with bias": {"linear": True, "bias": True, "chunk": 64, "shares": [2, 1], "steps": 2},
+    "sub-centres": {"centres": 3, "shares": [1, 3, 2]},
+    "sub-centres, few classes": {"centres": 2, "classes": 5, "batch": 8, "chunk": 2},
+    "sub-centres, sampled": {"centres": 3, "rate": 0.1, "accumulate": 2, "shares": [1, 2]},
     "bias, fewer classes than ranks": {"linear": True, "bias": True, "classes": 3, "batch": 8},
 }
 
@@ -41,6 +45,8 @@ MARGINS = {
     "elasticface_cos_plus": ElasticFace("cos", m=0.35, s=16, std=0.1, order="rank"),
     "elasticface_published_plus": ElasticFace(s=16, std=0.1, order="argsort"),
     "uniface": UniFace(s=16, negatives=0.7),
+    "adacos": AdaCos(),
+    "adacos_fixed": AdaCos(dynamic=False),
 }
 # What each margin is put through, and in which precision.
 SETTINGS = {
@@ -69,7 +75,7 @@ def check(case: dict, results: list[dict], tolerance: float) -> None:
         for got, expected in zip(result["backbone"], want["backbone"], strict=True):
             assert relative(got, expected) <= tolerance
     assert [r["lo"] for r in results[1:]] == [r["hi"] for r in results[:-1]]
-    for sharded in ("weight_grad", "weight", "bias_grad", "bias"):
+    for sharded in ("weight_grad", "weight", "bias_grad", "bias", "centre_counts"):
         if sharded in results[0]:
             whole = torch.cat([r[sharded] for r in results])
             assert relative(whole, want[sharded]) <= tolerance, sharded

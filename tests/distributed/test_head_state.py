@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -22,10 +23,21 @@ train: {steps: 4, global_batch: 13, log_every: 1, checkpoint_every: 2, precision
         freeze_batch_norm: true}
 """
 KINDS = {
-    "uniface": "{kind: uniface, s: 8}",
-    "adaface": "{kind: adaface, s: 8, momentum: 0.5, start_mean: 4, start_deviation: 1}",
-    "curricularface": "{kind: curricularface, s: 8, momentum: 0.5}",
+    "uniface": ["--head.adaptive", "{kind: uniface, s: 8}"],
+    "adaface": [
+        "--head.adaptive",
+        "{kind: adaface, s: 8, momentum: 0.5, start_mean: 4, start_deviation: 1}",
+    ],
+    "curricularface": ["--head.adaptive", "{kind: curricularface, s: 8, momentum: 0.5}"],
+    "adacos": ["--head.adaptive", "{kind: adacos}"],
+    "adamw": ["--optim.kind", "adamw", "--optim.lr", "0.001", "--head.sample_rate", "0.5"],
+    "averaged": ["--train.ema", "0.5", "--head.margin.s", "8"],
+    "sub-centres": ["--head.centres", "3", "--head.mma_weight", "0.1", "--head.margin.s", "8"],
 }
+
+
+if importlib.util.find_spec("timm"):
+    KINDS["lamb"] = ["--optim.kind", "lamb", "--optim.lr", "0.01"]
 
 
 def losses(run: Path) -> list[float]:
@@ -37,9 +49,7 @@ def losses(run: Path) -> list[float]:
 def test_two_ranks_train_like_one_and_one_goes_on_where_they_stopped(run_ranks, tmp_path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(CONFIG + f"output: {tmp_path}\n")
-    words = {
-        kind: ["--head.adaptive", text, "--name", f"{kind}-two"] for kind, text in KINDS.items()
-    }
+    words = {kind: [*own, "--name", f"{kind}-two"] for kind, own in KINDS.items()}
     run_ranks(train_jobs, 2, [{"config": path, "overrides": some} for some in words.values()])
     for kind, overrides in words.items():
         one = train(path, [*overrides, "--name", f"{kind}-one"])

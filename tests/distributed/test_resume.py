@@ -76,4 +76,5 @@ def test_resumed_by_1_2_3_1_and_4_processes(run_ranks, tmp_path: Path) -> None:
     first = json.loads((one / "state.json").read_text())
     last = json.loads((many / "state.json").read_text())
     differing = {key for key in first if first[key] != last[key]}
-    assert differing <= {"world_size", "config"} and last["world_size"] == 4
+    assert differing <= {"world_size", "config", "losses"} and last["world_size"] == 4
+    assert last["losses"]["recent"] == pytest.approx(first["losses"]["recent"], rel=TOLERANCE)

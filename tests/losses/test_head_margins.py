@@ -9,6 +9,7 @@ import torch
 from torch.func import functional_call
 
 from arcface_plus.losses.head.classifier import ClassifierHead
+from arcface_plus.losses.margins.adacos import AdaCos
 from arcface_plus.losses.margins.adaface import AdaFace
 from arcface_plus.losses.margins.curricularface import CurricularFace
 from arcface_plus.losses.margins.elasticface import ElasticFace
@@ -29,14 +30,18 @@ MARGINS = [
     ElasticFace(s=4),
     ElasticFace("cos", m=0.35, s=4, order="rank"),
     UniFace(s=4),
+    AdaCos(),
+    AdaCos(dynamic=False),
 ]
 
 
 @pytest.mark.parametrize("chunk", [None, 3])
 @pytest.mark.parametrize("margin", MARGINS, ids=str)
-def test_gradcheck_of_embeddings_weights_and_what_is_learned(margin, chunk) -> None:
+@pytest.mark.parametrize("centres", [1, 3])
+def test_gradcheck_of_embeddings_weights_and_what_is_learned(margin, chunk, centres) -> None:
     torch.manual_seed(1)
-    head = ClassifierHead(9, 4, margin, mma_weight=0.0, class_chunk=chunk).double().eval()
+    head = ClassifierHead(9, 4, margin, mma_weight=0.0, class_chunk=chunk, centres=centres)
+    head = head.double().eval()
     with torch.no_grad():
         head.weight.mul_(100)
     x = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
@@ -91,7 +96,7 @@ def test_half_precision_embeddings_are_scored_in_float32(margin) -> None:
 def test_averages_move_once_a_step_whatever_the_micro_batches() -> None:
     torch.manual_seed(0)
     x, y = torch.randn(7, 4) * 8, torch.randint(0, 9, (7,))
-    for margin in (CurricularFace(s=4), AdaFace(s=4)):
+    for margin in (CurricularFace(s=4), AdaFace(s=4), AdaCos()):
         states = []
         for cuts in ([7], [2, 4, 1]):
             head = ClassifierHead(9, 4, margin, mma_weight=0.0)

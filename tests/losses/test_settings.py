@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from arcface_plus.losses.margins.adacos import AdaCos
 from arcface_plus.losses.margins.adaface import AdaFace
 from arcface_plus.losses.margins.curricularface import CurricularFace
 from arcface_plus.losses.margins.elasticface import ElasticFace
@@ -14,7 +15,7 @@ from arcface_plus.losses.margins.uniface import UniFace
 from arcface_plus.losses.settings import HeadConfig
 from arcface_plus.runs.configuration import RunConfig, load_config
 
-KINDS = [MVSoftmax, CurricularFace, MagFace, AdaFace, ElasticFace, UniFace]
+KINDS = [MVSoftmax, CurricularFace, MagFace, AdaFace, ElasticFace, UniFace, AdaCos]
 
 
 @pytest.mark.parametrize("loss", KINDS)
@@ -48,6 +49,9 @@ def test_what_does_not_go_together_names_the_key() -> None:
         ({"adaptive": {"m": 0.3}}, "kind must be"),
         ({"logits": "linear", "margin": {"m2": 0.3}}, "margin does nothing"),
         ({"bias": True}, "bias is for linear logits"),
+        ({"centres": 3, "logits": "linear"}, "linear logits know one row a class"),
+        ({"centres": 3, "init": "class_means"}, "give each class one row"),
+        ({"centres": 3, "from_head": "runs/other"}, "give each class one row"),
         ({"bias": True, "logits": "linear", "sample_rate": 0.1}, "every class in every step"),
     ],
 )

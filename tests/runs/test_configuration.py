@@ -80,7 +80,7 @@ def test_unknown_key_names_the_nearest(refusal, text, key, nearest):
 
 def test_unknown_key_like_none_lists_those_there_are(refusal):
     message = refusal("optim: {qqqq: 1}")
-    assert "known keys here: lr, momentum, weight_decay" in message
+    assert "known keys here: kind, lr, momentum, betas, eps, weight_decay" in message
 
 
 def test_unknown_key_names_file_and_line(refusal, tmp_path):
@@ -480,3 +480,22 @@ def test_bad_base(files, base, error, words):
     folder = files(b=f"base: {base}\n")
     with pytest.raises(error, match=words):
         load_config(folder / "b.yaml")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--head.centres", "3", "--branch.enabled", "true"], "head.centres is 3"),
+        (["--train.ema", "0.9", "--evaluation.accuracy", "true"], "train.ema averages the net"),
+        (
+            ["--optim.kind", "lamb", "--head.logits", "linear", "--head.bias", "true"],
+            "head.bias is split among ranks",
+        ),
+        (["--train.ema", "1.0"], "train.ema"),
+        (["--optim.kind", "adam"], "optim.kind"),
+        (["--optim.betas", "[0.9, 1.0]"], "optim.betas"),
+        (["--model.blocks", "[1, 2, 3]"], "model.blocks"),
+    ],
+)
+def test_parts_that_do_not_go_together(refusal, words, message):
+    assert message in refusal("", *words)

@@ -213,3 +213,32 @@ def test_progress_bar_on_a_terminal(tmp_path, monkeypatch, capsys):
 )
 def test_duration(seconds, text):
     assert _duration(seconds) == text
+
+
+def test_a_step_has_one_line_of_a_kind_also_after_a_resume(tmp_path):
+    for start in (0, 6):
+        monitor = Monitor(tmp_path, total_steps=6, start_step=start)
+        monitor.write(6, {"lfw/accuracy": 0.5}, prefix="verification")
+        monitor.warn(6, "one")
+        monitor.warn(6, "two")
+        monitor.close()
+    kinds = [r["kind"] for r in lines(tmp_path)]
+    assert kinds == ["verification", "warning", "warning"]
+
+
+def test_a_full_disk_is_told_with_the_file_and_closes_all_the_same(tmp_path):
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    monitor = Monitor(tmp_path, total_steps=6)
+    with pytest.raises(OSError, match=r"No space left on device: .*metrics\.jsonl"):
+        monitor.write(1, {"loss": 1.0})
+    monitor.close()
+
+
+def test_what_is_synced_before_a_checkpoint_survives_a_kill(tmp_path):
+    monitor = Monitor(tmp_path, total_steps=6)
+    for step in range(1, 5):
+        monitor.log(step, {"loss": float(step)})
+    monitor.sync()  # and then the process is killed: nothing is closed
+    assert list(scalars(tmp_path, "train/loss")) == [(s, float(s)) for s in range(1, 5)]
+    assert len(lines(tmp_path)) == 4
+    monitor.close()

@@ -10,7 +10,6 @@ from arcface_plus.losses.head.classifier import ClassifierHead
 from arcface_plus.losses.margins.family import Margin
 from arcface_plus.models import build_model
 from arcface_plus.training.optim import (
-    RowSGD,
     build_optimizers,
     layer_rates,
     parameter_groups,
@@ -99,36 +98,36 @@ def test_first_step_equals_plain_sgd() -> None:
     torch.testing.assert_close(mine.weight, theirs.weight)
 
 
-def sparse(rows: list[int], values: torch.Tensor) -> torch.Tensor:
-    return torch.sparse_coo_tensor(torch.tensor([rows]), values, (5, 3), check_invariants=True)
-
-
-def test_row_sgd_is_sgd_on_its_rows_and_nothing_elsewhere() -> None:
-    weight = nn.Parameter(torch.randn(5, 3))
-    optimizer = RowSGD([weight], lr=0.1, momentum=0.9, weight_decay=0.01)
-    optimizer.state[weight]["momentum_buffer"] = torch.zeros(5, 3)
-    value, buffer = weight.detach().clone(), torch.zeros(5, 3)
-    for rows in ([0, 3], [3], [1, 3, 4]):
-        gradient = torch.randn(len(rows), 3)
-        weight.grad = sparse(rows, gradient)
+@pytest.mark.parametrize("rate", [1.0, 0.4])
+def test_adamw_is_torchs_and_rows_out_of_the_sample_stand_still(model, rate) -> None:
+    config = OptimConfig(kind="adamw", lr=0.01, betas=(0.8, 0.9), weight_decay=0.1)
+    classifier = head(sample_rate=rate, mma_weight=0.0)
+    optimizers = build_optimizers(model, classifier, config)
+    assert [type(o).__name__ for o in optimizers] == ["AdamW", "RowAdamW"][: 1 + (rate < 1)]
+    before = classifier.weight.detach().clone()
+    rows = classifier.plan_step(torch.tensor([1, 1]), 0).rows
+    classifier(torch.randn(2, 8), torch.tensor([1, 1]), 0).loss.backward()
+    gradient = classifier.weight.grad.to_dense().clone()
+    for optimizer in optimizers:
         optimizer.step()
-        buffer[rows] = 0.9 * buffer[rows] + gradient + 0.01 * value[rows]
-        value[rows] -= 0.1 * buffer[rows]
-        torch.testing.assert_close(weight.detach(), value)
-    assert (optimizer.state[weight]["momentum_buffer"][2] == 0).all()
+    taking_part = torch.zeros(9, dtype=torch.bool)
+    taking_part[slice(None) if rows is None else rows] = True
+    assert taking_part.all() == (rate == 1) and taking_part.any()
+    # The first step of Adam, its averages corrected, is the gradient's sign.
+    want = before * (1 - 0.01 * 0.1) - 0.01 * gradient / (gradient.abs() + 1e-8)
+    found = classifier.weight.detach()
+    torch.testing.assert_close(found[taking_part], want[taking_part], rtol=1e-5, atol=1e-7)
+    assert torch.equal(found[~taking_part], before[~taking_part])
+    bad = torch.ones(())
+    for optimizer in optimizers:
+        optimizer.found_inf = bad
+        optimizer.step()
+    assert torch.equal(classifier.weight, found), "a step that is not finite leaves no trace"
 
 
-def test_row_sgd_adds_up_uncoalesced_gradients_and_skips() -> None:
-    weight = nn.Parameter(torch.ones(5, 3))
-    optimizer = RowSGD([weight], lr=1.0, momentum=0.0, weight_decay=0.0)
-    optimizer.state[weight]["momentum_buffer"] = torch.zeros(5, 3)
-    weight.grad = sparse([2, 2], torch.ones(2, 3))
-    optimizer.step()
-    assert (weight[2] == -1).all() and (weight[[0, 1, 3, 4]] == 1).all()
-    optimizer.found_inf = torch.ones(())
-    weight.grad = sparse([0], torch.full((1, 3), math.nan))
-    optimizer.step()
-    assert (weight[0] == 1).all() and torch.isfinite(weight).all()
+def test_nesterov_is_refused_elsewhere() -> None:
+    with pytest.raises(ValueError, match="nesterov is for kind: sgd, not adamw"):
+        OptimConfig(kind="adamw", nesterov=True)
 
 
 @pytest.mark.parametrize("rate", [1.0, 0.4])

@@ -30,3 +30,15 @@ def test_gpu_without_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_dtypes() -> None:
     assert autocast_dtype("fp16") == torch.float16 and autocast_dtype("bf16") == torch.bfloat16
+
+
+def test_tf32_is_for_gpus_that_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="is tf32, but this device has no TF32"):
+        resolve_precision("tf32", CPU)
+    for capability in ((7, 5), (8, 0), (9, 0)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, c=capability: c)
+        if capability < (8, 0):
+            with pytest.raises(ValueError, match="use fp32 or auto"):
+                resolve_precision("tf32", torch.device("cuda"))
+        else:
+            assert resolve_precision("tf32", torch.device("cuda")) == "tf32"

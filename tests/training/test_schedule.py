@@ -56,6 +56,18 @@ def test_polynomial(power, warmup):
     assert lr[warmup] == 0.1 and lr[-1] > 0.01
 
 
+def test_arcface_torchs_schedule_but_for_its_first_steps():
+    """Its recursion, started at the base rate; its warm-up makes the very first step at full rate
+    and then begins at 0, which ours does not.
+    """
+    ours = rates(110, kind="polynomial", power=1, warmup_steps=10)
+    theirs = 0.1
+    for step in range(11, 110):
+        theirs *= (1 - (step - 10) / 100) / (1 - (step - 11) / 100)
+        assert ours[step] == pytest.approx(theirs)
+    assert ours[0] == pytest.approx(0.01) and ours[9] == ours[10] == 0.1
+
+
 @pytest.mark.parametrize("warmup", [0, 10])
 def test_cosine(warmup):
     lr = rates(110, kind="cosine", warmup_steps=warmup, final_lr=0.02)

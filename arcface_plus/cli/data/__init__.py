@@ -4,5 +4,6 @@
 - ``align``: align; ``--align`` of other verbs.
 - ``check``: check, overlap.
 - ``clean``: clean.
+- ``drop``: drop.
 - ``pairs``: pairs.
 """

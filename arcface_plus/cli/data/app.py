@@ -11,6 +11,7 @@ import typer
 from arcface_plus.cli.data.align import Align, Detector, align_command, detector_of
 from arcface_plus.cli.data.check import check_command, overlap_command
 from arcface_plus.cli.data.clean import clean_command
+from arcface_plus.cli.data.drop import drop_command
 from arcface_plus.cli.data.pairs import pairs_command
 from arcface_plus.cli.progress import counted
 
@@ -23,6 +24,7 @@ app = typer.Typer(
 app.command("align")(align_command)
 app.command("check")(check_command)
 app.command("clean")(clean_command)
+app.command("drop")(drop_command)
 app.command("pairs")(pairs_command)
 app.command("overlap")(overlap_command)
 

@@ -254,8 +254,9 @@ def explained_workers(config: DataConfig) -> Iterator[None]:
         if not said.startswith("DataLoader worker (pid"):
             raise
         raise WorkerError(
-            f"{said.strip()} If it was killed, the machine is likely out of memory: lower "
-            f"--data.workers (now {config.workers} processes a rank) or --train.global_batch."
+            f"a worker process ended ({said.strip().rstrip('.')}). If it was killed, the machine "
+            "is likely out of memory: lower --data.workers (now "
+            f"{config.workers} processes a rank) or --train.global_batch."
         ) from error
 
 

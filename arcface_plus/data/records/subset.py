@@ -1,4 +1,4 @@
-"""Cut a record file down to some of its identities, image bytes unchanged."""
+"""Cut a record file down to some of its identities or images, image bytes unchanged."""
 
 from __future__ import annotations
 
@@ -59,6 +59,31 @@ def cut_subset(
     which was which (label, source_label, images). Raises ValueError as ``choose_identities``, for
     the source's own folder, and where a file exists and ``overwrite`` is not set.
     """
+    chosen = choose_identities(reader.labels, identities, seed=seed, min_images=min_images)
+    return write_images(
+        reader,
+        output,
+        np.flatnonzero(np.isin(reader.labels, chosen)),
+        overwrite=overwrite,
+        on_progress=on_progress,
+    )
+
+
+def write_images(
+    reader: RecordReader,
+    output: Path,
+    positions: np.ndarray,
+    *,
+    overwrite: bool = False,
+    on_progress: Progress | None = None,
+) -> SubsetSummary:
+    """Write the images at ``positions`` (n,) of ``reader`` as ``cut_subset`` does those of people.
+
+    A person of whom no image is left has no label any more. Raises ValueError as ``cut_subset``
+    does for places, and for no image at all.
+    """
+    if not len(positions):
+        raise ValueError(f"no image of {reader.path} is left to write")
     output = output if output.suffix == ".rec" else output / "train.rec"
     mapping = output.with_suffix(".classes.csv")
     if output.resolve().parent == reader.path.resolve().parent:
@@ -66,12 +91,10 @@ def cut_subset(
         raise ValueError(f"{output} is in the folder of {reader.path}; choose another folder")
     if mapping.exists() and not overwrite:
         raise ValueError(f"{mapping} exists; choose another place, or overwrite")
-    labels = reader.labels
-    chosen = choose_identities(labels, identities, seed=seed, min_images=min_images)
+    labels = reader.labels[positions]
     # By person, as the layout wants; a person's images keep their order.
-    positions = np.flatnonzero(np.isin(labels, chosen))
-    positions = positions[np.argsort(labels[positions], kind="stable")]
-    ranks = np.searchsorted(chosen, labels[positions])
+    positions = positions[np.argsort(labels, kind="stable")]
+    chosen, ranks = np.unique(reader.labels[positions], return_inverse=True)
     size = _size_of(reader, int(positions[0]))
     with RecordWriter(output, image_size=size, overwrite=overwrite) as writer:
         for done, (position, label) in enumerate(zip(positions, ranks, strict=True), start=1):
@@ -82,9 +105,9 @@ def cut_subset(
             if on_progress is not None:
                 on_progress(done, len(positions))
     counts = np.bincount(ranks)
-    rows = [f"{i},{chosen[i]},{counts[i]}\n" for i in range(identities)]
+    rows = [f"{i},{chosen[i]},{counts[i]}\n" for i in range(len(chosen))]
     mapping.write_text("label,source_label,images\n" + "".join(rows), encoding="utf-8")
-    return SubsetSummary(output, mapping, identities, len(positions))
+    return SubsetSummary(output, mapping, len(chosen), len(positions))
 
 
 def _size_of(reader: RecordReader, position: int) -> tuple[int, int]:

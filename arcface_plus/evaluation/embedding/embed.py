@@ -20,6 +20,7 @@ from arcface_plus.data.images import resized
 from arcface_plus.data.lazy_images import ImageSequence, describe_image
 from arcface_plus.data.pairs.sets import PairSet
 from arcface_plus.evaluation.pairs.verification import squared_distances
+from arcface_plus.models.autocast import fp32_products
 from arcface_plus.models.embedding_model import EmbeddingModel
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -64,9 +65,9 @@ def embed(
     ``model``: has ``preprocessing`` and ``embedding_dim``; it is put into eval mode meanwhile, and
     stays on its device unless ``device`` says otherwise (then it is moved). ``images``: a sequence
     of (H, W, 3) uint8 RGB, or one (N, H, W, 3) array; decoded by a few threads, two batches ahead.
-    ``flip=False`` returns f(x). ``precision``: fp32, or autocast in bf16 or fp16. ``resize``: scale
-    images of another size, which are refused otherwise. ``progress(done, total)`` counts this
-    rank's images.
+    ``flip=False`` returns f(x). ``precision``: fp32, as IEEE has it (never TF32), or autocast in
+    bf16 or fp16. ``resize``: scale images of another size, which are refused otherwise.
+    ``progress(done, total)`` counts this rank's images.
 
     Across ranks of ``group`` each embeds a contiguous part and all return all N rows; ``images``
     must be the same on all.
@@ -134,6 +135,7 @@ def embed_rows(
     size = network.preprocessing.size
     with (
         _evaluating(network, device),
+        fp32_products(),
         torch.autocast(device.type, dtype=dtype, enabled=dtype is not None),
         closing(_batches(images, rows, options, size)) as batches,
     ):

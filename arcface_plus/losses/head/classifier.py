@@ -2,19 +2,21 @@
 
 ``loss`` is one number, the same on every rank: the mean cross-entropy over the global batch plus
 λ·MMA. One rank is the case of one shard. Shapes: B_r embeddings of this rank, B of all ranks,
-C classes, C_r of this rank's shard, D dimensions.
+C classes, C_r of this rank's shard, K centres a class (1 unless asked), D dimensions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from arcface_plus.devices import to_device
 from arcface_plus.distributed import (
     Group,
     all_gather_rows,
@@ -27,10 +29,11 @@ from arcface_plus.distributed import (
     sum_over_ranks,
     world_size,
 )
+from arcface_plus.losses.head.centres import Centres
 from arcface_plus.losses.head.initial import initial_class_weights
 from arcface_plus.losses.head.margin_state import MarginState
-from arcface_plus.losses.head.output import HeadOutput
-from arcface_plus.losses.head.plan import StepPlan
+from arcface_plus.losses.head.output import HeadOutput, with_norms
+from arcface_plus.losses.head.plan import StepPlan, check_labels
 from arcface_plus.losses.head.sampling import full_share, sampled_rows
 from arcface_plus.losses.head.scoring import Scores, linear_scores, margin_scores, own_cosines
 from arcface_plus.losses.margins.base import MarginLoss, Samples
@@ -56,6 +59,8 @@ class ClassifierHead(nn.Module):
     that on average every row gets the whole one. ``class_chunk``: make logits that many classes at
     a time and again in backward, to save memory. ``filter_threshold``: leave out other classes
     whose cosine exceeds it.
+    ``centres``: K rows a class, of which the nearest to a sample counts (see ``centres.py``);
+    ``weight`` is (C_r · K, D). MMA then compares the dominant centres of the classes.
     ``seed`` fixes initial weights and samples at any world size.
     """
 
@@ -73,6 +78,7 @@ class ClassifierHead(nn.Module):
         dense_gradient: bool = False,
         class_chunk: int | None = None,
         filter_threshold: float | None = None,
+        centres: int = 1,
         seed: int = 0,
         group: Group = None,
     ) -> None:
@@ -83,6 +89,8 @@ class ClassifierHead(nn.Module):
             raise ValueError(f"sample_rate is {sample_rate}, but must lie in (0, 1].")
         if mma_weight < 0:
             raise ValueError(f"mma_weight is {mma_weight}, but must not be negative.")
+        if margin is None and centres > 1:
+            raise ValueError(f"centres is {centres}, but linear logits know one row a class.")
         if bias and margin is not None:
             raise ValueError("bias is for linear logits, w·x + b: use it with margin=None.")
         if bias and sample_rate < 1:
@@ -96,9 +104,12 @@ class ClassifierHead(nn.Module):
         self.filter_threshold = filter_threshold
         self.group = group
         self.lo, self.hi = shard_bounds(num_classes, world_size(group))[rank(group)]
-        self.weight = nn.Parameter(initial_class_weights(seed, self.lo, self.hi, embedding_dim))
+        self.centres = Centres(self.hi - self.lo, centres)
+        rows = (self.lo * centres, self.hi * centres)
+        self.weight = nn.Parameter(initial_class_weights(seed, *rows, embedding_dim))
         self.bias = nn.Parameter(torch.zeros(self.hi - self.lo)) if bias else None
         self.margin_state = MarginState(margin, num_classes, sample_rate)
+        self.taking_part: Tensor | None = None  # rows (k,) of a sparse gradient that do, or all
         self.mma = ClassMMA(
             num_classes, rows=mma_rows, refresh_every=mma_refresh_every, seed=seed, group=group
         )
@@ -106,13 +117,22 @@ class ClassifierHead(nn.Module):
     def extra_repr(self) -> str:
         return (
             f"classes {self.lo}–{self.hi} of {self.num_classes}, dim={self.embedding_dim}, "
-            f"margin={self.margin}, mma_weight={self.mma_weight}, sample_rate={self.sample_rate}"
+            f"centres={self.centres.count}, margin={self.margin}, mma_weight={self.mma_weight}, "
+            f"sample_rate={self.sample_rate}"
         )
 
     def sharded_parameters(self) -> dict[str, nn.Parameter]:
         """Return the parameters whose rows are this rank's classes, by name."""
         named = {"weight": self.weight}
         return named if self.bias is None else named | {"bias": self.bias}
+
+    def class_weights(self) -> Tensor:
+        """Return one row a class (C_r, D): the weights, or those of the dominant centres."""
+        return self.centres.dominant_rows(self.weight)
+
+    def sharded_state(self) -> dict[str, Tensor]:
+        """Return what a checkpoint must hold of each class besides parameters, by name."""
+        return {} if self.centres.count == 1 else {"centre_counts": self.centres.counts}
 
     def replicated_parameters(self) -> dict[str, nn.Parameter]:
         """Return the parameters () that every rank holds, by name: what the margin learns."""
@@ -129,7 +149,7 @@ class ClassifierHead(nn.Module):
 
         ``sizes``: how many labels each rank has; finding them out costs a host synchronisation.
         """
-        self._check_labels(labels)
+        check_labels(labels, self.num_classes)
         if sizes is None:
             sizes = gather_sizes(len(labels), labels.device, self.group)
         draws = self.sample_rate < 1 or (self.mma_weight > 0 and self.mma.samples)
@@ -140,14 +160,17 @@ class ClassifierHead(nn.Module):
                 "step=, the number of the optimizer step."
             )
         step = step or 0
+        if self.training:
+            self.centres.begin_step()
         if self.sample_rate == 1.0:
             return StepPlan(tuple(sizes), step, None)
         positives = torch.cat(all_gather_rows(labels, self.group, sizes=sizes))
-        rows = sampled_rows(
+        sample = sampled_rows(
             positives, rate=self.sample_rate, seed=self.seed, step=step, lo=self.lo, hi=self.hi
         )
-        share = full_share(rows, positives, rate=self.sample_rate, lo=self.lo)
-        return StepPlan(tuple(sizes), step, rows, share)
+        self.taking_part = self.centres.per_row(sample.taking_part)
+        share = full_share(sample.rows, positives, rate=self.sample_rate, lo=self.lo)
+        return StepPlan(tuple(sizes), step, sample, share)
 
     def forward(
         self,
@@ -196,18 +219,18 @@ class ClassifierHead(nn.Module):
         target = torch.cat(all_gather_rows(labels, self.group, sizes=sizes)) - self.lo
         weight: Tensor = self.weight
         row = target
-        if plan.rows is not None:
-            weight = F.embedding(plan.rows, self.weight, sparse=not self.dense_gradient)
-            row = torch.searchsorted(plan.rows, target)
+        if plan.sample is not None:
+            rows = self.centres.rows_of(plan.sample.rows)
+            weight = plan.pick(self.weight, rows, sparse=not self.dense_gradient)
+            row = torch.searchsorted(plan.sample.rows, target)
         inside = (target >= 0) & (target < self.hi - self.lo)
         row = torch.where(inside, row, -1)
         places = plan.take(sizes)
         samples = None
         if self.margin is None:
-            bias = None if self.bias is None else self.bias.to(everyone.dtype)
-            scores = linear_scores(
-                everyone, weight.to(everyone.dtype), row, bias, chunk=self.class_chunk
-            )
+            dtype = everyone.dtype
+            bias = plan.hidden(dtype) if self.bias is None else self.bias.to(dtype)
+            scores = linear_scores(everyone, weight.to(dtype), row, bias, chunk=self.class_chunk)
         else:
             samples, scores = self._margin_scores(everyone, weight, row, plan, places)
         classification = self._losses(scores).sum() / plan.total
@@ -215,13 +238,15 @@ class ClassifierHead(nn.Module):
         norm = torch.linalg.vector_norm(everyone.detach(), dim=1)
         output = HeadOutput(classification, classification, None, target_cosine, norm)
         if samples is not None and self.margin is not None and self.margin.uses_norm:
-            output = self._with_norms(output, self.margin, samples.norm, inside, plan.total)
+            norm = samples.norm
+            output = with_norms(output, self.margin, norm, inside, plan.total, group=self.group)
         if not (with_mma and self.mma_weight > 0):
             return output
         active = None  # with a dense gradient every row gets its pull in every step
-        if plan.rows is not None and plan.share is not None and not self.dense_gradient:
-            active = (plan.rows, weight, plan.share)
-        mma = self.mma(self.weight, plan.step, active=active)
+        if plan.sample is not None and plan.share is not None and not self.dense_gradient:
+            picked = self.centres.dominant_rows(weight, plan.sample.rows)
+            active = (plan.sample.rows, picked, plan.share)
+        mma = self.mma(self.class_weights(), plan.step, active=active)
         return replace(output, loss=output.loss + self.mma_weight * mma, mma=mma)
 
     def _margin_scores(
@@ -231,56 +256,42 @@ class ClassifierHead(nn.Module):
         margin = self.margin.at_step(plan.step)
         weight, unit = weight.to(x.dtype), F.normalize(x, dim=1)
         own = draws = None
-        if margin.informed:
-            own = sum_over_ranks(own_cosines(unit, weight, row), self.group)
+        if margin.informed or self.centres.count > 1:
+            cosines = own_cosines(unit, weight, row, self.centres.count)
+            if self.training and self.centres.count > 1 and len(weight):
+                here = row if plan.sample is None else plan.sample.rows[row.clamp_min(0)]
+                self.centres.observe(cosines, here, row >= 0)
+            if margin.informed:
+                own = sum_over_ranks(cosines.amax(dim=1), self.group)
         if margin.draws:
             drawn = torch.from_numpy(normal_draws(self.seed, plan.step, places))
-            draws = drawn.to(x.device, x.dtype, non_blocking=True)
+            draws = to_device(drawn, x.device).to(x.dtype)
         norm = torch.linalg.vector_norm(x, dim=1) if margin.uses_norm else x.new_empty(0)
         learned = {
             name: shared_by_ranks(value, self.group).to(x.dtype)
             for name, value in self.replicated_parameters().items()
         }
         samples = Samples(norm, own, draws, learned=learned)
+        score = partial(margin_scores, margin, unit, weight, row, centres=self.centres.count)
+        score = partial(score, hidden=plan.hidden(x.dtype), limit=self.filter_threshold)
+        score = partial(score, chunk=self.class_chunk)
+        if margin.surveys:
+            with torch.no_grad():
+                before = _copies(plan.state or self.state_tensors(), x)
+                others = score(samples=replace(samples, state=before)).others
+                samples = replace(samples, rivals=logsumexp_over_ranks(others, self.group))
         self.margin_state.observe(samples, plan)
         # Copies: another micro-batch moves them before this one goes backward.
-        state = {name: value.to(x.dtype, copy=True) for name, value in self.state_tensors().items()}
-        samples = replace(samples, state=state)
-        scores = margin_scores(
-            margin, unit, weight, row, samples, limit=self.filter_threshold, chunk=self.class_chunk
-        )
-        return samples, scores
+        samples = replace(samples, state=_copies(self.state_tensors(), x))
+        return samples, score(samples=samples)
 
     def _losses(self, scores: Scores) -> Tensor:
         """Return the loss (B,) of every sample, from the scores of all shards."""
         over_ranks = logsumexp_over_ranks if scores.sums == "logsumexp" else sum_over_ranks
-        target = sum_over_ranks(scores.target, self.group)
-        others = over_ranks(scores.others, self.group)
         losses = cross_entropy_of if self.margin is None else self.margin.losses
-        return losses(target, others)
+        target = sum_over_ranks(scores.target, self.group)
+        return losses(target, over_ranks(scores.others, self.group))
 
-    def _with_norms(
-        self, output: HeadOutput, margin: MarginLoss, norm: Tensor, mine: Tensor, total: int
-    ) -> HeadOutput:
-        """Add the norms (B,) of the embeddings, as their quality, and the penalty on them."""
-        output = replace(output, quality=norm.detach())
-        each = margin.norm_penalty(norm)
-        if each is None or not margin.norm_penalty_weight:
-            return output
-        # Every rank has every norm: the one that holds the sample's class counts it.
-        penalty = sum_over_ranks(torch.where(mine, each, 0).sum() / total, self.group)
-        loss = output.loss + margin.norm_penalty_weight * penalty
-        return replace(output, loss=loss, norm_penalty=penalty)
 
-    def _check_labels(self, labels: Tensor) -> None:
-        if labels.dtype != torch.int64:
-            raise ValueError(f"labels must be int64, got {labels.dtype}.")
-        fine = ((labels >= 0) & (labels < self.num_classes)).all()
-        if labels.is_cuda:
-            torch._assert_async(fine)  # reading the answer here would stall every step
-        elif not fine:
-            wrong = labels[(labels < 0) | (labels >= self.num_classes)][0].item()
-            raise ValueError(
-                f"label {wrong} is outside 0…{self.num_classes - 1}; the head was built for "
-                f"{self.num_classes} classes."
-            )
+def _copies(state: Mapping[str, Tensor], like: Tensor) -> dict[str, Tensor]:
+    return {name: value.to(like.dtype, copy=True) for name, value in state.items()}

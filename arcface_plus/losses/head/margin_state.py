@@ -17,7 +17,7 @@ class MarginState(nn.Module):
         self.margin = margin
         if margin is None:
             return
-        for name, value in margin.initial_state().items():
+        for name, value in margin.initial_state(num_classes, sample_rate).items():
             self.register_buffer(name, torch.tensor(value))
         for name, value in margin.initial_learned(num_classes, sample_rate).items():
             self.register_parameter(name, nn.Parameter(torch.tensor(value)))
@@ -32,19 +32,19 @@ class MarginState(nn.Module):
     def observe(self, samples: Samples, plan: StepPlan) -> None:
         """Move the running averages by a micro-batch of all ranks; they then serve to score it.
 
-        A step moves them once: from where they stood before it, by mean and unbiased deviation of
-        all its samples so far. Where that gives no finite number (the deviation of one sample),
-        they stay. In eval mode they do not move.
+        A step moves them once: from where they stood before it, by all its samples so far. Where
+        that gives no finite number (the deviation of one sample), they stay. In eval mode they do
+        not move.
         """
         running = dict(self.named_buffers())
         if self.margin is None or not running or not self.training:
             return
+        observed = self.margin.observed(samples)
+        if observed is None:
+            return
         if plan.state is None:
             plan.state = {name: value.clone() for name, value in running.items()}
-        plan.observed.append(self.margin.observed(samples))
-        numbers = torch.cat(plan.observed)
-        mean = numbers.mean()
-        deviation = ((numbers - mean).square().sum() / (len(numbers) - 1)).sqrt()
-        for name, value in self.margin.moved(plan.state, mean, deviation).items():
+        plan.observed.append(observed)
+        for name, value in self.margin.after_step(plan.state, torch.cat(plan.observed)).items():
             kept = running[name]
             kept.copy_(torch.where(torch.isfinite(value), value, kept))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
+
+from arcface_plus.distributed import Group, sum_over_ranks
+from arcface_plus.losses.margins.base import MarginLoss
 
 
 @dataclass(frozen=True)
@@ -26,3 +30,26 @@ class HeadOutput:
     embedding_norm: Tensor
     norm_penalty: Tensor | None = None
     quality: Tensor | None = None
+
+
+def with_norms(
+    output: HeadOutput,
+    margin: MarginLoss,
+    norm: Tensor,
+    mine: Tensor,
+    total: int,
+    *,
+    group: Group,
+) -> HeadOutput:
+    """Add the norms (B,) of the embeddings, as their quality, and the margin's penalty on them.
+
+    ``mine`` (B,): whether this rank holds a sample's class. ``total``: samples of the step.
+    """
+    output = replace(output, quality=norm.detach())
+    each = margin.norm_penalty(norm)
+    if each is None or not margin.norm_penalty_weight:
+        return output
+    # Every rank has every norm: the one that holds the sample's class counts it.
+    penalty = sum_over_ranks(torch.where(mine, each, 0).sum() / total, group)
+    loss = output.loss + margin.norm_penalty_weight * penalty
+    return replace(output, loss=loss, norm_penalty=penalty)

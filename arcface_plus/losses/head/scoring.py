@@ -1,6 +1,7 @@
 """The scores that one shard of classes gives the samples of all ranks.
 
-Shapes: B samples of all ranks, C_r classes of this shard (those that take part), D dimensions.
+Shapes: B samples of all ranks, C_r classes of this shard (those that take part), K rows (centres) a
+class, D dimensions.
 """
 
 from __future__ import annotations
@@ -34,17 +35,22 @@ def margin_scores(
     row: Tensor,
     samples: Samples,
     *,
+    hidden: Tensor | None,
     limit: float | None,
     chunk: int | None,
+    centres: int,
 ) -> Scores:
-    """Score unit samples (B, D) against ``weight`` (C_r, D) as ``margin`` says.
+    """Score unit samples (B, D) against ``weight`` (C_r · K, D) as ``margin`` says.
 
-    ``row`` (B,): each sample's class in ``weight``, or negative. ``limit``: see ``OtherLogits``.
+    ``row`` (B,): each sample's class in ``weight``, or negative. ``hidden`` (C_r,) is −∞ for
+    classes that do not count, else 0. ``limit``: see ``OtherLogits``.
     """
     form = margin.others(samples)._replace(limit=limit)
     shift = margin.shift_of_others(samples)
-    bias = None if shift is None else shift.expand(len(weight))
-    cosine, others = shard_scores(unit, weight, row, form, bias=bias, chunk=chunk)
+    bias = hidden
+    if shift is not None:
+        bias = shift.expand(len(weight) // centres) if hidden is None else hidden + shift
+    cosine, others = shard_scores(unit, weight, row, form, bias=bias, chunk=chunk, centres=centres)
     target = torch.where(row >= 0, margin.target_logit(cosine, samples), 0)
     return Scores(target, others, cosine, form.sums)
 
@@ -66,9 +72,10 @@ def linear_scores(
 
 
 @torch.no_grad()
-def own_cosines(unit: Tensor, weight: Tensor, row: Tensor) -> Tensor:
-    """Return each unit sample's cosine (B,) with its own class, 0 where another shard has it."""
+def own_cosines(unit: Tensor, weight: Tensor, row: Tensor, centres: int) -> Tensor:
+    """Return each unit sample's cosines (B, K) with its own class, 0 where another shard has it."""
     if not len(weight):
-        return unit.new_zeros(len(unit))
-    own = (unit * F.normalize(weight[row.clamp_min(0)], dim=1)).sum(dim=1)
-    return torch.where(row >= 0, own, 0)
+        return unit.new_zeros(len(unit), centres)
+    own = weight.unflatten(0, (-1, centres))[row.clamp_min(0)]
+    cosines = (unit[:, None] * F.normalize(own, dim=2)).sum(dim=2)
+    return torch.where(row[:, None] >= 0, cosines, 0)

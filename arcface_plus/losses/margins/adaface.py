@@ -44,7 +44,7 @@ class AdaFace(MarginLoss):
     margins: ClassVar[Mapping[str, float]] = {"m": 0.0}
     uses_norm: ClassVar[bool] = True
 
-    def initial_state(self) -> dict[str, float]:
+    def initial_state(self, num_classes: int, sample_rate: float) -> dict[str, float]:
         return {"mean": self.start_mean, "deviation": self.start_deviation}
 
     def observed(self, samples: Samples) -> Tensor:

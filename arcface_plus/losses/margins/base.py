@@ -22,7 +22,8 @@ class Samples:
     ``norm`` (B,) of the embeddings, with gradient, where the kind ``uses_norm``. ``own_cosine``
     (B,), without gradient, where it is ``informed``. ``draws`` (B,): a standard normal number a
     sample, where it ``draws``. ``state``: its running averages () by name. ``learned``: its learned
-    numbers () by name.
+    numbers () by name. ``rivals`` (B,), without gradient, where it ``surveys``: log Σ exp of the
+    logits of the other classes, with the state as it was before the step.
     """
 
     norm: Tensor
@@ -30,13 +31,15 @@ class Samples:
     draws: Tensor | None = None
     state: Mapping[str, Tensor] = field(default_factory=dict)
     learned: Mapping[str, Tensor] = field(default_factory=dict)
+    rivals: Tensor | None = None
 
 
 class MarginLoss:
     """Base of all kinds: softmax of s·cosθ unless overridden.
 
     ``informed``: every sample's own cosine must be known on all ranks before anything is scored
-    (one more pass over the batch, and one more collective). ``draws``: the step must be known.
+    (one more pass over the batch, and one more collective). ``surveys``: so must what its other
+    classes weigh (all is scored twice). ``draws``: the step must be known.
     ``uses_norm``: the norm of an embedding measures its quality. ``margins``: the fields that are
     margins, with the value at which each does nothing. ``warmup_steps``: in step k (from 0) margins
     have (k + 1)/warmup_steps of their size, from that step on all of it; the scale s is whole from
@@ -45,6 +48,7 @@ class MarginLoss:
 
     margins: ClassVar[Mapping[str, float]] = {}
     informed: ClassVar[bool] = False
+    surveys: ClassVar[bool] = False
     draws: ClassVar[bool] = False
     uses_norm: ClassVar[bool] = False
     # Times norm_penalty in the loss.
@@ -62,13 +66,25 @@ class MarginLoss:
         }
         return replace(self, **scaled, warmup_steps=0)  # type: ignore[type-var]
 
-    def initial_state(self) -> dict[str, float]:
+    def initial_state(self, num_classes: int, sample_rate: float) -> dict[str, float]:
         """Return the running averages that a checkpoint must hold, with their first values."""
         return {}
 
-    def observed(self, samples: Samples) -> Tensor:
-        """Return the number (B,) of each sample whose mean and deviation move the state."""
+    def observed(self, samples: Samples) -> Tensor | None:
+        """Return the number (B,) of each sample whose mean and deviation move the state.
+
+        Or what else ``after_step`` takes, a row a sample; None where the state never moves.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no state")
+
+    def after_step(self, state: Mapping[str, Tensor], numbers: Tensor) -> dict[str, Tensor]:
+        """Return the state after a step whose samples, of all ranks, had these ``observed`` ones.
+
+        The deviation is the unbiased one.
+        """
+        mean = numbers.mean()
+        deviation = ((numbers - mean).square().sum() / (len(numbers) - 1)).sqrt()
+        return self.moved(state, mean, deviation)
 
     def moved(
         self, state: Mapping[str, Tensor], mean: Tensor, deviation: Tensor

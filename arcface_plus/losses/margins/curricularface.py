@@ -36,7 +36,7 @@ class CurricularFace(MarginLoss):
     margins: ClassVar[Mapping[str, float]] = {"m": 0.0}
     informed: ClassVar[bool] = True
 
-    def initial_state(self) -> dict[str, float]:
+    def initial_state(self, num_classes: int, sample_rate: float) -> dict[str, float]:
         return {"t": 0.0}
 
     def observed(self, samples: Samples) -> Tensor:

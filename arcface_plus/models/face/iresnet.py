@@ -1,10 +1,13 @@
-"""IResNet: the residual networks of ArcFace, without squeeze-and-excitation.
+"""IResNet: the residual networks of ArcFace, without squeeze-and-excitation unless asked for.
 
 State dicts have the keys and shapes of insightface's arcface_torch, so its weights load.
 Shapes: N images, C channels, H × W pixels.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +16,11 @@ from torch.nn import functional as F
 from arcface_plus.models.autocast import autocast_disabled
 from arcface_plus.models.embedding_model import (
     EmbeddingModel,
+    check_blocks,
     check_count,
     check_dropout,
     check_flag,
+    last_norm,
     layout_of,
     stage,
 )
@@ -29,7 +34,9 @@ DEPTHS: dict[str, tuple[int, int, int, int]] = {
     "iresnet50": (3, 4, 14, 3),
     "iresnet100": (3, 13, 30, 3),
     "iresnet200": (6, 26, 60, 6),
+    "iresnet2060": (3, 128, 896, 3),
 }
+REDUCTION = 16  # of squeeze-and-excitation
 EPS = 1e-5
 DOWNSAMPLING = 16  # four stages of stride 2
 
@@ -65,13 +72,29 @@ class EverySecondPixel(nn.Module):
         return x[:, :, ::2, ::2]
 
 
+class SqueezeExcitation(nn.Module):
+    """Weigh channels by their means over the image (Hu et al., CVPR 2018), as in the IR-SE nets."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        hidden = max(1, channels // REDUCTION)
+        self.fc1 = _conv(channels, hidden, 1)
+        self.fc2 = _conv(hidden, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, channels, H, W) to the same shape."""
+        means = x.mean(dim=(2, 3), keepdim=True)
+        return x * torch.sigmoid(self.fc2(F.relu(self.fc1(means))))
+
+
 class Block(nn.Module):
     """Add BN-Conv-BN-PReLU-Conv(stride)-BN to a shortcut.
 
-    The shortcut is a strided 1×1 convolution with BN where the shape changes.
+    The shortcut is a strided 1×1 convolution with BN where the shape changes. ``se``: weigh what is
+    added by squeeze-and-excitation.
     """
 
-    def __init__(self, inputs: int, outputs: int, *, stride: int) -> None:
+    def __init__(self, inputs: int, outputs: int, *, stride: int, se: bool = False) -> None:
         super().__init__()
         self.bn1 = nn.BatchNorm2d(inputs, eps=EPS)
         self.conv1 = _conv(inputs, outputs, 3)
@@ -79,6 +102,7 @@ class Block(nn.Module):
         self.prelu = nn.PReLU(outputs)
         self.conv2 = _conv(outputs, outputs, 3, stride)
         self.bn3 = nn.BatchNorm2d(outputs, eps=EPS)
+        self.se: nn.Module = SqueezeExcitation(outputs) if se else nn.Identity()
         self.downsample: nn.Module | None = None
         if stride != 1 or inputs != outputs:
             self.downsample = nn.Sequential(
@@ -88,7 +112,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, inputs, H, W) to (N, outputs, H / stride, W / stride)."""
         out = self.prelu(self.bn2(self.conv1(self.bn1(x))))
-        out = self.bn3(self.conv2(out))
+        out = self.se(self.bn3(self.conv2(out)))
         return out + (x if self.downsample is None else self.downsample(x))
 
 
@@ -100,7 +124,8 @@ class IResNet(EmbeddingModel):
     FC layer. ``init``: see ``initialize``. ``fix_last_gain``: hold the gain of the last batch norm
     at 1, untrained. ``checkpoint_gradients``: in training, recompute each block in backward.
     ``preprocessing``: (x - 127.5) / 128, RGB, where None. ``plain_shortcut``: the shortcut of the
-    very first block has no weights, as in the IR nets of AdaFace and CVLface.
+    very first block has no weights, as in the IR nets of AdaFace and CVLface. ``blocks``: of the
+    four stages, the name's where None. ``se``: squeeze-and-excitation in every block.
     Under autocast the FC layer and its batch norm run in the parameters' own precision.
     Raises ValueError for an option out of range. Source: Deng et al., ArcFace, CVPR 2019.
     """
@@ -118,8 +143,11 @@ class IResNet(EmbeddingModel):
         fix_last_gain: bool = True,
         checkpoint_gradients: bool = False,
         plain_shortcut: bool = False,
+        blocks: Sequence[int] | None = None,
+        se: bool = False,
     ) -> None:
-        blocks = layout_of(name, DEPTHS, "an IResNet")
+        own = check_blocks(layout_of(name, DEPTHS, "an IResNet"))
+        depths = own if blocks is None else check_blocks(blocks)
         check_scheme(init)
         super().__init__(
             name,
@@ -130,24 +158,26 @@ class IResNet(EmbeddingModel):
                 "dropout": check_dropout(dropout),
                 "width": check_count("width", width),
                 "fix_last_gain": check_flag("fix_last_gain", fix_last_gain),
+                # Only where they differ: files of plain nets stay what they were.
                 **({"plain_shortcut": True} if plain_shortcut else {}),
+                **({"blocks": depths} if depths != own else {}),
+                **({"se": True} if check_flag("se", se) else {}),
             },
         )
         self.checkpoint_gradients = check_flag("checkpoint_gradients", checkpoint_gradients)
         self.conv1 = _conv(3, width, 3)
         self.bn1 = nn.BatchNorm2d(width, eps=EPS)
         self.prelu = nn.PReLU(width)
-        self.layer1 = stage(Block, width, width, blocks=blocks[0], stride=2)
-        self.layer2 = stage(Block, width, 2 * width, blocks=blocks[1], stride=2)
-        self.layer3 = stage(Block, 2 * width, 4 * width, blocks=blocks[2], stride=2)
-        self.layer4 = stage(Block, 4 * width, 8 * width, blocks=blocks[3], stride=2)
+        block = partial(Block, se=se)
+        self.layer1 = stage(block, width, width, blocks=depths[0], stride=2)
+        self.layer2 = stage(block, width, 2 * width, blocks=depths[1], stride=2)
+        self.layer3 = stage(block, 2 * width, 4 * width, blocks=depths[2], stride=2)
+        self.layer4 = stage(block, 4 * width, 8 * width, blocks=depths[3], stride=2)
         if plain_shortcut:
             self.layer1[0].downsample = EverySecondPixel()
-        self.bn2 = nn.BatchNorm2d(8 * width, eps=EPS)
-        self.dropout = nn.Dropout(dropout)
+        self.bn2, self.dropout = nn.BatchNorm2d(8 * width, eps=EPS), nn.Dropout(dropout)
         self.fc = nn.Linear(8 * width * (size // DOWNSAMPLING) ** 2, embedding_dim)
-        self.features = nn.BatchNorm1d(embedding_dim, eps=EPS)
-        self.features.weight.requires_grad_(not fix_last_gain)
+        self.features = last_norm(embedding_dim, eps=EPS, fix_gain=fix_last_gain)
         initialize(self, scheme=init)
 
     def forward(self, x: Tensor) -> Tensor:

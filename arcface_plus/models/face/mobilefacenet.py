@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from arcface_plus.models.autocast import autocast_disabled
 from arcface_plus.models.embedding_model import (
     EmbeddingModel,
+    check_blocks,
     check_count,
     check_flag,
     layout_of,
@@ -29,7 +30,6 @@ LAYOUTS: dict[str, tuple[tuple[int, int, int, int], int]] = {
 }
 LAST_CHANNELS = 512
 DOWNSAMPLING = 16
-MAX_BLOCKS = 1024
 
 
 class Layers(nn.Module):
@@ -141,7 +141,7 @@ class MobileFaceNet(EmbeddingModel):
         checkpoint_gradients: bool = False,
     ) -> None:
         default_blocks, default_width = layout_of(name, LAYOUTS, "a MobileFaceNet")
-        blocks = _check_blocks(default_blocks if blocks is None else blocks)
+        blocks = check_blocks(default_blocks if blocks is None else blocks)
         width = default_width if width is None else width
         check_scheme(init)
         super().__init__(
@@ -184,9 +184,3 @@ class MobileFaceNet(EmbeddingModel):
         for layer in self.layers:
             x = run_recomputed(layer, x) if recompute else layer(x)
         return self.features(self.conv_sep(x))
-
-
-def _check_blocks(blocks: Sequence[int]) -> list[int]:
-    if not isinstance(blocks, (list, tuple)) or len(blocks) != 4:
-        raise ValueError(f"blocks must be four whole numbers, got {blocks!r}")
-    return [check_count("blocks", count, most=MAX_BLOCKS) for count in blocks]

@@ -18,6 +18,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from arcface_plus import devices
+
 _HASH_A, _HASH_B, _HASH_MASK = 0x9E3779B1, 0x85EBCA77, 0x7FFFFFFF
 _LEAST_TANGENT = 1e-3  # of a squared chord: the rest is rounding of the norms
 
@@ -49,7 +51,7 @@ def pair_terms(a: Tensor, b: Tensor, index_a: Tensor, index_b: Tensor) -> Pairs:
     # A NaN is not degenerate: it must come out as it went in.
     least = _LEAST_TANGENT * squared
     degenerate = (tangent_a <= least) | (tangent_b <= least)
-    if a.is_cuda or bool(degenerate.any()):
+    if not devices.host_may_look(a.device) or bool(degenerate.any()):
         _part(difference, a, index_a, index_b, sign, degenerate)
         tangent_a, tangent_b = (torch.where(degenerate, 1.0, t) for t in (tangent_a, tangent_b))
     pull_a = difference * (sign * tangent_a.rsqrt())[:, None]
@@ -62,7 +64,7 @@ def _nearer_chord(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     difference = a - b
     squared = torch.linalg.vecdot(difference, difference)
     obtuse = squared > 2
-    if a.is_cuda:  # no branch on values there: it would make the host wait
+    if not devices.host_may_look(a.device):
         difference = torch.where(obtuse[:, None], a + b, difference)
         squared = torch.linalg.vecdot(difference, difference)
     elif bool(obtuse.any()):
@@ -82,7 +84,7 @@ def _part(
 ) -> None:
     """Write the tangent of the indices into ``difference`` (k, d) ``where`` rows coincide."""
     turn = torch.where((sign > 0) & (index_a > index_b), -1.0, 1.0).to(a.dtype)[:, None]
-    if a.is_cuda:
+    if not devices.host_may_look(a.device):
         tangent = index_tangent(a, index_a, index_b) * turn
         difference.copy_(torch.where(where[:, None], tangent, difference))
         return

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from arcface_plus import devices
 from arcface_plus.regularizers.geometry.angles import index_axes, project_rows
 from arcface_plus.regularizers.geometry.sphere import (
     bad_row_message,
@@ -50,7 +51,7 @@ def closed_form_loss(
     need_gradient = torch.is_grad_enabled() and weight.requires_grad
     with full_precision(weight.device):
         norms = row_norms(rows)
-        if not rows.is_cuda and (bad := first_bad_row(norms)) >= 0:
+        if devices.host_may_look(rows.device) and (bad := first_bad_row(norms)) >= 0:
             raise ValueError(bad_row_message(bad if picked is None else int(picked[bad])))
         unit = rows / norms[:, None]
         value, gradient = at_unit_rows(unit, need_gradient)
@@ -121,7 +122,8 @@ def attach_closed_form(
 ) -> Tensor:
     """Return ``value`` () with ``gradient`` as its gradient with respect to ``weight`` (n, …).
 
-    ``gradient`` is (n, …), or (t, …) of the rows ``touched`` (t,) where that is given.
+    ``gradient`` is (n, …), or (t, …) of the rows ``touched`` (t,) where that is given; a row that
+    is there more than once gets the sum.
     """
     return _Attach.apply(weight, value, gradient, touched)
 
@@ -138,7 +140,7 @@ class _Attach(torch.autograd.Function):
         with torch.no_grad():
             scaled = (gradient * scale).to(weight.dtype)
             if touched is not None:
-                scaled = torch.zeros_like(weight).index_copy_(0, touched, scaled)
+                scaled = torch.zeros_like(weight).index_add_(0, touched, scaled)
         if torch.is_grad_enabled():  # create_graph: a second derivative must fail, not be zero
             scaled = _NotTwice.apply(scaled, weight)
         return scaled, None, None, None

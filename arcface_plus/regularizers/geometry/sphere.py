@@ -11,6 +11,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from arcface_plus import devices
+from arcface_plus.models.autocast import exact_products
+
 # Squares of entries outside this range leave fp32's, so such rows are measured in float64.
 _SMALLEST_SAFE_NORM, _LARGEST_SAFE_NORM = 1e-15, 1e15
 
@@ -31,7 +34,7 @@ def matrix_rows(weight: Tensor) -> Tensor:
 
 def row_norms(rows: Tensor) -> Tensor:
     """Return the Euclidean norm of each of ``rows`` (n, d), for any finite entries, as (n,)."""
-    if rows.is_cuda:  # no branch on values there: it would make the host wait
+    if not devices.host_may_look(rows.device):
         return torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64).to(rows.dtype)
     norms = torch.linalg.vector_norm(rows, dim=1)
     if rows.dtype == torch.float32:
@@ -93,18 +96,7 @@ class UnitRows:
 
 @contextlib.contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """Keep autocast and reduced-precision matrix products of the host away from a search."""
-    with torch.no_grad(), torch.autocast(device.type, enabled=False):
-        if device.type != "cpu":
-            yield
-            return
-        settings = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-        before = settings.fp32_precision
-        lowered = before not in ("none", "ieee")
-        if lowered:
-            settings.fp32_precision = "ieee"
-        try:
-            yield
-        finally:
-            if lowered:
-                settings.fp32_precision = before
+    """Keep autocast and matrix products of less than their dtype's precision away from a search."""
+    off = torch.autocast(device.type, enabled=False)
+    with torch.no_grad(), off, exact_products(device):
+        yield

@@ -148,7 +148,7 @@ def squared_chord(a: Tensor, b: Tensor) -> Tensor:
     """
     a, b = a.double(), b.double()
     norm_a, norm_b = torch.linalg.vector_norm(a, dim=1), torch.linalg.vector_norm(b, dim=1)
-    difference = a.sub_(b).square_().sum(1)
+    difference = (a - b).square_().sum(1)
     return difference.sub_((norm_a - norm_b).square_()).clamp_min_(0).div_(norm_a * norm_b)
 
 

@@ -3,38 +3,41 @@
 The rows as given define which row is nearest, however they are multiplied: the one of the largest
 cosine. Columns whose cosines full precision cannot distinguish are compared in float64 by the
 difference of the rows; distances that then differ by less than 6e-8 rad are a tie, and the lowest
-index wins it. A bf16 search has an error bound and multiplies again, in full precision, everything
-the bound leaves open, so it finds the same neighbours. Where the bound would leave too much open
-(rows in a tight cone) the search runs in full precision from the start.
+index wins it. A search in half precision has an error bound and multiplies again, in full
+precision, everything the bound leaves open, so it finds the same neighbours. Where the bound would
+leave too much open (rows in a tight cone) the search runs in full precision from the start.
 
-float32 rows on a GPU go through one fused Triton kernel, which compares in fp32 (differences of
-rows below 1e-6 of a cosine) and never makes the host wait; ``precision`` is then without effect.
+On a GPU the table is made in the same way, in fp16: as fast there as bf16, with an eighth of its
+error. What is left open is multiplied by a Triton kernel, which compares in fp32 (differences of
+rows below 1e-6 of a cosine) and never makes the host wait.
 
-Extra memory: a bf16 copy of the rows where bf16 is used, a table of at most 16 MiB + n·d bytes, and
-some 20 MiB of scratch.
+Extra memory: a copy of the rows in half precision where that is used, a table of at most 16 MiB
+(512 MiB on a GPU) + n·d bytes, and some 20 MiB of scratch (150 MiB).
 """
 
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from arcface_plus.models.autocast import has_native_bf16
+from arcface_plus import devices
+from arcface_plus.models.autocast import has_fast_bf16
 from arcface_plus.regularizers.geometry.sphere import UnitRows, full_precision, matrix_rows
 from arcface_plus.regularizers.nearest.ranking import (
     nearest_at_once,
     nearest_from_table,
     squared_chord,
 )
-from arcface_plus.regularizers.nearest.tables import Search, group_maxima
+from arcface_plus.regularizers.nearest.tables import GroupMaxima, Search, group_maxima
 
 Precision = Literal["auto", "fp32", "bf16"]
 _NORM_TOLERANCE, _HALF_NORM_TOLERANCE = 1e-5, 1e-2
-_FEWEST_ROWS_FOR_BF16 = 2048
-_FEWEST_ENTRIES_FOR_BF16 = 64
+_FEWEST_ROWS_FOR_HALF = 2048
+_FEWEST_ENTRIES_FOR_HALF = 64
 _PROBED_ROWS = 128
 _MOST_ROWS_AT_ONCE = 512  # a product of 1 MiB; more rows are cheaper by blocks and groups
 
@@ -51,8 +54,9 @@ def nearest_neighbors(unit_rows: Tensor, *, precision: Precision = "auto") -> Ne
 
     ``unit_rows`` (n, …) are of unit norm; half-precision rows are normalised again in float32,
     float64 rows are searched in float64. ``precision`` changes the time, not the result: ``fp32``,
-    ``bf16`` (where the rows let it be certified cheaply, else fp32), or ``auto``, which is bf16
-    where the processor multiplies it natively and there is enough to multiply. Returns ``cosine``
+    ``bf16`` (half precision: bf16, or fp16 on a GPU; on a CPU only where the rows let it be
+    certified cheaply, else fp32), or ``auto``, which is half where the processor multiplies that
+    faster and there is enough to multiply. Returns ``cosine``
     in the rows' dtype (at least float32) and ``index``; no gradient flows.
 
     Ties go to the lowest index. Raises ValueError for fewer than two rows, and on the CPU for a row
@@ -108,25 +112,33 @@ def _search(search: Search, *, both: bool, precision: Precision) -> tuple[Tensor
     none = [torch.full((len(x),), -1, device=queries.device) for x in (queries, columns)]
     if not len(queries) or not len(columns):
         return none[0], none[1]
-    if _has_kernel(queries):
-        from arcface_plus.regularizers.nearest.kernel import nearest_by_kernel  # needs a compiler
-
-        return nearest_by_kernel(search, both=both)
-    if queries is columns and len(queries) <= _MOST_ROWS_AT_ONCE:
+    may_look = devices.host_may_look(queries.device)
+    if may_look and queries is columns and len(queries) <= _MOST_ROWS_AT_ONCE:
         return nearest_at_once(search), none[1]
-    bf16 = _takes_bf16(search, precision)
-    table, reverse = group_maxima(search, bf16=bf16, both=both)
-    of_queries = nearest_from_table(table, search)
+    table, reverse = group_maxima(search, half=_half(search, precision), both=both)
+    rank = _ranking(queries)
+    of_queries = rank(table, search)
     if reverse is None or queries is columns:
         return of_queries, of_queries if reverse else none[1]
-    return of_queries, nearest_from_table(reverse, Search(columns, queries, None))
+    return of_queries, rank(reverse, Search(columns, queries, None))
+
+
+def _ranking(unit: UnitRows) -> Callable[[GroupMaxima, Search], Tensor]:
+    """Return what ends a search: a GPU without Triton, and float64 there, make the host wait."""
+    on_gpu = not devices.host_may_look(unit.device)
+    if on_gpu and unit.dtype == torch.float32 and importlib.util.find_spec("triton") is not None:
+        from arcface_plus.regularizers.nearest.kernel import nearest_by_kernel  # needs a compiler
+
+        return nearest_by_kernel
+    return nearest_from_table
 
 
 def _normalised(rows: Tensor, *, exact: bool) -> Tensor:
     """Return ``rows`` of unit norm to their last digits, which a search trusts."""
     norms = torch.linalg.vector_norm(rows, dim=1)
     off = (norms - 1).abs()
-    if not rows.is_cuda:
+    may_look = devices.host_may_look(rows.device)
+    if may_look:
         odd = ~(off <= (_NORM_TOLERANCE if exact else _HALF_NORM_TOLERANCE))
         if bool(odd.any()):
             first = int(odd.int().argmax())
@@ -134,22 +146,24 @@ def _normalised(rows: Tensor, *, exact: bool) -> Tensor:
                 f"row {first} of unit_rows has norm {float(norms[first]):.6g}, but rows must be of "
                 "unit norm; normalise them first, and look for zero or NaN rows."
             )
-    if not exact or rows.is_cuda or bool((off > 16 * torch.finfo(rows.dtype).eps).any()):
+    if not exact or not may_look or bool((off > 16 * torch.finfo(rows.dtype).eps).any()):
         rows = rows / norms[:, None]
     return rows.contiguous()
 
 
-def _takes_bf16(search: Search, precision: Precision) -> bool:
+def _half(search: Search, precision: Precision) -> torch.dtype | None:
+    """Return the half precision in which to make the table; None for the rows' own."""
     queries, columns, _ = search
     if queries.dtype != torch.float32 or precision == "fp32":
-        return False
-    much_and_fast = (
-        min(len(queries), len(columns)) >= _FEWEST_ROWS_FOR_BF16
-        and queries.shape[1] >= _FEWEST_ENTRIES_FOR_BF16
-        and queries.device.type == "cpu"
-        and has_native_bf16(queries.device)
+        return None
+    much = (
+        min(len(queries), len(columns)) >= _FEWEST_ROWS_FOR_HALF
+        and queries.shape[1] >= _FEWEST_ENTRIES_FOR_HALF
     )
-    return (precision == "bf16" or much_and_fast) and _bf16_pays(search)
+    if not devices.host_may_look(queries.device):
+        return torch.float16 if much or precision == "bf16" else None
+    wanted = precision == "bf16" or (much and has_fast_bf16())
+    return torch.bfloat16 if wanted and _bf16_pays(search) else None
 
 
 def _bf16_pays(search: Search) -> bool:
@@ -162,14 +176,8 @@ def _bf16_pays(search: Search) -> bool:
     step = max(1, len(queries) // _PROBED_ROWS)
     picked = torch.arange(0, len(queries), step, device=queries.device)
     sample = Search(UnitRows(queries.take(picked)), columns, None if own is None else own[picked])
-    table, _ = group_maxima(sample, bf16=True)
+    table, _ = group_maxima(sample, half=torch.bfloat16)
     best = table.values.view(torch.bfloat16).float().amax(0)
     left_open = (table.values >= table.thresholds(best, 0, len(picked))).sum(0).float()
     looks = left_open.clamp_max(len(columns) / (2 * table.group)) * table.group * 2
     return float(looks.mean()) < 0.24 * len(columns)
-
-
-def _has_kernel(unit: UnitRows) -> bool:
-    """Return whether the fused kernel serves these rows; a GPU without it searches in blocks."""
-    fits = unit.device.type == "cuda" and unit.dtype == torch.float32
-    return fits and importlib.util.find_spec("triton") is not None

@@ -5,8 +5,9 @@ of consecutive columns (and, for the other direction, of rows), and overwritten.
 table n × n/group, small enough to keep and sharp enough that only a few groups a row have to be
 looked at again (``ranking``).
 
-bf16 products are reduced as 16-bit integers, which order like the floats they are where those are
-not negative; negative maxima count as zero. ``GroupMaxima`` carries a bound on its own error.
+Products in half precision are reduced as 16-bit integers, which order like the floats they are
+where those are not negative; negative maxima count as zero. ``GroupMaxima`` carries a bound on its
+own error.
 
 Shapes: n queries, m columns, d entries, G groups of ``group`` columns.
 """
@@ -21,12 +22,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from arcface_plus import devices
 from arcface_plus.regularizers.geometry.sphere import UnitRows
 
 _SMALLEST_GROUP = 64
 _TABLE_BYTES = 16 << 20  # beside a quarter of what the queries themselves take
-_BLOCK_FULL, _BLOCK_BF16 = 512, 1024
-_BF16_ROUNDING = 2.0**-8  # unit round-off: 8 significant bits
+_TABLE_BYTES_GPU = 512 << 20
+_BLOCK_FULL, _BLOCK_HALF, _BLOCK_GPU = 512, 1024, 8192
+# Unit round-off: 8 and 11 significant bits, taken twice as coarse as they are.
+_ROUNDING = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}
 
 
 class Search(NamedTuple):
@@ -46,31 +50,35 @@ class Search(NamedTuple):
         ``first`` is a column, or a column for each query.
         """
         if self.own is not None:
-            own = self.own[picked] - first
-            inside = ((own >= 0) & (own < cosine.shape[1])).nonzero().flatten()
-            cosine[inside, own[inside]] = -math.inf
+            own = (self.own[picked] - first)[:, None]
+            inside = (own >= 0) & (own < cosine.shape[1])
+            column = own.clamp(0, cosine.shape[1] - 1)
+            hidden = cosine.gather(1, column).masked_fill_(inside, -math.inf)
+            cosine.scatter_(1, column, hidden)
 
 
 @dataclass(frozen=True)
 class GroupMaxima:
     """Hold the largest cosine of query i with group g in ``values[g, i]`` (G, n).
 
-    ``values`` are cosines, or int16 bit patterns of non-negative bf16 cosines. The true maximum is
-    within ``slack[i]`` of the value before its rounding to bf16, if it was rounded.
+    ``values`` are cosines, or int16 bit patterns of non-negative cosines in ``half`` precision. The
+    true maximum is within ``slack[i]`` of the value before its rounding to that, if it was rounded.
     """
 
     values: Tensor
     group: int
     slack: Tensor
+    half: torch.dtype | None = None
 
     def thresholds(self, cosine: Tensor, low: int, high: int) -> Tensor:
         """Return the least value of queries ``low`` to ``high`` that may hide ``cosine``."""
         slack = self.slack[low:high]
-        if self.values.dtype != torch.int16:
+        if self.half is None:
             return cosine - slack
-        least = (cosine / (1 + _BF16_ROUNDING) - slack).clamp_min_(0).float()
-        bits = least.view(torch.int32)
-        return ((bits + 0xFFFF) >> 16).to(torch.int16)  # the next bf16 number up
+        least = (cosine / (1 + _ROUNDING[self.half]) - slack).clamp_min_(0).float()
+        nearest = least.to(self.half)
+        # The next number up, where this one is below.
+        return nearest.view(torch.int16) + (nearest.float() < least)
 
 
 def full_slack(dtype: torch.dtype, width: int) -> float:
@@ -83,20 +91,22 @@ def full_slack(dtype: torch.dtype, width: int) -> float:
 
 
 def group_maxima(
-    search: Search, *, bf16: bool, both: bool = False
+    search: Search, *, half: torch.dtype | None, both: bool = False
 ) -> tuple[GroupMaxima, GroupMaxima | None]:
     """Return the maxima of the queries over groups of columns, with ``both`` also the reverse.
 
-    Where the queries are the columns, both tables are one, and each unordered pair of blocks is
-    multiplied once. Columns are made block by block.
+    Multiplies in ``half`` precision, or in the rows' own where it is None. Where the queries are
+    the columns, both tables are one, and each unordered pair of blocks is multiplied once. Columns
+    are made block by block.
     """
     rows, columns, _ = search
     n, d = rows.shape
-    block, same = (_BLOCK_BF16 if bf16 else _BLOCK_FULL), rows is columns
-    whole, lost = _rounded(rows) if bf16 else (rows.block(0, n), None)
-    group = _group_size(n, len(columns), d, whole.itemsize)
+    same = rows is columns
+    whole, lost = (rows.block(0, n), None) if half is None else _rounded(rows, half)
+    block = _block_size(whole)
+    group = _group_size(n, len(columns), whole)
     if both:
-        group = max(group, _group_size(len(columns), n, d, whole.itemsize))
+        group = max(group, _group_size(len(columns), n, whole))
     part = min(group, block)
     table = _empty_table(n, len(columns), group, whole)
     reverse = table if same else _empty_table(len(columns), n, group, whole) if both else None
@@ -104,13 +114,14 @@ def group_maxima(
     scratch = torch.empty(block * block, dtype=whole.dtype, device=whole.device)
     for j, j_end in _blocks(len(columns), block):
         these = columns.block(j, j_end)
-        if bf16:
-            these, these_lost = _round_block(these)
+        if half is not None:
+            these, these_lost = _round_block(these, half)
             columns_lost.append(these_lost)
         for i, i_end in _blocks(j_end if same else n, block):
             product = _product(whole[i:i_end], these, part, scratch)
-            search.hide_own(product[: i_end - i], slice(i, i_end), j)
-            ordered = product.view(torch.int16) if bf16 else product
+            if not same or i == j:  # among themselves, rows meet on the diagonal alone
+                search.hide_own(product[: i_end - i], slice(i, i_end), j)
+            ordered = product if half is None else product.view(torch.int16)
             _fold(table, ordered.unflatten(1, (-1, part)).amax(2)[: i_end - i].t(), j // group, i)
             if reverse is not None and not (same and i == j):
                 folded = ordered.unflatten(0, (-1, part)).amax(1)[:, : j_end - j]
@@ -121,36 +132,46 @@ def group_maxima(
     else:
         others = torch.cat(columns_lost)
         slack, slack_reverse = _slack(lost, others.max(), d), _slack(others[1:], lost.max(), d)
-    found = GroupMaxima(table, group, slack)
-    return found, None if reverse is None else GroupMaxima(reverse, group, slack_reverse)
+    found = GroupMaxima(table, group, slack, half)
+    return found, None if reverse is None else GroupMaxima(reverse, group, slack_reverse, half)
 
 
-def _group_size(queries: int, columns: int, width: int, itemsize: int) -> int:
+def _block_size(rows: Tensor) -> int:
+    if not devices.host_may_look(rows.device):  # a launch takes as long as a small product
+        return min(_BLOCK_GPU, max(_SMALLEST_GROUP, 1 << (len(rows) - 1).bit_length()))
+    return _BLOCK_HALF if rows.dtype in _ROUNDING else _BLOCK_FULL
+
+
+def _group_size(queries: int, columns: int, rows: Tensor) -> int:
     """Return the smallest power of two, from 64, whose table stays within its budget of memory."""
-    budget = _TABLE_BYTES + queries * width  # a quarter of fp32 queries
+    bytes_ = _TABLE_BYTES if devices.host_may_look(rows.device) else _TABLE_BYTES_GPU
+    budget = bytes_ + queries * rows.shape[1]  # a quarter of fp32 queries
     size = _SMALLEST_GROUP
-    while queries * -(-columns // size) * itemsize > budget:
+    while queries * -(-columns // size) * rows.itemsize > budget:
         size *= 2
     return size
 
 
-def _rounded(unit: UnitRows) -> tuple[Tensor, Tensor]:
-    """Return the rows rounded to bf16 (n, d) and the norm of what rounding took from each (n,)."""
-    rounded = torch.empty(unit.shape, dtype=torch.bfloat16, device=unit.device)
+def _rounded(unit: UnitRows, half: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return the rows rounded to ``half`` (n, d) and the norm of what that took from each (n,)."""
+    rounded = torch.empty(unit.shape, dtype=half, device=unit.device)
     lost = torch.empty(len(unit), device=unit.device)
-    for low, high in _blocks(len(unit), _BLOCK_FULL):
-        rounded[low:high], lost[low:high] = _round_block(unit.block(low, high))
+    for low, high in _blocks(len(unit), devices.rows_at_once(unit.device)):
+        rounded[low:high], lost[low:high] = _round_block(unit.block(low, high), half)
     return rounded, lost
 
 
-def _round_block(block: Tensor) -> tuple[Tensor, Tensor]:
-    rounded = block.to(torch.bfloat16)
+def _round_block(block: Tensor, half: torch.dtype) -> tuple[Tensor, Tensor]:
+    rounded = block.to(half)
     return rounded, torch.linalg.vector_norm(rounded.float().sub_(block), dim=1)
 
 
 def _slack(lost: Tensor, other_largest: Tensor, width: int) -> Tensor:
-    """|a·b − ã·b̃| ≤ |a − ã||b| + |ã||b − b̃| with measured residuals, plus fp32 accumulation."""
-    return lost + other_largest * (1 + lost) + (width + 8) * 2.0**-23
+    """|a·b − ã·b̃| ≤ |a − ã||b| + |ã||b − b̃| with measured residuals, plus fp32 accumulation.
+
+    Tensor cores cut sums off where other units round them, hence 2⁻²² a term.
+    """
+    return lost + other_largest * (1 + lost) + (width + 8) * 2.0**-22
 
 
 def _product(a: Tensor, b: Tensor, part: int, scratch: Tensor) -> Tensor:
@@ -171,8 +192,8 @@ def _fold(table: Tensor, folded: Tensor, group: int, query: int) -> None:
 
 
 def _empty_table(queries: int, columns: int, group: int, like: Tensor) -> Tensor:
-    # Zero is the bit pattern of the bf16 cosine 0, and the floor.
-    least, dtype = (0, torch.int16) if like.dtype == torch.bfloat16 else (-math.inf, like.dtype)
+    # Zero is the bit pattern of the cosine 0 in half precision, and the floor.
+    least, dtype = (0, torch.int16) if like.dtype in _ROUNDING else (-math.inf, like.dtype)
     return torch.full((-(-columns // group), queries), least, dtype=dtype, device=like.device)
 
 

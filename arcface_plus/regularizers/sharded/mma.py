@@ -16,6 +16,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from arcface_plus import devices
+from arcface_plus.devices import rows_at_once, to_device
 from arcface_plus.distributed import (
     Group,
     all_gather_rows,
@@ -40,7 +42,6 @@ from arcface_plus.regularizers.nearest.search import Precision, search_few
 from arcface_plus.regularizers.sharded.ring import Shards, located, nearer, ring_pairs, ring_search
 
 BadRows = Literal["raise", "nan"]
-_ROWS_AT_ONCE = 512
 
 
 class MMATerms(NamedTuple):
@@ -49,7 +50,8 @@ class MMATerms(NamedTuple):
     ``value`` () float32, or float64 for a float64 weight. ``gradient`` (n, …) of the value, or None
     where it was not asked for. ``angle`` (k,) in radians and ``index`` (k,) of the nearest row, for
     the k = n rows or the k = r sampled ones. Where ``touched`` (t,) is not None, ``gradient`` is
-    (t, …): that of those rows, in ascending order, all others being zero.
+    (t, …): that of those rows, in ascending order, all others being zero. A row that is there more
+    than once has its gradient the first time, and zero after that.
     """
 
     value: Tensor
@@ -114,7 +116,8 @@ def sharded_mma_value_and_gradient(
     _check_arguments(shards.total, rows, neighbours)
     with full_precision(shard.device):
         norms = row_norms(matrix)
-        bad = -1 if matrix.is_cuda else _first_bad_row(norms, shards)
+        may_look = devices.host_may_look(matrix.device)
+        bad = _first_bad_row(norms, shards) if may_look else -1
         if bad >= 0 and on_bad_rows == "raise":
             raise ValueError(bad_row_message(bad))
         if bad >= 0:
@@ -145,10 +148,11 @@ def pick_rows(terms: MMATerms, rows: Tensor) -> MMATerms:
     assert terms.gradient is not None
     if terms.touched is None:
         return terms._replace(gradient=terms.gradient[rows])
-    picked = terms.gradient.new_zeros(len(rows), *terms.gradient.shape[1:])
-    hit = torch.isin(rows, terms.touched).nonzero().flatten()
-    picked[hit] = terms.gradient[torch.searchsorted(terms.touched, rows[hit])]
-    return terms._replace(gradient=picked, touched=None)
+    if not len(terms.touched):  # an empty shard
+        return terms._replace(gradient=terms.gradient[rows], touched=None)
+    at = torch.searchsorted(terms.touched, rows).clamp_max_(len(terms.touched) - 1)
+    hit = (terms.touched[at] == rows).view(-1, *[1] * (terms.gradient.ndim - 1))
+    return terms._replace(gradient=torch.where(hit, terms.gradient[at], 0), touched=None)
 
 
 def _check_arguments(total: int, rows: int | None, neighbours: NeighbourCache | None) -> None:
@@ -198,23 +202,28 @@ def _some_rows(
     precision: Precision,
 ) -> MMATerms:
     unit = UnitRows(matrix, norms)
-    drawn = sample_rows(shards.total, rows, generator).to(matrix.device)
+    drawn = to_device(sample_rows(shards.total, rows, generator), matrix.device)
     drawn = broadcast(drawn.contiguous(), group=shards.group)
     queries = _show_rows(unit, drawn, shards)
     index = _nearest_of_all_ranks(queries, drawn, unit, shards, precision)
     partners = _show_rows(unit, index, shards)
-    both = torch.cat([drawn, index])
-    touched = torch.unique(both[shards.mine(both)]) - shards.start
-    gradient = unit.take(touched).zero_()
+    # A place for every row of a pair, whichever rank has it: how many are here only the device
+    # knows. What others have stands last, and gets nothing.
+    both = torch.cat([drawn, index])[: 0 if shards.is_empty else None]
+    places = torch.where(shards.have(both), both, shards.end).sort().values
+    touched = (places - shards.start).clamp_max_(len(unit) - 1)
+    gradient = torch.zeros(len(places), unit.shape[1], dtype=unit.dtype, device=unit.device)
     angle = torch.empty(rows, dtype=unit.dtype, device=unit.device)
-    for low in range(0, rows, _ROWS_AT_ONCE):
-        part = slice(low, low + _ROWS_AT_ONCE)
+    at_once = rows_at_once(unit.device)
+    for low in range(0, rows, at_once):
+        part = slice(low, low + at_once)
         pairs = pair_terms(queries[part], partners[part], drawn[part], index[part])
         angle[part] = pairs.angle
         for row, pull in ((drawn[part], pairs.pull_a), (index[part], pairs.pull_b)):
-            mine = shards.mine(row)
-            at = torch.searchsorted(touched, row[mine] - shards.start)
-            gradient.index_add_(0, at, pull[mine])
+            if len(places):
+                here = shards.have(row)
+                at = torch.searchsorted(places, torch.where(here, row, places[0]))
+                gradient.index_add_(0, at, torch.where(here[:, None], pull, 0))
     _project_all(gradient, unit, norms, -1 / rows, touched)
     return MMATerms(
         -angle.mean(dtype=torch.float64).to(angle.dtype), gradient, angle, index, touched
@@ -223,9 +232,11 @@ def _some_rows(
 
 def _show_rows(unit: UnitRows, index: Tensor, shards: Shards) -> Tensor:
     """Give every rank the unit rows of global ``index`` (r,), as (r, d)."""
-    shown = torch.zeros(len(index), unit.shape[1], dtype=unit.dtype, device=unit.device)
-    at = shards.mine(index)
-    shown[at] = unit.take(index[at] - shards.start)
+    if shards.is_empty:
+        shown = torch.zeros(len(index), unit.shape[1], dtype=unit.dtype, device=unit.device)
+    else:
+        mine = unit.take((index - shards.start).clamp(0, len(unit) - 1))
+        shown = torch.where(shards.have(index)[:, None], mine, 0)
     return all_reduce_sum(shown, shards.group)
 
 
@@ -248,8 +259,9 @@ def _project_all(
     gradient: Tensor, unit: UnitRows, norms: Tensor, scale: float, touched: Tensor | None = None
 ) -> None:
     """Make ``gradient`` (t, d) that of the rows ``touched`` (t,), or of all rows, in place."""
-    for low in range(0, len(gradient), _ROWS_AT_ONCE):
-        part = slice(low, min(len(gradient), low + _ROWS_AT_ONCE))
+    at_once = rows_at_once(gradient.device)
+    for low in range(0, len(gradient), at_once):
+        part = slice(low, min(len(gradient), low + at_once))
         if touched is None:
             project_rows(gradient[part], unit.block(low, part.stop), norms[part], scale)
         else:

@@ -28,6 +28,7 @@ from torch.nn import functional as F
 
 from arcface_plus.losses.head import classifier as head_module
 from arcface_plus.losses.head.classifier import ClassifierHead
+from arcface_plus.losses.margins.adacos import AdaCos
 from arcface_plus.losses.margins.adaface import AdaFace
 from arcface_plus.losses.margins.base import MarginLoss
 from arcface_plus.losses.margins.curricularface import CurricularFace
@@ -147,6 +148,11 @@ def mv_softmax(peer: Any) -> Iterator[Case]:
             yield Case(f"{kind}, {extension}", ours, theirs)
 
 
+def adacos(peer: Any) -> Iterator[Case]:
+    module = peer.AdaCos(DIM, CLASSES)
+    yield Case("AdaCos, dynamic", AdaCos(), _on_weight(module, "W", turned=False))
+
+
 # Repository: module in it, what to compare.
 PEERS: dict[str, tuple[str, Callable[[Any], Iterator[Case]]]] = {
     "deepinsight/insightface": ("recognition/arcface_torch/losses.py", insightface),
@@ -155,6 +161,7 @@ PEERS: dict[str, tuple[str, Callable[[Any], Iterator[Case]]]] = {
     "mk-minchul/AdaFace": ("head.py", adaface),
     "fdbtrs/ElasticFace": ("utils/losses.py", elasticface),
     "CVI-SZU/UniFace": ("head.py", uniface),
+    "4uiiurz1/pytorch-adacos": ("metrics.py", adacos),
     "xiaoboCASIA/SV-X-Softmax": ("fc_layers.py", mv_softmax),
 }
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from arcface_plus.models import MODELS, build_model
-from arcface_plus.models.face.iresnet import IResNet, Shortcut
+from arcface_plus.models.face.iresnet import DEPTHS, Block, IResNet, Shortcut
 from arcface_plus.models.preprocessing import Preprocessing
 
 # Blocks of the four stages as published for arcface_torch's r18, r34, r50, r100, r200.
@@ -156,6 +156,38 @@ def test_parameter_counts(name: str, millions: float) -> None:
     assert count(fixed, trained=True) == by_hand - 512
 
 
+def test_the_deepest_has_the_published_blocks() -> None:
+    assert DEPTHS == PUBLISHED | {"iresnet2060": (3, 128, 896, 3)}
+
+
+def test_depths_without_a_name_are_given_by_their_blocks() -> None:
+    torch.manual_seed(0)
+    model = build_model("iresnet18", blocks=(1, 2, 1, 3), width=8, size=32, embedding_dim=16)
+    assert [len(model.get_submodule(f"layer{k}")) for k in (1, 2, 3, 4)] == [1, 2, 1, 3]
+    assert model.architecture["blocks"] == [1, 2, 1, 3]
+    state = {k: v.double() if v.is_floating_point() else v for k, v in model.state_dict().items()}
+    x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    expected = naive_iresnet(state, (1, 2, 1, 3), x)
+    assert torch.allclose(model.eval().double()(x), expected) and expected.std() > 0.1
+    assert "blocks" not in build_model("iresnet18", blocks=(2, 2, 2, 2), width=4).architecture
+
+
+def test_squeeze_and_excitation_weighs_what_a_block_adds() -> None:
+    torch.manual_seed(0)
+    block = Block(32, 32, stride=1, se=True).eval()
+    plain = Block(32, 32, stride=1).eval()
+    assert not plain.load_state_dict(block.state_dict(), strict=False).missing_keys
+    assert block.se.fc1.weight.shape == (2, 32, 1, 1)
+    x = torch.randn(2, 32, 5, 5)
+    added = plain(x) - x
+    hidden = torch.relu(added.mean(dim=(2, 3)) @ block.se.fc1.weight.flatten(1).T)
+    gates = torch.sigmoid(hidden @ block.se.fc2.weight.flatten(1).T)
+    assert gates.std() > 0
+    torch.testing.assert_close(block(x), x + added * gates[:, :, None, None], atol=1e-5, rtol=1e-5)
+    with pytest.raises(ValueError, match="se must be true or false"):
+        build_model("iresnet18", se="yes")
+
+
 def test_last_gain_is_fixed_at_one_unless_asked() -> None:
     assert not narrow().features.weight.requires_grad
     assert torch.equal(narrow().features.weight, torch.ones(16))
@@ -276,6 +308,8 @@ def test_build_model_passes_every_option() -> None:
         ({"dropout": float("nan")}, "dropout"),
         ({"init": "kaiming"}, "init must be one of"),
         ({"fix_last_gain": "yes"}, "fix_last_gain"),
+        ({"blocks": (1, 2, 3)}, "blocks must be four whole numbers"),
+        ({"blocks": (1, 2, 3, 0)}, "blocks must be a whole number"),
         ({"preprocessing": Preprocessing(size=96)}, "preprocessing.size is 96"),
     ],
 )

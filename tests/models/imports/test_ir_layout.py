@@ -12,12 +12,26 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from arcface_plus.models import load_model, model_hash
+from arcface_plus.models import build_model, load_model, model_hash
 from arcface_plus.models.imports.ir_layout import as_iresnet, ir_prefix
 
 
+class Se(nn.Module):
+    """Squeeze-and-excitation by matrix products."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Conv2d(channels, max(1, channels // 16), 1, bias=False)
+        self.fc2 = nn.Conv2d(max(1, channels // 16), channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        squeezed = x.mean(dim=(2, 3)) @ self.fc1.weight[:, :, 0, 0].T
+        gates = torch.sigmoid(squeezed.clamp_min(0) @ self.fc2.weight[:, :, 0, 0].T)
+        return torch.einsum("nchw,nc->nchw", x, gates)
+
+
 class Unit(nn.Module):
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, se: bool) -> None:
         super().__init__()
         if inputs == outputs:
             self.shortcut_layer = nn.MaxPool2d(1, stride)
@@ -32,6 +46,8 @@ class Unit(nn.Module):
             nn.Conv2d(outputs, outputs, 3, stride, 1, bias=False),
             nn.BatchNorm2d(outputs),
         )
+        if se:
+            self.res_layer.add_module("se_block", Se(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.shortcut_layer(x) + self.res_layer(x)
@@ -40,7 +56,9 @@ class Unit(nn.Module):
 class Ir(nn.Module):
     """An IR-18 with 4 channels at the stem, for 32 pixels."""
 
-    def __init__(self, depths: tuple[int, ...] = (2, 2, 2, 2), width: int = 4) -> None:
+    def __init__(
+        self, depths: tuple[int, ...] = (2, 2, 2, 2), width: int = 4, se: bool = False
+    ) -> None:
         super().__init__()
         self.input_layer = nn.Sequential(
             nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.PReLU(width)
@@ -48,8 +66,8 @@ class Ir(nn.Module):
         units, inputs = [], width
         for stage, depth in enumerate(depths):
             outputs = width * 2**stage
-            units += [Unit(inputs, outputs, 2)]
-            units += [Unit(outputs, outputs, 1) for _ in range(depth - 1)]
+            units += [Unit(inputs, outputs, 2, se)]
+            units += [Unit(outputs, outputs, 1, se) for _ in range(depth - 1)]
             inputs = outputs
         self.body = nn.Sequential(*units)
         self.output_layer = nn.Sequential(
@@ -66,8 +84,11 @@ class Ir(nn.Module):
 
 @pytest.fixture
 def net() -> Ir:
+    return with_statistics(Ir())
+
+
+def with_statistics(net: Ir) -> Ir:
     torch.manual_seed(5)
-    net = Ir()
     for module in net.modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.2)
@@ -107,6 +128,29 @@ def test_embeddings_are_those_of_the_ir_net(tmp_path, net, file, prefix, channel
     with torch.no_grad():
         assert torch.allclose(model(x), net(x), atol=1e-5) and model(x).abs().max() > 0.1
     assert len(model_hash(path)) == 64
+
+
+def test_squeeze_and_excitation_loads_too(tmp_path) -> None:
+    torch.manual_seed(6)
+    net = with_statistics(Ir(width=16, se=True))
+    path = save(tmp_path / "se.pt", net, "net.")
+    model = load_model(path)
+    assert model.architecture["se"] is True
+    x = torch.randn(3, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.allclose(model(x), net(x), atol=1e-5) and model(x).abs().max() > 0.1
+    from arcface_plus.models import save_model
+
+    again = load_model(save_model(model, tmp_path / "ours.safetensors"))
+    assert torch.equal(again(x), model(x))
+
+
+def test_a_prefix_before_insightfaces_names_is_taken_off(tmp_path) -> None:
+    torch.manual_seed(7)
+    ours = build_model("iresnet18", width=8, size=32, embedding_dim=6).eval()
+    torch.save({f"net.{k}": v for k, v in ours.state_dict().items()}, tmp_path / "a.pt")
+    x = torch.randn(2, 3, 32, 32)
+    assert torch.equal(load_model(tmp_path / "a.pt")(x), ours(x))
 
 
 def test_it_trains_and_its_own_file_loads(tmp_path, net) -> None:
@@ -157,9 +201,9 @@ def test_code_in_a_checkpoint_does_not_run(tmp_path, net) -> None:
 
 def test_other_kinds_of_ir_nets_are_refused(tmp_path, net) -> None:
     state = net.state_dict()
-    squeeze = state | {"body.0.res_layer.se_block.fc1.weight": torch.zeros(1, 4, 1, 1)}
-    with pytest.raises(ValueError, match=r"se_block.*another kind"):
-        as_iresnet(squeeze, "")
+    gated = state | {"body.0.res_layer.gate.fc1.weight": torch.zeros(1, 4, 1, 1)}
+    with pytest.raises(ValueError, match=r"gate.*another kind"):
+        as_iresnet(gated, "")
     without = {key: v for key, v in state.items() if ".res_layer.5." not in key}  # face.evoLVe
     with pytest.raises(ValueError, match="another kind"):
         as_iresnet(without, "")
