@@ -220,6 +220,10 @@ class TrainLoader:
         except RuntimeError:
             self._lost = running  # kept: its end would wait 5 s for each worker that hangs
             raise
+        finally:
+            # Here, by the count of references: left to the garbage collector, its queues would be
+            # closed before workers hear of the end, and each would be waited for in vain.
+            del running
         at_exit.cancel()
 
     def describe_step(self, step: int, *, most: int = 8) -> str:
