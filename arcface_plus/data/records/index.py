@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 import numpy as np
 
 from arcface_plus.data.image_headers import MAX_SIDE
 from arcface_plus.data.records.recordio import Buffer, scan_offsets
+
+_LINES = 1 << 18  # read at a time: the table of a whole file would be larger than the index
 
 MOST_CLASSES = 1 << 24
 """Labels are float32, which holds no more whole numbers one after the other."""
@@ -113,19 +115,39 @@ def read_index(path: Path) -> RecordIndex:
         begins = file.read(64)
     if not begins.strip():
         raise ValueError(f"{path}: no lines; delete it to have the .rec scanned instead")
+    # A line has four bytes at least. Memory that is not written to is not taken.
+    table = np.empty((2, path.stat().st_size // 4 + 1), dtype=np.int64)
+    lines = 0
+    with path.open(encoding="latin1") as file:
+        while True:
+            block = _read_lines(file, path, lines)
+            table[:, lines : lines + len(block)] = block.T
+            lines += len(block)
+            if len(block) < _LINES:
+                break
+    keys, offsets = table[:, :lines]
+    return RecordIndex(keys, offsets, where=str(path))
+
+
+def _read_lines(file: TextIO, path: Path, before: int) -> np.ndarray:
+    """Return the next lines (n, 2) of an ``.idx``, of which ``before`` have been read."""
     try:
-        # Where newer NumPy raises, an older one warns and cuts 1.5 to 1.
-        with warnings.catch_warnings(action="error", category=DeprecationWarning):
-            table = np.loadtxt(path, dtype=np.int64, delimiter="\t", ndmin=2, comments=None)
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # no line is left
+            # Where newer NumPy raises, an older one warns and cuts 1.5 to 1.
+            warnings.simplefilter("error", DeprecationWarning)
+            table = np.loadtxt(
+                file, dtype=np.int64, delimiter="\t", ndmin=2, comments=None, max_rows=_LINES
+            )
     except (ValueError, DeprecationWarning) as error:
+        after = f" after line {before}" if before else ""
         raise ValueError(
-            f"{path}: {error}; every line must be 'key TAB byte offset', two whole numbers"
+            f"{path}: {error}{after}; every line must be 'key TAB byte offset', two whole numbers"
         ) from error
-    if table.shape[1] != 2:
+    if table.size and table.shape[1] != 2:
         raise ValueError(
             f"{path}: lines of {table.shape[1]} columns; every line must be 'key TAB byte offset'"
         )
-    return RecordIndex(*np.ascontiguousarray(table.T), where=str(path))
+    return table.reshape(-1, 2)
 
 
 def scan_index(buffer: Buffer, *, where: str) -> RecordIndex:
