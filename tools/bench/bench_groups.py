@@ -1,4 +1,4 @@
-"""Error rates by group: how often intervals hold the truth, and how often chance makes a difference.
+"""Error rates by group: how often intervals hold the truth, and chance makes a difference.
 
     python tools/bench/bench_groups.py [--simulations 200] [--groupings 1000]
         [--embeddings lfw.npz --pairs pairs.txt]
