@@ -27,7 +27,7 @@ COMMANDS = {
     "cli/tammes.py:tammes_command",
     "cli/use/compare.py:compare_command",
     "cli/use/search.py:search_command",
-    "cli/verify.py:verify_command",
+    "cli/verify/command.py:verify_command",
 }
 # A table of layers, and a Triton kernel, which is compiled as one function.
 LONG_FUNCTIONS = {

@@ -2,8 +2,8 @@
 
 - ``app.py``: every verb, ``train`` itself, and ``run``, which turns errors into exit codes.
 - ``errors.py``: those codes, and ``refuse`` for options that do not go together.
-- ``embed.py``, ``export.py``, ``verify.py``, ``ijb.py``, ``identify.py``: the verbs of these names;
-  ``verify_output.py`` belongs to ``verify``.
+- ``embed.py``, ``export.py``, ``ijb.py``, ``identify.py``: the verbs of these names;
+  ``verify/`` is a folder.
 - ``tammes.py``, ``margins.py``, ``info.py``: the verbs of these names.
 - ``use/``: ``compare``, ``search``, ``index remove``.
 - ``data/``: ``data pack``, ``check``, ``pairs``, ``split`` … ``study/``: ``study NAME``.

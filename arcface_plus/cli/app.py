@@ -11,13 +11,14 @@ from typing import Annotated
 
 import typer
 
-from arcface_plus.cli import embed, export, identify, ijb, margins, tammes, verify
+from arcface_plus.cli import embed, export, identify, ijb, margins, tammes
 from arcface_plus.cli.data import app as data
 from arcface_plus.cli.errors import exit_code_for, leave
 from arcface_plus.cli.study import app as study
 from arcface_plus.cli.study import repeat
 from arcface_plus.cli.study.runs import TAKES_SETTINGS
 from arcface_plus.cli.use import compare, index, search
+from arcface_plus.cli.verify import command as verify
 
 app = typer.Typer(
     name="arcface-plus",

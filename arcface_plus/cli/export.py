@@ -16,7 +16,7 @@ from arcface_plus.cli.model_options import (
     parse_preprocessing,
 )
 from arcface_plus.cli.progress import counted
-from arcface_plus.cli.verify_output import result_table
+from arcface_plus.cli.verify.output import result_table
 
 
 def export_command(

@@ -1,12 +1,14 @@
 """The calibration of a model on a pair set: measured, stored beside the model, read back.
 
 A run folder holds it as ``calibration.json``; beside any other weights file ``NAME`` it is
-``NAME.calibration.json``. It knows weights, preprocessing and flip that it was measured with.
+``NAME.calibration.json``. The same content in a file of one's own choice is a threshold card. It
+knows weights, preprocessing and flip that it was measured with.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
@@ -21,6 +23,7 @@ from arcface_plus.evaluation.pairs.calibration import (
     fit_ratios,
     held_out_ratios,
 )
+from arcface_plus.evaluation.pairs.intervals import threshold_at_far
 from arcface_plus.evaluation.scoring import Entry
 from arcface_plus.files import written_beside
 from arcface_plus.models.embedding_model import EmbeddingModel
@@ -32,11 +35,19 @@ class _Stored(BaseModel):
 
 
 class Threshold(_Stored):
-    """A cosine above which pairs pass, with the rates measured there."""
+    """A cosine above which pairs pass, with the rates measured there and 95 % intervals.
+
+    ``false_accepts``: how many of the impostor pairs pass. Calibrations written by older releases
+    know neither these nor the intervals of threshold, FAR and TAR.
+    """
 
     far: float = Field(gt=0, le=1)
     cosine: float
     tar: float
+    cosine_interval: tuple[float, float] | None = None
+    far_interval: tuple[float, float] | None = None
+    tar_interval: tuple[float, float] | None = None
+    false_accepts: int | None = None
     coarse: bool  # fewer than ten false accepts decide
 
 
@@ -94,13 +105,6 @@ def calibrate(entry: Entry) -> Calibration:
     facts, section, result = entry.facts, entry.section, entry.section.result
     cosines, is_same = 1 - section.distances / 2, section.is_same
     held_out = held_out_ratios(cosines, is_same, result.folds)
-    thresholds = [
-        Threshold(far=far, cosine=1 - d / 2, tar=tar, coarse=far in result.coarse_fars)
-        for (far, tar), d in zip(
-            result.tar_at_far.items(), result.tar_thresholds.values(), strict=True
-        )
-        if math.isfinite(d)
-    ]
     return Calibration(
         origin=Origin(**{name: facts[name] for name in ORIGIN}),
         pairs=MeasuredOn(
@@ -111,10 +115,30 @@ def calibrate(entry: Entry) -> Calibration:
             basis=entry.units.basis,
             units=entry.units.count,
         ),
-        thresholds=tuple(thresholds),
+        thresholds=tuple(_thresholds(entry)),
         ratios=fit_ratios(cosines, is_same),
         held_out=calibration_quality(held_out, is_same, result.folds),
     )
+
+
+def _thresholds(entry: Entry) -> Iterator[Threshold]:
+    section, result = entry.section, entry.section.result
+    tar_ends = dict(zip(entry.intervals.fars.tolist(), entry.intervals.tar.tolist(), strict=True))
+    for far, tar in result.tar_at_far.items():
+        if not math.isfinite(result.tar_thresholds[far]):
+            continue
+        found = threshold_at_far(section.distances, section.is_same, entry.units, far)
+        low, high = found.threshold_interval
+        yield Threshold(
+            far=far,
+            cosine=1 - found.threshold / 2,
+            tar=tar,
+            cosine_interval=(1 - high / 2, 1 - low / 2),
+            far_interval=found.far_interval,
+            tar_interval=tar_ends[far],
+            false_accepts=round(found.far_reached * result.impostor_pairs),
+            coarse=found.coarse,
+        )
 
 
 def calibration_file(model: str | Path) -> Path:
@@ -129,6 +153,14 @@ def save_calibration(calibration: Calibration, path: Path) -> None:
     """Write a calibration beside ``path`` and rename it."""
     with written_beside(path) as beside:
         beside.write_text(calibration.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
+def load_card(path: Path, model: EmbeddingModel) -> Calibration:
+    """Return the card of ``model`` in the file, as ``load_calibration`` but the file must exist."""
+    found = load_calibration(path, model)
+    if found is None:
+        raise FileNotFoundError(f"There is no card {path}; verify --card writes one.")
+    return found
 
 
 def load_calibration(path: Path, model: EmbeddingModel) -> Calibration | None:

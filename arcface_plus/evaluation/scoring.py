@@ -1,4 +1,4 @@
-"""Score pair sets: by a model, or from embeddings in files; compare two models, advise thresholds.
+"""Score pair sets: by a model, or from embeddings in files.
 
 Shapes: N pairs, D dimensions.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from arcface_plus.data.pairs.people import PairNames, pair_names
 from arcface_plus.data.pairs.sets import PairSet, load_pairs
+from arcface_plus.evaluation.benchmark.discard import DiscardCurve
+from arcface_plus.evaluation.benchmark.group_rates import GroupErrors
 from arcface_plus.evaluation.embedding.cache import cached_embeddings, image_digest
 from arcface_plus.evaluation.embedding.embed import (
     EmbeddingOptions,
@@ -25,14 +28,13 @@ from arcface_plus.evaluation.embedding.embed import (
 )
 from arcface_plus.evaluation.embedding.files import EmbeddedPairs, read_embedded_pairs
 from arcface_plus.evaluation.embedding.set_files import origin_of
-from arcface_plus.evaluation.pairs.comparison import PairedDifference, accuracy_difference
+from arcface_plus.evaluation.pairs.comparison import PairedDifference
 from arcface_plus.evaluation.pairs.dependence import Units, find_units
 from arcface_plus.evaluation.pairs.distribution import distance_distribution
 from arcface_plus.evaluation.pairs.intervals import (
     FarAdvice,
     Intervals,
     score_intervals,
-    threshold_at_far,
 )
 from arcface_plus.evaluation.pairs.pca import verify_with_pca
 from arcface_plus.evaluation.pairs.verification import (
@@ -65,8 +67,9 @@ class Entry:
     """Hold one scored set: what it is, and its distances and result as the report takes them.
 
     ``source``: what made the embeddings. ``intervals``: at the result's FARs. ``advice``: where it
-    was asked for. ``other``, ``difference``: the entry of the model it is compared to, and how much
-    better this one is.
+    was asked for. ``others``: the models it is compared to. ``names``: of images and people.
+    ``norms`` (N,): the smaller norm of either pair's embeddings. ``groups``, ``discards``: of each
+    column of groups and each quality score that was asked for.
     """
 
     facts: dict[str, Any]
@@ -74,19 +77,42 @@ class Entry:
     section: ReportSection
     units: Units
     intervals: Intervals
+    names: PairNames
+    norms: np.ndarray
     advice: FarAdvice | None = None
-    other: Entry | None = None
-    difference: PairedDifference | None = None
+    others: tuple[Compared, ...] = ()
+    groups: tuple[GroupErrors, ...] = ()
+    discards: tuple[DiscardCurve, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return every number, and what it is of, as plain types that JSON can hold."""
         content = {**self.facts, **all_numbers(self.section, self.intervals)}
         if self.advice is not None:
             content["advice"] = self.advice.to_dict()
-        if self.other is not None and self.difference is not None:
-            other = {**self.other.facts, "accuracy": self.other.section.result.accuracy}
-            content["comparison"] = {"other": other, **self.difference.to_dict()}
+        if self.others:
+            content["comparisons"] = [each.to_dict() for each in self.others]
+        if self.groups:
+            content["groups"] = [each.to_dict() for each in self.groups]
+        if self.discards:
+            content["error_versus_discard"] = [each.to_dict() for each in self.discards]
         return content
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Hold another model's entry, and how much better the first one is on the same pairs.
+
+    ``adjusted_p``: after Holm's correction for all models and sets that were compared.
+    """
+
+    entry: Entry
+    difference: PairedDifference
+    adjusted_p: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return every number as plain types that JSON can hold."""
+        other = {**self.entry.facts, "accuracy": self.entry.section.result.accuracy}
+        return {"other": other, **self.difference.to_dict(), "adjusted_p": self.adjusted_p}
 
 
 def all_numbers(section: ReportSection, intervals: Intervals) -> dict[str, Any]:
@@ -142,46 +168,16 @@ def score_model(
             sides = both_sides(_embeddings(network, pairs, scoring, options, progress), pairs)
         photographs = (pairs.index_a, pairs.index_b)
         held = EmbeddedPairs(
-            *sides, pairs.is_same, pairs.folds, pairs.name, pairs.people(), photographs
+            *sides,
+            pairs.is_same,
+            pairs.folds,
+            pairs.name,
+            pairs.people(),
+            photographs,
+            pair_names(pairs),
         )
         entries.append(_entry(facts, path, held, scoring, pairs))
     return entries
-
-
-def compare(entries: Sequence[Entry], others: Sequence[Entry]) -> list[Entry]:
-    """Return ``entries`` with their comparison to the other model's, pair by pair."""
-    compared = []
-    for entry, other in zip(entries, others, strict=True):
-        mine, its = entry.section, other.section
-        if mine.is_same.tolist() != its.is_same.tolist():
-            raise ValueError(
-                f"{entry.source} and {other.source} do not hold the same pairs: their labels "
-                "differ. Embed the same pair set with both."
-            )
-        difference = accuracy_difference(
-            mine.distances,
-            mine.result.thresholds,
-            its.distances,
-            its.result.thresholds,
-            mine.is_same,
-            entry.units,
-        )
-        compared.append(replace(entry, other=other, difference=difference))
-    return compared
-
-
-def advise(entries: Sequence[Entry], far: float) -> list[Entry]:
-    """Return ``entries`` with the threshold for ``far``."""
-    advised = []
-    for entry in entries:
-        try:
-            found = threshold_at_far(
-                entry.section.distances, entry.section.is_same, entry.units, far
-            )
-        except ValueError as error:
-            raise ValueError(f"--advise-far, {entry.facts['name']}: {error}") from error
-        advised.append(replace(entry, advice=found))
-    return advised
 
 
 def _score_file(path: Path, listed: Path | None, scoring: Scoring, *, named_by_list: bool) -> Entry:
@@ -220,7 +216,8 @@ def _entry(
         distances, is_same, result.thresholds, units, fars=list(result.tar_at_far)
     )
     section = ReportSection(facts["name"], pairs, distances, is_same, result, units=units)
-    return Entry(facts, source, section, units, intervals)
+    norms = np.minimum(*(np.linalg.norm(np.asarray(side, float), axis=1) for side in (a, b)))
+    return Entry(facts, source, section, units, intervals, held.names, norms)
 
 
 def _embeddings(

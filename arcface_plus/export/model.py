@@ -10,13 +10,14 @@ from pathlib import Path
 
 from arcface_plus.data.lazy_images import ImageSequence
 from arcface_plus.data.pairs.sets import PairSet
+from arcface_plus.evaluation.analyses import compare
 from arcface_plus.evaluation.embedding.embed import EmbeddingOptions, Progress
 from arcface_plus.evaluation.model_calibration import (
     Calibration,
     calibration_file,
     save_calibration,
 )
-from arcface_plus.evaluation.scoring import Entry, Scoring, compare, score_model
+from arcface_plus.evaluation.scoring import Entry, Scoring, score_model
 from arcface_plus.export.card import CARD, CONFIG, Measured, Provenance, check_statement, write_card
 from arcface_plus.export.onnx_file import export_onnx
 from arcface_plus.export.precision import check_precision
@@ -150,7 +151,7 @@ def scorer(
         if not of_source:
             of_source.extend(score_model(source, model, pairs, scoring, options, show))
         exported = score_model(file, load_model(file), pairs, scoring, options, show)
-        return compare(exported, of_source)
+        return compare(exported, [of_source])
 
     return score
 

@@ -131,7 +131,7 @@ def test_rows_of_a_paper_from_one_file_and_several_lists(app, listed):
     assert (
         lines[2] == f"| Mine | {100 * first['accuracy']:.2f} | – | {100 * second['accuracy']:.2f} |"
     )
-    other = first["comparison"]["other"]["accuracy"]
+    other = first["comparisons"][0]["other"]["accuracy"]
     assert lines[3].startswith(f"| worse | {100 * other:.2f} |") and len(lines) == 4
     assert "Wrote" in result.stderr, "so that rows alone can go into a file"
     latex = run(app, *words, "--latex").stdout
@@ -144,7 +144,7 @@ def test_comparison_is_paired_and_says_which_model(app, listed):
     result = run(app, *words, "--compare", listed / "worse.npz")
     assert result.exit_code == 0, result.output
     (entry,) = results(listed / "o.json")
-    compared = entry["comparison"]
+    (compared,) = entry["comparisons"]
     assert compared["other"]["embeddings"] == str(listed / "worse.npz")
     assert compared["difference"] == pytest.approx(
         entry["accuracy"] - compared["other"]["accuracy"]
@@ -256,7 +256,7 @@ def test_two_models_are_compared(app, pair_set, tmp_path):
     result = run(app, "--model", paths[0], "--pairs", pair_set, "--compare", paths[1], "--folds", 2,
                  "--json", out, "--markdown")  # fmt: skip
     assert result.exit_code == 0, result.output
-    assert results(out)[0]["comparison"]["other"]["model"] == str(paths[1])
+    assert results(out)[0]["comparisons"][0]["other"]["model"] == str(paths[1])
     assert [line.split()[1] for line in result.stdout.splitlines()[2:]] == ["8", "16"]
 
 
@@ -319,7 +319,7 @@ def test_script_under_torchrun_scores_as_the_command_does(
 
 def test_torch_is_imported_late():
     code = (
-        "import sys, arcface_plus.cli.verify\n"
+        "import sys, arcface_plus.cli.verify.command\n"
         "print([name for name in ('torch', 'cv2', 'scipy') if name in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

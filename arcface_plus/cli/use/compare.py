@@ -10,7 +10,7 @@ import typer
 
 from arcface_plus.cli.data.align import Align, Detector
 from arcface_plus.cli.model_options import Preprocessing, Resize, parse_preprocessing
-from arcface_plus.cli.use.photographs import Model, embed_faces, read_faces
+from arcface_plus.cli.use.photographs import Card, Model, embed_faces, read_calibration, read_faces
 
 if TYPE_CHECKING:
     from arcface_plus.evaluation.model_calibration import Calibration
@@ -23,6 +23,7 @@ def compare_command(
     align: Align = False,
     detector: Detector = "mtcnn",
     resize: Resize = False,
+    card: Card = None,
     far: Annotated[
         float | None,
         typer.Option(
@@ -44,9 +45,9 @@ def compare_command(
 ) -> None:
     """Compare two photographs: cosine, decision and likelihood ratio, as calibrated.
 
-    Thresholds and likelihood ratios are those that verify --calibrate stored with the model.
+    Thresholds and likelihood ratios are those that verify --calibrate stored with the model,
+    or those of a --card.
     """
-    from arcface_plus.evaluation.model_calibration import calibration_file, load_calibration
     from arcface_plus.evaluation.pairs.calibration import probability
     from arcface_plus.evaluation.pairs.verification import squared_distances
     from arcface_plus.evaluation.photographs import check_picture, draw_comparison
@@ -57,7 +58,7 @@ def compare_command(
     if picture is not None:
         check_picture(picture)
     network = load_model(model, preprocessing=parse_preprocessing(preprocessing))
-    calibration = load_calibration(calibration_file(model), network)
+    calibration = read_calibration(model, card, network)
     if calibration is None and (far is not None or prior is not None):
         raise ValueError(f"--far and --prior need a calibration: {_how_to_calibrate(model)}")
     faces = read_faces((first, second), network, align, detector, resize)

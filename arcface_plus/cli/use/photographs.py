@@ -13,9 +13,18 @@ from arcface_plus.cli.data.align import detector_of
 if TYPE_CHECKING:
     import numpy as np
 
+    from arcface_plus.evaluation.model_calibration import Calibration
     from arcface_plus.evaluation.photographs import Photographs
     from arcface_plus.models.embedding_model import EmbeddingModel
 
+Card = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Thresholds and likelihood ratios of this card (verify --card) instead of those stored"
+        " with the model.",
+    ),
+]
 Model = Annotated[Path, typer.Option(help="Run folder, .safetensors, .pt or .onnx file.")]
 
 
@@ -37,6 +46,19 @@ def read_faces(
                 "--align to find and align the face, or --resize if it is aligned already."
             )
     return photographs
+
+
+def read_calibration(model: Path, card: Path | None, network: EmbeddingModel) -> Calibration | None:
+    """Return the calibration of the card, else the one stored with the model, if there is one."""
+    from arcface_plus.evaluation.model_calibration import (
+        calibration_file,
+        load_calibration,
+        load_card,
+    )
+
+    if card is not None:
+        return load_card(card, network)
+    return load_calibration(calibration_file(model), network)
 
 
 def embed_faces(

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from arcface_plus.cli.data.align import Align, Detector
 from arcface_plus.cli.model_options import Preprocessing, Resize, parse_preprocessing
-from arcface_plus.cli.use.photographs import Model, embed_faces, read_faces
+from arcface_plus.cli.use.photographs import Card, Model, embed_faces, read_calibration, read_faces
 
 
 def search_command(
@@ -25,15 +25,16 @@ def search_command(
     align: Align = False,
     detector: Detector = "mtcnn",
     resize: Resize = False,
+    card: Card = None,
     preprocessing: Preprocessing = None,
 ) -> None:
     """Show the rows of an index that are nearest to a photograph: key, person, cosine.
 
     The search is exact, by faiss where the extra search is installed, else by NumPy; both give the
-    same rows. Likelihood ratios are shown where verify --calibrate stored them with the model.
+    same rows. Likelihood ratios are shown where verify --calibrate stored them with the model,
+    or in a --card.
     """
     from arcface_plus.evaluation.embedding.sets import read_embedding_set
-    from arcface_plus.evaluation.model_calibration import calibration_file, load_calibration
     from arcface_plus.evaluation.search.nearest import find_faiss, nearest_rows
     from arcface_plus.models import load_model
     from arcface_plus.models.weight_files import weights_path
@@ -42,8 +43,12 @@ def search_command(
     held = read_embedding_set(index)
     network = load_model(model, preprocessing=parse_preprocessing(preprocessing))
     origin = held.check_made_by(network)
-    calibration = load_calibration(calibration_file(model), network)
+    calibration = read_calibration(model, card, network)
     if calibration is not None and calibration.origin != origin:
+        if card is not None:
+            raise ValueError(
+                f"{card} and {index} differ in mirrored images (flip); calibrate as embed was run."
+            )
         calibration = None  # of the other kind of embeddings: with or without mirrored images
     faces = read_faces(query, network, align, detector, resize)
     embeddings = embed_faces(faces, network, flip=origin.flip, resize=resize)

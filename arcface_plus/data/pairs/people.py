@@ -5,9 +5,24 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from arcface_plus.data.folder import folders_in
-from arcface_plus.data.pairs.lists import read_pair_list, text_lines
+from arcface_plus.data.lazy_images import ImageFiles
+from arcface_plus.data.pairs.lists import PairList, read_pair_list, text_lines
+from arcface_plus.data.pairs.sets import PairSet
+
+Sides = tuple[list[str], list[str]]
+
+
+class PairNames(NamedTuple):
+    """The images and the people on either side of N pairs, by name; None where not known."""
+
+    images: Sides | None
+    people: Sides | None
+
+
+NAMELESS = PairNames(None, None)
 
 
 def people_of(path: str | Path) -> list[str]:
@@ -43,6 +58,31 @@ def people_of(path: str | Path) -> list[str]:
     if not names:
         raise ValueError(f"{path} names nobody.")
     return sorted(names)
+
+
+def pair_names(pairs: PairSet | PairList) -> PairNames:
+    """Return what images and people are called, as the list of pairs calls them.
+
+    The person of a path is the folder the image is in, unless some image is in none. Images of a
+    ``.bin`` have no names.
+    """
+    images = people = None
+    if isinstance(pairs, PairList):
+        images = [image.stem for image in pairs.images]
+    elif isinstance(pairs.images, ImageFiles):
+        images = [str(path) for path in pairs.images.paths]
+    if pairs.names is not None:
+        people = list(pairs.names)
+    elif images is not None:
+        folders = [PurePosixPath(image).parent.name for image in images]
+        people = folders if all(folders) else None
+
+    def sides(of: list[str] | None) -> Sides | None:
+        if of is None:
+            return None
+        return [of[i] for i in pairs.index_a], [of[i] for i in pairs.index_b]
+
+    return PairNames(sides(images), sides(people))
 
 
 def shared_people(first: Iterable[str], second: Iterable[str]) -> list[str]:

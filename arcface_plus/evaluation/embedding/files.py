@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from arcface_plus.data.pairs.lists import PairList, read_pair_list
+from arcface_plus.data.pairs.people import NAMELESS, PairNames, pair_names
 from arcface_plus.evaluation.embedding.npy_files import UNREADABLE, opened_npz
 
 _SHOWN = 5
@@ -23,7 +24,7 @@ class EmbeddedPairs:
     """Hold both sides of N pairs (N, D), their labels (N,) bool and the folds the source states.
 
     ``people``: the N names of either side, where a list has them. ``photographs``: the (N,) rows of
-    either side's images, where that is known.
+    either side's images, where that is known. ``names``: what a list calls images and people.
     """
 
     embeddings_a: np.ndarray
@@ -33,6 +34,7 @@ class EmbeddedPairs:
     name: str
     people: tuple[list[str], list[str]] | None = None
     photographs: tuple[np.ndarray, np.ndarray] | None = None
+    names: PairNames = NAMELESS
 
 
 def read_embedded_pairs(path: str | Path, pairs: str | Path | None = None) -> EmbeddedPairs:
@@ -75,14 +77,12 @@ def read_embedded_pairs(path: str | Path, pairs: str | Path | None = None) -> Em
             f"{path}: {bad.size} of the embeddings that {pairs} needs are not finite: {names}; "
             "embed these images again."
         )
+    a, b = embeddings[rows[listed.index_a]], embeddings[rows[listed.index_b]]
     return EmbeddedPairs(
-        embeddings[rows[listed.index_a]],
-        embeddings[rows[listed.index_b]],
-        listed.is_same,
-        listed.folds,
-        path.stem,
+        *(a, b, listed.is_same, listed.folds, path.stem),
         people=listed.people(),
         photographs=(listed.index_a, listed.index_b),
+        names=pair_names(listed),
     )
 
 

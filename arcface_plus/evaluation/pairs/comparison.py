@@ -25,6 +25,7 @@ class PairedDifference(Record):
     - ``interval``: 95 %, Student's t with the jackknife variance over ``units`` of ``basis``; what
       both find hard cancels out. It has no width where both decide every pair alike.
     - ``gained``, ``lost``: pairs that only the first, only the other decides rightly.
+    - ``p``: two-sided, of no difference, by the same t as the interval.
     - ``mcnemar_p``: exact two-sided McNemar test of these counts. It takes pairs for independent:
       where people are in several pairs it is too small.
     """
@@ -35,6 +36,7 @@ class PairedDifference(Record):
     units: int
     gained: int
     lost: int
+    p: float
     mcnemar_p: float
 
 
@@ -73,8 +75,22 @@ def accuracy_difference(
         units=units.count,
         gained=int((right & ~other_right).sum()),
         lost=int((other_right & ~right).sum()),
+        p=_student_p(difference, variance, freedom),
         mcnemar_p=mcnemar_p(right, other_right),
     )
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """Return p-values adjusted for there being several (Holm, Scand. J. Statistics, 1979).
+
+    Calling those below a level significant makes even one mistake with at most its probability,
+    however the tests depend on each other.
+    """
+    adjusted, largest = [0.0] * len(ps), 0.0
+    for rank, at in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
+        largest = max(largest, min(1.0, (len(ps) - rank) * ps[at]))
+        adjusted[at] = largest
+    return adjusted
 
 
 def mcnemar_p(right: np.ndarray, other_right: np.ndarray) -> float:
@@ -85,3 +101,11 @@ def mcnemar_p(right: np.ndarray, other_right: np.ndarray) -> float:
     if gained + lost == 0:
         return 1.0
     return min(1.0, 2 * float(bdtr(min(gained, lost), gained + lost, 0.5)))
+
+
+def _student_p(difference: float, variance: float, freedom: float) -> float:
+    from scipy.special import stdtr
+
+    if variance == 0:  # nothing is left to chance
+        return 1.0 if difference == 0 else 0.0
+    return 2 * float(stdtr(freedom, -abs(difference) / math.sqrt(variance)))

@@ -15,6 +15,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from arcface_plus.evaluation.pairs.tenfold import fold_bounds
+from arcface_plus.evaluation.report.benchmark_charts import discard_chart, group_charts
 from arcface_plus.evaluation.report.charts import distance_chart, fold_chart, history_chart
 from arcface_plus.evaluation.report.curves import MODEL, det_chart, roc_chart
 from arcface_plus.evaluation.report.image_pairs import hardest_pairs
@@ -90,6 +91,9 @@ def _section_context(section: ReportSection, anchor: str) -> dict[str, Any]:
         roc_chart(section),
         det_chart(section),
     ]
+    charts += [chart for found in section.groups for chart in group_charts(found)]
+    if section.discards:
+        charts.append(discard_chart(section.discards))
     if section.history:
         levels = {name: each.accuracy for name, each in section.baselines.items()}
         charts.append(history_chart(section.history, levels))

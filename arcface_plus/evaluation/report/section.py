@@ -9,6 +9,8 @@ from functools import cached_property
 import numpy as np
 
 from arcface_plus.data.pairs.sets import PairSet
+from arcface_plus.evaluation.benchmark.discard import DiscardCurve
+from arcface_plus.evaluation.benchmark.group_rates import GroupErrors
 from arcface_plus.evaluation.pairs.dependence import Units, find_units
 from arcface_plus.evaluation.pairs.intervals import Intervals, score_intervals
 from arcface_plus.evaluation.pairs.verification import VerificationResult
@@ -40,6 +42,7 @@ class ReportSection:
       model.
     - ``history``: (step, accuracy) during training.
     - ``units``: what is independent, where that is known better than from ``pairs``.
+    - ``groups``, ``discards``: error rates by group, curves of quality scores.
 
     Raises ValueError for arrays that do not fit together.
     """
@@ -52,6 +55,8 @@ class ReportSection:
     baselines: Mapping[str, Baseline] = field(default_factory=dict)
     history: Sequence[tuple[int, float]] = ()
     units: Units | None = None
+    groups: Sequence[GroupErrors] = ()
+    discards: Sequence[DiscardCurve] = ()
 
     def __post_init__(self) -> None:
         where, distances, is_same = f"Section {self.name!r}", self.distances, self.is_same

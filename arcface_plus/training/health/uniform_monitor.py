@@ -112,14 +112,17 @@ class NearClasses:
     Two classes that are each other's nearest, at an angle of at most 0.8 of the median angle to the
     nearest class, and far below the bulk of these angles. Silent in the first epoch (of ``steps``
     steps), and about classes of fewer than five images: what they are not decides alone where these
-    lie, and it is the same for all of them. A pair is named once and kept in the run folder.
+    lie, and it is the same for all of them. Classes of many images among classes of few draw
+    together for a like reason, so both rules must hold beside the classes of half as many images or
+    more too. A pair is named once and kept in the run folder.
     """
 
     def __init__(
         self, head: ClassifierHead, source: ImageSource, *, steps: int, folder: Path, world: World
     ) -> None:
         self.steps, self.path, self.keeps = steps, folder / NEAR_CLASSES, world.is_main
-        self.enough = np.bincount(source.labels, minlength=head.num_classes) >= _FEWEST_IMAGES
+        self.images = np.bincount(source.labels, minlength=head.num_classes)
+        self.enough = self.images >= _FEWEST_IMAGES
         self.names = source.names() or []
         self.named: dict[tuple[str, str], list[Any]] | None = None
 
@@ -134,14 +137,14 @@ class NearClasses:
         if self.named is None:
             self.named = self._recall(step)
         angle, near = degrees.cpu().numpy(), nearest.cpu().numpy()
-        typical = float(np.median(angle))
-        spread = float(np.median(np.abs(angle - typical))) / 0.6745
-        limit = min(_NEAR * typical, typical - _DEVIATIONS * spread)
-        one = np.arange(len(angle))
+        typical, one = float(np.median(angle)), np.arange(len(angle))
+        limit = _implausible(angle)
         found = (angle <= limit) & (near[near] == one) & (one < near) & self.enough
         pairs = {
             (self._name(int(row)), self._name(int(near[row]))): angle[row]
             for row in sorted(np.flatnonzero(found & self.enough[near]), key=angle.__getitem__)
+            if angle[row]
+            <= _implausible(angle[2 * self.images >= self.images[[row, near[row]]].min()])
         }
         new = {pair: at for pair, at in pairs.items() if pair not in self.named}
         if new:
@@ -175,6 +178,13 @@ class NearClasses:
             writer = csv.writer(file)
             writer.writerow(("class", "other_class", "step", "degrees", "typical_degrees"))
             writer.writerows((*pair, *facts) for pair, facts in (self.named or {}).items())
+
+
+def _implausible(angle: np.ndarray) -> float:
+    """Return the largest angle that is implausible beside all of ``angle`` (C,)."""
+    typical = float(np.median(angle))
+    spread = float(np.median(np.abs(angle - typical))) / 0.6745
+    return min(_NEAR * typical, typical - _DEVIATIONS * spread)
 
 
 class AngleWatch:

@@ -293,3 +293,12 @@ def test_a_run_names_the_person_who_has_two_labels(tiny: Path, tmp_path, capsys)
     assert warned[0] in capsys.readouterr().out
     rows = (folder / "near_classes.csv").read_text().splitlines()
     assert len(rows) == 2 and rows[1].startswith("p04,zoe,")
+
+
+def test_large_classes_that_draw_together_are_compared_with_one_another(tmp_path) -> None:
+    """As 89 people of 100 images did among 1 100 people of four: none is one person twice."""
+    near = {(2 * k, 2 * k + 1): 12.0 + k for k in range(5)}
+    watch = near_classes(tmp_path, [100] * 10 + [9] * 30)
+    assert watch.warnings(50, *angles(near)) == []
+    (said,) = watch.warnings(60, *angles({**near, (20, 30): 20.0}))
+    assert "'p20' and 'p30'" in said

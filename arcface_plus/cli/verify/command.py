@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from arcface_plus.cli.errors import refuse
 from arcface_plus.cli.json_files import write_json
 from arcface_plus.cli.model_options import (
     Device,
@@ -20,11 +19,20 @@ from arcface_plus.cli.model_options import (
     parse_preprocessing,
 )
 from arcface_plus.cli.progress import counted
-from arcface_plus.cli.verify_output import (
+from arcface_plus.cli.verify.checks import (
+    check_analyses,
+    check_outputs,
+    check_use,
+    parse_fars,
+)
+from arcface_plus.cli.verify.output import (
+    discard_table,
+    group_table,
     result_table,
     store_calibration,
     table_rows,
     write_report_page,
+    write_tables,
 )
 
 if TYPE_CHECKING:
@@ -58,10 +66,11 @@ def verify_command(
         Path | None, typer.Option(help="Image folder of the lists (their own folder if absent).")
     ] = None,
     compare: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
             help="Another model, or .npz, to score on the same pairs: the difference in accuracy,"
-            " its paired 95 % interval, and the exact McNemar test."
+            " its paired 95 % interval, and the exact McNemar test. Several times: p-values are"
+            " also adjusted for the number of models and sets (Holm)."
         ),
     ] = None,
     far: Annotated[
@@ -79,6 +88,36 @@ def verify_command(
             " with the model, for compare and search.",
         ),
     ] = False,
+    card: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write the same as a threshold card: JSON for compare --card and search --card.",
+        ),
+    ] = None,
+    groups: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CSV",
+            help="person,COLUMN[,…]: false non-matches of each group and false matches of each pair"
+            " of groups, and whether some group differs.",
+        ),
+    ] = None,
+    quality: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="norm|CSV",
+            help="Error-versus-discard curve of the norm of embeddings, or of each column of"
+            " image,COLUMN[,…] (higher is better). May be given several times.",
+        ),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="The cosine for --groups and --quality (else that of --advise-far, else of the"
+            " smallest rate of --far that ten false accepts show).",
+        ),
+    ] = None,
     pca: Annotated[
         int | None,
         typer.Option(
@@ -97,6 +136,13 @@ def verify_command(
     latex: Annotated[
         bool, typer.Option("--latex", help="The same as a LaTeX tabular (booktabs).")
     ] = False,
+    table: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write all models of --compare on all sets, with significance: .md, .tex or .csv.",
+        ),
+    ] = None,
     method: Annotated[
         str | None, typer.Option(help="What those rows call the model (its file name if absent).")
     ] = None,
@@ -116,7 +162,7 @@ def verify_command(
         ),
     ] = None,
     compare_preprocessing: Annotated[
-        str | None, typer.Option(help="The same for the file of --compare.")
+        str | None, typer.Option(help="The same for the files of --compare.")
     ] = None,
     cache: Annotated[
         Path | None,
@@ -136,18 +182,17 @@ def verify_command(
     """
     from arcface_plus.data.pairs.sets import load_pairs
     from arcface_plus.distributed import start_world
-    from arcface_plus.evaluation.scoring import Scoring, advise, score_files, score_model
-    from arcface_plus.evaluation.scoring import compare as compared
+    from arcface_plus.evaluation.analyses import compare as compared
+    from arcface_plus.evaluation.scoring import Scoring, score_files, score_model
     from arcface_plus.models import load_model
 
     sets = [*(pairs or []), *(more_pairs or [])]
-    for output in (json_path, report):
-        if output is not None and not output.parent.is_dir():
-            raise FileNotFoundError(f"the folder {output.parent} of {output.name} does not exist.")
-    other = [compare] if compare is not None and compare.suffix == ".npz" else compare
-    _check_use(model, embeddings, sets, other, advise_far, pca, markdown and latex)
-    if calibrate and (model is None or len(sets) != 1 or pca is not None):
-        raise ValueError("--calibrate needs a --model and one pair set, and no --pca.")
+    check_outputs([json_path, report, card, *(table or [])], table or [])
+    others = [[path] if path.suffix == ".npz" else path for path in compare or []]
+    check_use(model, embeddings, sets, others, advise_far, pca, markdown and latex)
+    check_analyses(groups, quality, threshold, bool(table and not others))
+    if (calibrate or card) and (model is None or len(sets) != 1 or pca is not None):
+        raise ValueError("--calibrate and --card need a --model and one pair set, and no --pca.")
     scoring = Scoring(root, folds, parse_fars(far), pca, cache)
     foreign = [parse_preprocessing(text) for text in (preprocessing, compare_preprocessing)]
     with start_world(device) as world:
@@ -164,52 +209,33 @@ def verify_command(
 
         assert model is not None or embeddings
         entries = score(model or embeddings or [], foreign[0])
-        if other is not None:
-            entries = compared(entries, score(other, foreign[1]))
+        if others:
+            entries = compared(entries, [score(other, foreign[1]) for other in others])
     if not world.is_main:
         return
-    if advise_far is not None:
-        entries = advise(entries, advise_far)
+    entries = _analysed(entries, advise_far, groups, quality, threshold)
     style = "markdown" if markdown else "latex" if latex else None
     _show(entries, style=style, method=method, json_path=json_path, report=report)
-    if calibrate and model is not None:
-        typer.echo(store_calibration(entries[0], model), err=style is not None)
+    write_tables(table or [], entries, method)
+    if calibrate or card:
+        words = store_calibration(entries[0], model if calibrate else None, card)
+        typer.echo(words, err=style is not None)
 
 
-def parse_fars(text: str) -> tuple[float, ...]:
-    """Return the rates of ``1e-3,1e-4``; raises ValueError for what is no rate in (0, 1]."""
-    try:
-        fars = tuple(float(word) for word in text.replace(",", " ").split())
-    except ValueError as error:
-        raise ValueError(f"--far {text!r}: give rates such as 1e-3,1e-4 ({error}).") from error
-    if not fars or not all(0 < far <= 1 for far in fars):
-        raise ValueError(f"--far {text!r}: give rates above 0 and up to 1, such as 1e-3,1e-4.")
-    return fars
-
-
-def _check_use(
-    model: Path | None,
-    embeddings: list[Path] | None,
-    sets: list[Path],
-    other: Path | list[Path] | None,
+def _analysed(
+    entries: list[Entry],
     advise_far: float | None,
-    pca: int | None,
-    both_styles: bool,
-) -> None:
-    refuse(
-        {
-            "Give either --model or --embeddings.": (model is None) == (not embeddings),
-            "--model needs at least one pair set to embed: --pairs lfw.bin": (
-                model is not None and not sets
-            ),
-            "--compare with a model needs the pairs' images: give --pairs and --root.": (
-                isinstance(other, Path) and not sets
-            ),
-            "--advise-far needs one space for all pairs, but --pca fits one a fold; leave one "
-            "out.": pca is not None and advise_far is not None,
-            "Give either --markdown or --latex.": both_styles,
-        }
-    )
+    groups: Path | None,
+    quality: list[str] | None,
+    threshold: float | None,
+) -> list[Entry]:
+    from arcface_plus.evaluation.analyses import add_discards, add_groups, advise
+
+    if advise_far is not None:
+        entries = advise(entries, advise_far)
+    if groups is not None:
+        entries = add_groups(entries, groups, threshold)
+    return add_discards(entries, quality, threshold) if quality else entries
 
 
 def _show(
@@ -227,6 +253,10 @@ def _show(
     else:
         for entry in entries:
             console.print(result_table(entry))
+            for group in entry.groups:
+                console.print(group_table(group))
+            for curve in entry.discards:
+                console.print(discard_table(curve))
     if json_path is not None:
         write_json(json_path, {"results": [entry.to_dict() for entry in entries]})
         console.print(f"Wrote {json_path}")
