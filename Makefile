@@ -73,6 +73,7 @@ bench: $(VENV)/.dev mxnet
 	$(BIN)/python tools/bench/bench_head.py
 	$(BIN)/python tools/bench/bench_step.py
 	$(BIN)/python tools/bench/bench_save.py
+	$(BIN)/python tools/bench/bench_groups.py
 	$(BIN)/python tools/bench/bench_records.py
 	$(BIN)/python tools/bench/bench_input.py
 	$(BIN)/python tools/bench/bench_evaluator.py

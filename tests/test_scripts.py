@@ -139,6 +139,7 @@ BENCHES = {
     "bench_input.py": "--records 4000 --epoch 4000 --large 3000 --repeats 1",
     "bench_export.py": "--batch 1 --repeats 1",
     "bench_prototypes.py": "--classes 2000 --dim 32 --rows 100",
+    "bench_groups.py": "--simulations 2 --groupings 2",
     "bench_clean.py": None,  # tests/evaluation/cleaning/test_bench_clean.py; needs real faces
     "count_parameters.py": None,  # tests/models/test_count_parameters.py
 }

@@ -6,6 +6,7 @@ Verbs import what they need when they run, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import json
+import multiprocessing
 from pathlib import Path
 from typing import Annotated
 
@@ -79,9 +80,11 @@ def info_command(
 
 def run(words: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
+    not_ours = multiprocessing.active_children()
     try:
         app(args=words)
     except SystemExit as stopped:  # how typer ends, and a run that was asked to stop
-        leave(stopped.code if isinstance(stopped.code, int) else int(stopped.code is not None))
+        code = stopped.code
+        leave(code if isinstance(code, int) else int(code is not None), not_ours)
     except Exception as error:  # the one place where errors become exit codes
-        leave(exit_code_for(error))
+        leave(exit_code_for(error), not_ours)

@@ -7,7 +7,8 @@ import multiprocessing
 import os
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
+from multiprocessing.process import BaseProcess
 from typing import NoReturn
 
 _ADVICE = {
@@ -73,13 +74,13 @@ def _memory_advice(error: Exception) -> str | None:
     return None
 
 
-def leave(code: int) -> NoReturn:
-    """End the process with ``code``.
+def leave(code: int, not_ours: Container[BaseProcess] = ()) -> NoReturn:
+    """End the process with ``code``; ``not_ours`` are child processes of whoever called us.
 
     A rank that failed ends at once. What Python does at its end could wait for ever: for worker
     processes that hang in a read, for ranks that do not come (gloo's and NCCL's threads).
     """
-    workers = multiprocessing.active_children()
+    workers = [child for child in multiprocessing.active_children() if child not in not_ours]
     distributed = sys.modules.get("arcface_plus.distributed")
     joined = distributed is not None and distributed.world_size() > 1
     if code and (workers or joined):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -126,3 +127,14 @@ def test_a_failed_process_does_not_wait_for_workers_that_hang():
         check=False,
     )
     assert (done.returncode, done.stdout) == (2, "said"), done.stderr
+
+
+def test_processes_of_the_caller_are_left_alone(cli):
+    child = multiprocessing.get_context("fork").Process(target=_sleep, daemon=True)
+    child.start()
+    try:
+        assert cli("verify", "--model", "nowhere.pt").exit_code == 2
+        assert child.is_alive()
+    finally:
+        child.kill()
+        child.join()

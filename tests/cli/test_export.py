@@ -65,7 +65,7 @@ def test_a_card_with_int8_is_a_model_and_measured(cli, weights, faces, tmp_path)
     assert again.exit_code == 0, again.stderr
     (result,) = json.loads((tmp_path / "r.json").read_text())["results"]
     assert result["genuine_pairs"] == result["impostor_pairs"] == 12
-    other = result["comparison"]["other"]["accuracy"]
+    other = result["comparisons"][0]["other"]["accuracy"]
     assert f"| `model_int8.onnx` | pairs | {result['accuracy']:.5f} | {other:.5f} |" in card
 
 

@@ -86,12 +86,12 @@ def accuracies(
     found: dict[str, dict[str, Any]] = {}
     for name in ("fp16", "int8"):
         (entry,) = score(files[name])
-        assert entry.other is not None and entry.difference is not None
-        found["fp32"] = {"accuracy": entry.other.section.result.accuracy}
+        (compared,) = entry.others
+        found["fp32"] = {"accuracy": compared.entry.section.result.accuracy}
         found[name] = {
             "accuracy": entry.section.result.accuracy,
-            "points_lost": -100 * entry.difference.difference,
-            "interval": [-100 * end for end in reversed(entry.difference.interval)],
+            "points_lost": -100 * compared.difference.difference,
+            "interval": [-100 * end for end in reversed(compared.difference.interval)],
         }
     return found
 
