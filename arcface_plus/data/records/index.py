@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import NamedTuple
 
 import numpy as np
 
 from arcface_plus.data.image_headers import MAX_SIDE
 from arcface_plus.data.records.recordio import Buffer, scan_offsets
-
-_LINES = 1 << 18  # read at a time: the table of a whole file would be larger than the index
 
 MOST_CLASSES = 1 << 24
 """Labels are float32, which holds no more whole numbers one after the other."""
@@ -55,13 +53,14 @@ class RecordIndex:
     """
 
     def __init__(self, keys: np.ndarray, offsets: np.ndarray, *, where: str) -> None:
-        self.offsets = offsets
         self.where = where
-        self.keys: range | np.ndarray = keys
         self._order = np.empty(0, dtype=np.int64)
-        if len(keys) and keys[-1] - keys[0] == len(keys) - 1 and (np.diff(keys) == 1).all():
-            self.keys = range(int(keys[0]), int(keys[-1]) + 1)
+        counted = len(keys) and keys[-1] - keys[0] == len(keys) - 1 and (np.diff(keys) == 1).all()
+        self.offsets = np.ascontiguousarray(offsets)  # not a column, which would keep its table
+        if counted:
+            self.keys: range | np.ndarray = range(int(keys[0]), int(keys[-1]) + 1)
             return
+        self.keys = np.ascontiguousarray(keys)
         self._order = np.argsort(keys, kind="stable")
         ordered = keys[self._order]
         twice = np.flatnonzero(ordered[1:] == ordered[:-1])
@@ -111,43 +110,25 @@ def read_index(path: Path) -> RecordIndex:
 
     Raises ValueError naming file, line and rule for anything else.
     """
-    with path.open("rb") as file:
-        begins = file.read(64)
-    if not begins.strip():
-        raise ValueError(f"{path}: no lines; delete it to have the .rec scanned instead")
-    # A line has four bytes at least. Memory that is not written to is not taken.
-    table = np.empty((2, path.stat().st_size // 4 + 1), dtype=np.int64)
-    lines = 0
-    with path.open(encoding="latin1") as file:
-        while True:
-            block = _read_lines(file, path, lines)
-            table[:, lines : lines + len(block)] = block.T
-            lines += len(block)
-            if len(block) < _LINES:
-                break
-    keys, offsets = table[:, :lines]
-    return RecordIndex(keys, offsets, where=str(path))
-
-
-def _read_lines(file: TextIO, path: Path, before: int) -> np.ndarray:
-    """Return the next lines (n, 2) of an ``.idx``, of which ``before`` have been read."""
     try:
-        with warnings.catch_warnings(action="ignore", category=UserWarning):  # no line is left
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # no line
             # Where newer NumPy raises, an older one warns and cuts 1.5 to 1.
             warnings.simplefilter("error", DeprecationWarning)
+            # By its name: of an open file, NumPy would make a Python object a line.
             table = np.loadtxt(
-                file, dtype=np.int64, delimiter="\t", ndmin=2, comments=None, max_rows=_LINES
+                str(path), np.int64, delimiter="\t", ndmin=2, comments=None, encoding="latin1"
             )
     except (ValueError, DeprecationWarning) as error:
-        after = f" after line {before}" if before else ""
         raise ValueError(
-            f"{path}: {error}{after}; every line must be 'key TAB byte offset', two whole numbers"
+            f"{path}: {error}; every line must be 'key TAB byte offset', two whole numbers"
         ) from error
-    if table.size and table.shape[1] != 2:
+    if not table.size:
+        raise ValueError(f"{path}: no lines; delete it to have the .rec scanned instead")
+    if table.shape[1] != 2:
         raise ValueError(
             f"{path}: lines of {table.shape[1]} columns; every line must be 'key TAB byte offset'"
         )
-    return table.reshape(-1, 2)
+    return RecordIndex(table[:, 0], table[:, 1], where=str(path))
 
 
 def scan_index(buffer: Buffer, *, where: str) -> RecordIndex:

@@ -187,6 +187,10 @@ class RecordReader(AbstractContextManager["RecordReader"]):
         offsets = self._offsets if positions is None else self._offsets[positions]
         return gather_headers(self.buffer, offsets)
 
+    def keep_labels(self, labels: np.ndarray) -> None:
+        """Take ``labels`` (len,), read from every header, for those of the images."""
+        self.labels = labels.astype(np.int64)
+
     def forget_labels(self) -> None:
         """Drop the labels that are kept; asked for again, they are read again."""
         self.__dict__.pop("labels", None)
