@@ -2,6 +2,7 @@
 # make test         venv, install, run all tests
 # make oldest       the same on the oldest packages that setup.cfg admits (Python 3.11)
 # make lint         ruff and mypy
+# make docs         the pages as a site: docs/_site/README.html
 # make gpu          what only a GPU can show: tests/gpu and benches; nothing is installed
 # make bench        the measurements of docs/, as ratios
 PYTHON ?= python3
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 SEED ?= 0
 JOBS ?= 2
 
-.PHONY: quickstart test oldest lint bench gpu mxnet clients clean
+.PHONY: quickstart test oldest lint docs bench gpu mxnet clients clean
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -22,7 +23,7 @@ $(VENV)/.run: setup.cfg pyproject.toml | $(VENV)/bin/python
 
 # And what tests and lint need.
 $(VENV)/.dev: $(VENV)/.run
-	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[quickstart,report,onnx,align,search,onnx2torch,timm,dev]"
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[quickstart,report,onnx,align,search,onnx2torch,timm,docs,dev]"
 	touch $@
 
 # The real mxnet cannot live beside NumPy 2: it gets an environment of its own, to check our files.
@@ -55,8 +56,11 @@ oldest: .venv-oldest/.done
 	$(PYTHON) -m venv .venv-oldest
 	sed -n 's/^    \(.*\)>=/\1==/p' setup.cfg > .venv-oldest/pins.txt
 	.venv-oldest/bin/pip install --quiet --disable-pip-version-check -c .venv-oldest/pins.txt \
-	  -e ".[quickstart,report,onnx,align,search,onnx2torch,timm,dev]"
+	  -e ".[quickstart,report,onnx,align,search,onnx2torch,timm,docs,dev]"
 	touch $@
+
+docs: $(VENV)/.dev
+	$(BIN)/python -m sphinx -q -E -W -c docs . docs/_site
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

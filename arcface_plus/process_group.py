@@ -38,12 +38,13 @@ def process_group(device: torch.device, timeout: float, backend: str) -> Iterato
     launchers send to the ranks that are left, no longer does before the message is out.
     """
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    launched = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     # A store in memory needs no port, so two single-process runs on a host never collide.
     store: dist.Store = dist.HashStore()
     if "RANK" in os.environ:
         store, rank, size = next(dist.rendezvous("env://", timeout=time_limit(timeout)))
-        # Restarted ranks meet in torchrun's one store: there the addresses of the dead ones are.
-        store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+        if launched:  # restarted ranks meet in torchrun's store, which has the dead ones' addresses
+            store = dist.PrefixStore(os.environ["TORCHELASTIC_RESTART_COUNT"], store)
     dist.init_process_group(
         backend,
         store=store,
@@ -52,7 +53,6 @@ def process_group(device: torch.device, timeout: float, backend: str) -> Iterato
         timeout=time_limit(timeout),
         device_id=device if "nccl" in backend else None,
     )
-    launched = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     watch = Watch(
         dist.PrefixStore("watch", store.clone()),
         rank=rank,

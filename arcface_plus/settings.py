@@ -65,6 +65,7 @@ Share = Annotated[Number, Field(ge=0, lt=1)]
 Angle = Annotated[Number, Field(ge=0, le=math.pi / 2, description="radians")]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
+Scale = Annotated[PositiveNumber, Field(description="scale of the logits")]
 Warmup = Annotated[int, Field(ge=0, description="steps over which margins grow to their size")]
 People = Annotated[tuple[int, int], AfterValidator(_first_to_last)]
 

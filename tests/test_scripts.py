@@ -29,6 +29,7 @@ EXECUTED = {
     "tools/stress/faults.py": "tests/distributed/test_faults.py",
     "tools/stress/faulty_train.py": "tools/stress/faults.py",
     "tools/stress/kill_runs.py": "tests/distributed/test_faults.py",
+    "tools/stress/lose_node.py": "tests/distributed/test_faults.py",
     "tools/stress/fuzz_files.py": "tests/test_fuzz_files.py",
     "tools/stress/hostile_data.py": "tools/stress/fuzz_files.py",
     "tools/stress/hostile_models.py": "tools/stress/fuzz_files.py",

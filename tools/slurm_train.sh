@@ -22,6 +22,7 @@ folder=$(python -c 'import sys, arcface_plus; print(arcface_plus.load_config(sys
 
 # SIGUSR1 asks the run to stop: torchrun would answer SIGTERM by killing its ranks after 30 s. It ignores
 # SIGUSR1 (the trap below), its ranks do not.
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1  # else a node that Slurm replaces could not join
 trap 'scancel --signal=USR1 "$SLURM_JOB_ID"' TERM
 srun bash -c 'trap "" USR1; exec torchrun "$@"' torchrun \
   --nnodes="$SLURM_NNODES" \

@@ -27,6 +27,4 @@ class DataProblem:
     def __str__(self) -> str:
         place = "" if self.key is None else f" record {self.key} at byte {self.offset}:"
         more = f" (and {self.count - 1} more)" if self.count > 1 else ""
-        return (
-            f"{self.severity}: {self.file}:{place} [{self.rule}] {self.message}{more}; {self.fix}"
-        )
+        return f"{self.file}:{place} [{self.rule}] {self.message}{more}; {self.fix}"

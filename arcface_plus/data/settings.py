@@ -83,7 +83,10 @@ class DataConfig(Section):
     timeout: float = Field(
         600, ge=0, description="seconds to wait for a batch of the workers; 0: for ever"
     )
-    on_bad_image: Literal["stop", "quarantine"] = "stop"
+    on_bad_image: Literal["stop", "quarantine"] = Field(
+        "stop",
+        description="quarantine: list it, and take the next one of the order",
+    )
     quarantine_limit: int = Field(
         1000, ge=0, description="more bad images on one rank than this stop the run"
     )

@@ -13,8 +13,8 @@ from arcface_plus.settings import People, Positive, Section
 class PairSetConfig(Section):
     """A set of verification pairs: a .bin, a pairs.txt with its image root, or embedded faces."""
 
-    path: Path | None = None
-    root: Path | None = None
+    path: Path | None = Field(None, description="a .bin or a list of pairs")
+    root: Path | None = Field(None, description="image folder of a list (its own if absent)")
     orl: People | None = Field(None, description="embedded faces: first and last person")
 
     @model_validator(mode="after")
@@ -42,8 +42,8 @@ class EvaluationConfig(Section):
     at_start: bool = Field(False, description="also score the net before training")
     raw_pixels: bool = Field(False, description="also score plain pixels, the floor to beat")
     flip: bool = Field(True, description="embed f(x) + f(flip x)")
-    folds: int = Field(10, ge=2)
-    batch_size: Positive = 64
+    folds: int = Field(10, ge=2, description="of the accuracy's protocol")
+    batch_size: Positive = Field(64, description="images embedded at once")
 
     @property
     def comparable(self) -> list[str]:

@@ -16,7 +16,7 @@ RegularizerKind = Literal[
 class RegularizerConfig(Section):
     """An angular penalty on the weights of the layers, eq. (13) of the MMA paper."""
 
-    kind: RegularizerKind = "mma"
+    kind: RegularizerKind = Field("mma", description="what is asked of the rows")
     weight: float = Field(0.0, ge=0, description="λ; 0 is no penalty")
     layers: str | tuple[str, ...] = Field(
         "all",

@@ -22,9 +22,11 @@ from arcface_plus.training.settings import BranchConfig, OptimConfig, ScheduleCo
 class RunConfig(Section):
     """A whole run."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    output: Path = Path("runs")
-    seed: int = Field(0, ge=0, lt=2**31)
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="of the run's folder in output"
+    )
+    output: Path = Field(Path("runs"), description="where run folders lie")
+    seed: int = Field(0, ge=0, lt=2**31, description="of order, augmentation, first weights")
     data: DataConfig
     model: ModelConfig = ModelConfig()
     head: HeadConfig = HeadConfig()

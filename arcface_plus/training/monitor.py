@@ -7,6 +7,8 @@ import json
 import math
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -122,19 +124,20 @@ class Monitor:
             for key, value in values.items()
         }
         line = json.dumps({"step": step, "kind": prefix, **plain}) + "\n"
-        try:
+        with _named(self.path):
             _write_all(self._lines, line.encode())
-        except OSError as error:
-            raise OSError(error.errno, f"{error.strerror}: {self.path}") from error
-        for key, value in values.items():
-            if isinstance(value, int | float):
-                self._board.add_scalar(f"{prefix}/{key}", value, step)
+        with _named(self.path.with_name("tensorboard")):
+            for key, value in values.items():
+                if isinstance(value, int | float):
+                    self._board.add_scalar(f"{prefix}/{key}", value, step)
 
     def sync(self) -> None:
         """Make all that was written durable, before a checkpoint says that it is there."""
         if self.enabled:
-            os.fsync(self._lines.fileno())
-            self._board.flush()
+            with _named(self.path):
+                os.fsync(self._lines.fileno())
+            with _named(self.path.with_name("tensorboard")):
+                self._board.flush()
 
     def say(self, message: str) -> None:
         """Show a message above the progress bar, or as a line."""
@@ -156,6 +159,15 @@ class Monitor:
         if self.enabled:
             self._lines.close()
             self._board.close()
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Say with an OSError which file it is about: those of writing name none."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror}: {path}") from error
 
 
 def _write_all(file: io.FileIO, line: bytes) -> None:

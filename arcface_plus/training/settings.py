@@ -22,13 +22,13 @@ class OptimConfig(Section):
     kind: Literal["sgd", "adamw", "lamb"] = Field(
         "sgd", description="lamb: for large batches (the extra timm)"
     )
-    lr: float = Field(0.1, gt=0)
+    lr: float = Field(0.1, gt=0, description='of a global batch, or "0.1 per 512 images"')
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
     betas: tuple[Share, Share] = Field(
         (0.9, 0.999), description="adamw, lamb: shares of the averages kept each step"
     )
     eps: float = Field(1e-8, gt=0, description="adamw, lamb: keeps the division off zero")
-    weight_decay: float = Field(5e-4, ge=0)
+    weight_decay: float = Field(5e-4, ge=0, description="L2 penalty on what decay names")
     decay: Literal["mxnet", "all", "weights"] = Field(
         "mxnet", description="which parameters decay: weights and gains; all; weights only"
     )
@@ -50,12 +50,14 @@ class OptimConfig(Section):
 class ScheduleConfig(Section):
     """The learning rate as a function of the optimizer step."""
 
-    kind: Literal["milestones", "polynomial", "cosine"] = "milestones"
-    milestones: tuple[int, ...] = ()
-    gamma: float = Field(0.1, gt=0, le=1)
-    warmup_steps: int = Field(0, ge=0)
-    power: float = Field(2.0, gt=0)
-    final_lr: float = Field(0.0, ge=0)
+    kind: Literal["milestones", "polynomial", "cosine"] = Field(
+        "milestones", description="how the rate falls: by gamma at milestones, or along a curve"
+    )
+    milestones: tuple[int, ...] = Field((), description="steps")
+    gamma: float = Field(0.1, gt=0, le=1, description="multiplies the rate at each milestone")
+    warmup_steps: int = Field(0, ge=0, description="over which the rate rises from 0")
+    power: float = Field(2.0, gt=0, description="polynomial: of the share of steps left")
+    final_lr: float = Field(0.0, ge=0, description="polynomial, cosine: the last rate")
 
     @model_validator(mode="after")
     def _increasing(self) -> ScheduleConfig:
@@ -70,21 +72,21 @@ class ScheduleConfig(Section):
 class TrainConfig(Section):
     """The loop. Everything counts in optimizer steps and global batches."""
 
-    steps: Positive = 38_000
+    steps: Positive = Field(38_000, description='optimizer steps, or "20 epochs"')
     global_batch: int = Field(440, ge=2, description="images an optimizer step, over all ranks")
     accumulate: Positive = Field(1, description="micro-batches an optimizer step")
     precision: Literal["auto", "bf16", "fp16", "tf32", "fp32"] = Field(
         "auto", description="of the convolutions; auto is bf16 where the device has it, else fp32"
     )
-    channels_last: bool = True
+    channels_last: bool = Field(True, description="layout of images in memory; the faster one")
     freeze_batch_norm: bool = Field(False, description="use and keep the running statistics")
     sync_batch_norm: bool = Field(False, description="statistics of the global batch (CUDA only)")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     deterministic: bool = Field(
         False, description="on a GPU, operations that repeat to the bit; slower"
     )
-    log_every: Positive = 50
-    checkpoint_every: Positive = 1000
+    log_every: Positive = Field(50, description="steps")
+    checkpoint_every: Positive = Field(1000, description="steps")
     timeout: float = Field(
         1800, gt=0, description="seconds that a rank may be behind the others before the run ends"
     )
@@ -107,7 +109,9 @@ class TrainConfig(Section):
     patience: int | None = Field(
         None, ge=1, description="stop after that many evaluations in a row without a better best"
     )
-    on_nonfinite: Literal["stop", "skip"] = "stop"
+    on_nonfinite: Literal["stop", "skip"] = Field(
+        "stop", description="what a step does whose loss or gradient is not finite"
+    )
     nonfinite_limit: int = Field(20, ge=0, description="skip: more skipped steps stop the run")
 
     @model_validator(mode="after")
@@ -132,7 +136,7 @@ class BranchConfig(Section):
     Images are chosen by a score, the running mean of their cosine to their own class.
     """
 
-    enabled: bool = False
+    enabled: bool = Field(False, description="make the second pass of closeness and diversity")
     closeness_weight: float = Field(0.5, ge=0, description="λ1, of easy images of a class")
     diversity_weight: float = Field(
         2.0, ge=0, description="λ2, of hard images and similar other classes"
@@ -144,7 +148,7 @@ class BranchConfig(Section):
     easy: int = Field(7, ge=2, description="NE: easy images of a class")
     hard: Positive = Field(1, description="NH: hard images of a class")
     hard_classes: Positive = Field(500, description="NP: most similar other classes of a class")
-    score_momentum: float = Field(0.9, ge=0, lt=1)
+    score_momentum: float = Field(0.9, ge=0, lt=1, description="share of an image's score kept")
     quantile: float = Field(0.2, gt=0, lt=1, description="share of all scores that are hard")
     quantile_sample: Positive = Field(
         100_000, description="scores that the quantile is estimated from, at most"

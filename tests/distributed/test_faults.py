@@ -6,6 +6,7 @@ The whole of both is tools/stress/; docs/failures.md has the last results.
 from __future__ import annotations
 
 import importlib.util
+import os
 import random
 import sys
 from pathlib import Path
@@ -24,6 +25,7 @@ def load(name: str) -> ModuleType:
 
 
 faults, kill_runs = load("faults"), load("kill_runs")
+lose_node = load("lose_node")
 # What only real processes show; the others have cheaper tests where their code is.
 RUN_HERE = ("rank killed once", "rank stopped", "SIGTERM in a checkpoint")
 
@@ -55,6 +57,19 @@ def test_a_run_killed_at_random_ends_with_the_same_bits_and_log(tmp_path) -> Non
         config, "killed", 2, steps, after=after, once_it_trains=True, in_checkpoint=False
     )
     assert kill_runs.differences(whole, kill_runs.finish(config, "killed", 2, steps)) == []
+
+
+@pytest.mark.slow
+def test_a_node_that_is_lost_and_replaced_changes_nothing(tmp_path) -> None:
+    config, steps = tmp_path / "run.yaml", 60
+    config.write_text(kill_runs.CONFIG)
+    whole = kill_runs.finish(config, "whole", 2, steps)
+    try:
+        with lose_node.two_nodes(f"t{os.getpid()}-") as nodes:
+            lost = lose_node.train(nodes, config, "lost", steps, ["killed"])
+    except OSError as error:
+        pytest.skip(str(error))
+    assert kill_runs.differences(whole, lost) == []
 
 
 def test_every_fault_has_its_own_name_and_every_bar_a_case() -> None:

@@ -6,6 +6,7 @@ import json
 import math
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -232,6 +233,14 @@ def test_a_full_disk_is_told_with_the_file_and_closes_all_the_same(tmp_path):
     with pytest.raises(OSError, match=r"No space left on device: .*metrics\.jsonl"):
         monitor.write(1, {"loss": 1.0})
     monitor.close()
+
+
+def test_a_full_disk_is_told_with_the_folder_of_tensorboard(tmp_path, monkeypatch):
+    monitor = Monitor(tmp_path, total_steps=6)
+    full = OSError(28, "No space left on device")  # as its thread raises it: without a name
+    monkeypatch.setattr(monitor._board, "flush", Mock(side_effect=full))
+    with pytest.raises(OSError, match=r"No space left on device: .*tensorboard"):
+        monitor.sync()
 
 
 def test_what_is_synced_before_a_checkpoint_survives_a_kill(tmp_path):

@@ -81,6 +81,8 @@ CASES = (
     Case("label = C", r"error: .*label", saved=False),
     Case("disk full: checkpoint", r"error: .*(could not be written|room|free)", "disk full", rank=0,
          disk="small", words=("--train.log_every", "1000")),
+    Case("disk full: in a checkpoint", r"error: checkpoint .*No space left.*are untouched", rank=0,
+         disk="small", words=("--train.log_every", "1000")),
     Case("disk full: metrics", r"error: .*No space left.*metrics\.jsonl.*Make room",
          "disk full", rank=0, disk="small", words=("--train.log_every", "1",
          "--train.checkpoint_every", "20", "--train.steps", "400")),

@@ -4,6 +4,7 @@ FAULT names it, FAULT_STEP and FAULT_RANK say where. FAULT_NOTE: a file that get
 it happened (seconds of the monotonic clock), and that a fault "once" looks for.
 """
 
+import contextlib
 import functools
 import os
 import signal
@@ -78,10 +79,15 @@ def hangs() -> None:
 
 def fill_disk() -> None:
     """Leave no room on the disk of the run folder."""
-    folder = Path(os.environ["FAULT_DISK"])
-    free = os.statvfs(folder)
-    with (folder / "filler").open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_frsize)
+    filler = Path(os.environ["FAULT_DISK"]) / "filler"
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(bytes(4096)):
+            pass
+
+
+def fill_disk_after_one_checkpoint() -> None:
+    if any(Path(os.environ["FAULT_DISK"]).glob("run/checkpoints/step-*")):
+        fill_disk()
 
 
 def spoil_batch() -> None:
@@ -123,6 +129,7 @@ FAULTS = {
     "input/output error": (at_step, raises(OSError(5, "Input/output error", "faces.rec"))),
     "NaN batch": (at_step, spoil_batch),
     "disk full": (at_step, fill_disk),
+    "disk full: in a checkpoint": (in_checkpoint, fill_disk_after_one_checkpoint),
     "SIGTERM": (at_step, dies(signal.SIGTERM)),
     "SIGTERM in a checkpoint": (in_checkpoint, dies(signal.SIGTERM)),
     "clock set back": (at_step, set_clock_back),

@@ -70,7 +70,7 @@ def check_command(
         typer.echo(json.dumps([asdict(problem) for problem in problems], indent=2))
     else:
         for problem in problems:
-            typer.echo(str(problem))
+            typer.echo(f"{problem.severity}: {problem}")
         warnings = sum(problem.count for problem in problems) - errors
         typer.echo(
             f"{data}: {checked.images} images of {checked.people} people, "

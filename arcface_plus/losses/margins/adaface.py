@@ -17,7 +17,7 @@ from torch import Tensor
 
 from arcface_plus.losses.margins.base import MarginLoss, Samples
 from arcface_plus.losses.margins.family import angle_of
-from arcface_plus.settings import STRICT, Angle, Number, PositiveNumber, Share, Warmup
+from arcface_plus.settings import STRICT, Angle, Number, PositiveNumber, Scale, Share, Warmup
 
 # Norms are held in this range before they count, as the published code holds them.
 _NORMS = (0.001, 100.0)
@@ -34,11 +34,13 @@ class AdaFace(MarginLoss):
 
     m: Angle = 0.4
     h: PositiveNumber = Field(default=0.333, description="share of a deviation that counts as 1")
-    s: PositiveNumber = 64.0
+    s: Scale = 64.0
     momentum: Share = Field(default=0.99, description="share of mean and deviation kept each step")
-    eps: Annotated[Number, Field(gt=0, le=0.1)] = 1e-3
-    start_mean: PositiveNumber = 20.0
-    start_deviation: PositiveNumber = 100.0
+    eps: Annotated[Number, Field(gt=0, le=0.1, description="added to the deviation")] = 1e-3
+    start_mean: PositiveNumber = Field(default=20.0, description="of norms, before the first batch")
+    start_deviation: PositiveNumber = Field(
+        default=100.0, description="of norms, before the first batch"
+    )
     warmup_steps: Warmup = Field(default=0, kw_only=True)
     kind: Literal["adaface"] = Field(default="adaface", kw_only=True, repr=False)
     margins: ClassVar[Mapping[str, float]] = {"m": 0.0}

@@ -16,7 +16,7 @@ from torch import Tensor
 from arcface_plus.losses.margins.base import MarginLoss, Samples
 from arcface_plus.losses.margins.family import Extension, margin_cosine
 from arcface_plus.losses.softmax import HardNegatives, OtherLogits
-from arcface_plus.settings import STRICT, Angle, PositiveNumber, Share, Warmup
+from arcface_plus.settings import STRICT, Angle, Scale, Share, Warmup
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -28,7 +28,7 @@ class CurricularFace(MarginLoss):
     """
 
     m: Angle = 0.5
-    s: PositiveNumber = 64.0
+    s: Scale = 64.0
     momentum: Share = Field(default=0.99, description="share of t kept each step")
     extension: Extension = "hard"
     warmup_steps: Warmup = Field(default=0, kw_only=True)

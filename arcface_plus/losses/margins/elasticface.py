@@ -22,7 +22,7 @@ from arcface_plus.losses.margins.family import (
     margin_cosine,
 )
 from arcface_plus.randomness import margin_generator
-from arcface_plus.settings import STRICT, NotNegative, PositiveNumber, Warmup
+from arcface_plus.settings import STRICT, NotNegative, Scale, Warmup
 
 Base = Literal["arc", "cos"]
 Order = Literal["drawn", "rank", "argsort"]
@@ -40,9 +40,9 @@ class ElasticFace(MarginLoss):
     """
 
     base: Base = Field(default="arc", description="cos(θ + m), or cosθ − m")
-    m: NotNegative = 0.5
-    std: NotNegative = 0.05
-    s: PositiveNumber = 64.0
+    m: NotNegative = Field(default=0.5, description="mean of the drawn margins")
+    std: NotNegative = Field(default=0.05, description="their deviation")
+    s: Scale = 64.0
     order: Order = Field(
         default="drawn",
         description="rank: ElasticFace+, the lowest cosine has the largest margin; argsort: its "

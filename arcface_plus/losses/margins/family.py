@@ -8,18 +8,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from arcface_plus.losses.margins.base import MarginLoss, Samples
 from arcface_plus.losses.softmax import OtherLogits
-from arcface_plus.settings import STRICT, Angle, Number, PositiveNumber, Warmup
+from arcface_plus.settings import STRICT, Angle, Number, PositiveNumber, Scale, Warmup
 
-Extension = Literal["raw", "hard", "easy", "clamp", "piecewise"]
-Gradient = Literal["true", "straight_through"]
+Extension = Annotated[
+    Literal["raw", "hard", "easy", "clamp", "piecewise"],
+    Field(description="what becomes of angles that the margin takes past π"),
+]
+Gradient = Annotated[
+    Literal["true", "straight_through"],
+    Field(description="straight_through: that of some other trainers"),
+]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -35,14 +42,14 @@ class Margin(MarginLoss):
     ``wc_relu`` replaces cosθ of the other classes by max(0, cosθ).
     """
 
-    m0: PositiveNumber = 1.0
-    m1: PositiveNumber = 1.0
-    m2: Angle = 0.5
-    m3: Number = 0.0
-    s: PositiveNumber = 64.0
+    m0: PositiveNumber = Field(default=1.0, description="multiplies the cosine")
+    m1: PositiveNumber = Field(default=1.0, description="multiplies the angle")
+    m2: Angle = Field(default=0.5, description="added to the angle, radians")
+    m3: Number = Field(default=0.0, description="taken off the cosine")
+    s: Scale = 64.0
     extension: Extension = "hard"
     gradient: Gradient = "true"
-    wc_relu: bool = False
+    wc_relu: bool = Field(default=False, description="other classes: max(0, cosine)")
     warmup_steps: Warmup = 0
     margins: ClassVar[Mapping[str, float]] = {"m0": 1.0, "m1": 1.0, "m2": 0.0, "m3": 0.0}
 

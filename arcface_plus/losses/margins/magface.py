@@ -15,7 +15,7 @@ from torch import Tensor
 
 from arcface_plus.losses.margins.base import MarginLoss, Samples
 from arcface_plus.losses.margins.family import Extension, margin_cosine
-from arcface_plus.settings import STRICT, Angle, NotNegative, PositiveNumber, Warmup
+from arcface_plus.settings import STRICT, Angle, NotNegative, PositiveNumber, Scale, Warmup
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -26,11 +26,11 @@ class MagFace(MarginLoss):
     the published code's; see :class:`.family.Margin`.
     """
 
-    l_a: PositiveNumber = 10.0
-    u_a: PositiveNumber = 110.0
+    l_a: PositiveNumber = Field(default=10.0, description="norm at which the margin is l_m")
+    u_a: PositiveNumber = Field(default=110.0, description="norm at which the margin is u_m")
     l_m: Angle = 0.45
     u_m: Angle = 0.8
-    s: PositiveNumber = 64.0
+    s: Scale = 64.0
     penalty: NotNegative = Field(default=35.0, description="λ_g of the mean of 1/a + a/u_a²")
     extension: Extension = "easy"
     warmup_steps: Warmup = Field(default=0, kw_only=True)

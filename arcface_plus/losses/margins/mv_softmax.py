@@ -21,7 +21,7 @@ from arcface_plus.losses.margins.family import (
     margin_cosine,
 )
 from arcface_plus.losses.softmax import HardNegatives, OtherLogits
-from arcface_plus.settings import STRICT, NotNegative, PositiveNumber, Warmup
+from arcface_plus.settings import STRICT, NotNegative, Scale, Warmup
 
 Base = Literal["am", "arc"]
 Weighting = Literal["adaptive", "fixed"]
@@ -38,10 +38,13 @@ class MVSoftmax(MarginLoss):
     """
 
     base: Base = Field(default="am", description="cosθ − m, or cos(θ + m)")
-    m: NotNegative = 0.35
+    m: NotNegative = Field(default=0.35, description="the margin; radians with base: arc")
     t: NotNegative = Field(default=0.2, description="how much hard negatives are raised")
-    s: PositiveNumber = 32.0
-    weighting: Weighting = "adaptive"
+    s: Scale = 32.0
+    weighting: Weighting = Field(
+        default="adaptive",
+        description="fixed: hard negatives rise by t alone",
+    )
     extension: Extension = "easy"
     warmup_steps: Warmup = Field(default=0, kw_only=True)
     kind: Literal["mv_softmax"] = Field(default="mv_softmax", kw_only=True, repr=False)

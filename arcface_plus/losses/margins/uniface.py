@@ -17,7 +17,7 @@ from torch.nn.functional import softplus
 
 from arcface_plus.losses.margins.base import MarginLoss, Samples
 from arcface_plus.losses.softmax import OtherLogits
-from arcface_plus.settings import STRICT, NotNegative, Number, PositiveNumber, Warmup
+from arcface_plus.settings import STRICT, NotNegative, Number, PositiveNumber, Scale, Warmup
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -28,8 +28,8 @@ class UniFace(MarginLoss):
     that take part in a step: ``rate``, or None for the head's sample_rate.
     """
 
-    m: NotNegative = 0.4
-    s: PositiveNumber = 64.0
+    m: NotNegative = Field(default=0.4, description="taken off the own class's cosine")
+    s: Scale = 64.0
     negatives: PositiveNumber = Field(
         default=1.0, description="weight of the sum over other classes"
     )
