@@ -13,5 +13,6 @@ second_branch      closeness and diversity: which images get a second pass, and 
 image_scores       the running score of every training image that the second branch chooses by
 monitor            metrics.jsonl, TensorBoard, progress bar, lines
 health/            non-finite numbers, spikes, the collapse, classes too near, unreadable images
+trackers           TensorBoard, Weights & Biases: one interface
 window             the numbers of a log line, summed on the device
 """

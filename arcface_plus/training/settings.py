@@ -85,6 +85,9 @@ class TrainConfig(Section):
     deterministic: bool = Field(
         False, description="on a GPU, operations that repeat to the bit; slower"
     )
+    wandb: str | None = Field(
+        None, description="project of Weights & Biases that is told the log too (the extra wandb)"
+    )
     log_every: Positive = Field(50, description="steps")
     checkpoint_every: Positive = Field(1000, description="steps")
     timeout: float = Field(
