@@ -79,6 +79,7 @@ bench: $(VENV)/.dev mxnet
 	$(BIN)/python tools/bench/bench_save.py
 	$(BIN)/python tools/bench/bench_groups.py
 	$(BIN)/python tools/bench/bench_records.py
+	$(BIN)/python tools/bench/bench_input.py
 	$(BIN)/python tools/bench/bench_evaluator.py
 	$(BIN)/python tools/bench/bench_embedding_memory.py
 	$(BIN)/python tools/bench/bench_embed.py

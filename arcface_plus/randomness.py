@@ -19,7 +19,8 @@ import torch
 # name: version. Every key begins with the seed; the rest of it is in parentheses.
 STREAMS = {
     "order": 1,  # the permutation of an epoch's images (epoch)
-    "augmentation": 1,  # how an image is changed (epoch, sample)
+    "window_order": 1,  # where an epoch's windows begin (epoch); their permutations (epoch, window)
+    "augmentation": 2,  # how an image is changed (epoch, sample)
     "class_weights": 1,  # first class weights (block of rows)
     "class_sample": 1,  # classes of a step of Partial FC (step, class): losses/head/sampling.py
     "margins": 1,  # ElasticFace's margins of a step (step)
@@ -27,12 +28,12 @@ STREAMS = {
     "layer_rows": 1,  # rows that a penalty of a layer draws (layer, set of rows, step)
     "output_rows": 1,  # rows that a penalty of the class weights draws (step)
     "branch": 1,  # classes and images of a second pass (step)
-    "branch_augmentation": 1,  # how an image of a second pass is changed (step, sample, slot)
+    "branch_augmentation": 2,  # how an image of a second pass is changed (step, sample, slot)
 }
 
-# The top byte of a key's second word keeps these four apart from each other and from the class
+# The top byte of a key's second word keeps these five apart from each other and from the class
 # weights, whose second word is a block number.
-_ORDER, _AUGMENTATION, _BRANCH, _BRANCH_AUGMENTATION = (kind << 56 for kind in (1, 2, 3, 4))
+_ORDER, _AUGMENTATION, _BRANCH, _BRANCH_AUGMENTATION, _WINDOWS = (k << 56 for k in (1, 2, 3, 4, 5))
 _MARGINS = 0xE1A5 << 32  # in the seed's word, of which seeds use 31 bits
 _OUTPUT_ROWS = 0x0C1A55
 
@@ -49,9 +50,14 @@ def epoch_generator(seed: int, epoch: int) -> np.random.Generator:
     return _philox(seed, _ORDER | epoch)
 
 
-def augmentation_generator(seed: int, epoch: int, sample: int) -> np.random.Generator:
-    """Return the generator of how image ``sample`` is changed in ``epoch``."""
-    return _philox(seed, _AUGMENTATION | epoch, sample)
+def window_generator(seed: int, epoch: int, window: int | None = None) -> np.random.Generator:
+    """Return the generator of the order in a window, or with None of where an epoch begins."""
+    return _philox(seed, _WINDOWS | epoch, 0 if window is None else window + 1)
+
+
+def augmentation_draws(seed: int, epoch: int, samples: np.ndarray, count: int) -> np.ndarray:
+    """Return numbers (n, ``count``) in [0, 1): how ``samples`` (n,) are changed in ``epoch``."""
+    return _uniform(_mixed(_key(seed, _AUGMENTATION | epoch), samples), count)
 
 
 def class_weight_generator(seed: int, block: int) -> np.random.Generator:
@@ -69,14 +75,39 @@ def branch_generator(seed: int, step: int) -> np.random.Generator:
     return _philox(seed, _BRANCH | step)
 
 
-def branch_augmentation_generator(
-    seed: int, step: int, sample: int, slot: int
-) -> np.random.Generator:
-    """Return the generator of how image ``sample`` is changed as number ``slot`` of a second pass.
+def branch_augmentation_draws(
+    seed: int, step: int, samples: np.ndarray, slots: np.ndarray, count: int
+) -> np.ndarray:
+    """Return numbers (n, ``count``) in [0, 1): how ``samples`` (n,) are changed as numbers
+    ``slots`` (n,) of a second pass.
 
     With the slot in the key, an image that is there twice is not there twice in the same form.
     """
-    return _philox(seed, _BRANCH_AUGMENTATION | step, sample, slot)
+    key = _key(seed, _BRANCH_AUGMENTATION | step)
+    return _uniform(_mixed(_mixed(key, samples), slots), count)
+
+
+def _key(seed: int, word: int) -> np.ndarray:
+    return _mixed(_mixed(np.zeros(1, dtype=np.uint64), seed), word)
+
+
+def _mixed(key: np.ndarray, number: np.ndarray | int) -> np.ndarray:
+    """Return SplitMix64 (Steele et al., 2014) of ``key`` and ``number``; one to one in each.
+
+    A counter-based hash, so that a batch takes a few operations where a generator a sample took
+    longer than to read the sample.
+    """
+    # An array, whose products wrap round in silence.
+    counted = np.atleast_1d(number).astype(np.uint64) + np.uint64(1)
+    x = key + counted * np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray(x ^ (x >> np.uint64(31)))
+
+
+def _uniform(keys: np.ndarray, count: int) -> np.ndarray:
+    drawn = _mixed(keys[:, None], np.arange(count))
+    return np.asarray((drawn >> np.uint64(11)) * 2.0**-53)
 
 
 def mma_row_generator(seed: int, step: int) -> torch.Generator:

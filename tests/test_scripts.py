@@ -137,6 +137,7 @@ BENCHES = {
     "bench_coverage.py": "--simulations 4 --designs orl --effects 0.5 --levels '94 %'",
     "bench_quickstart.py": "--seeds 0 --train.steps 2 --schedule.warmup_steps 0",
     "bench_records.py": "--records 200 --repeats 1",
+    "bench_input.py": "--records 4000 --epoch 4000 --large 3000 --repeats 1",
     "bench_export.py": "--batch 1 --repeats 1",
     "bench_prototypes.py": "--classes 2000 --dim 32 --rows 100",
     "bench_groups.py": "--simulations 2 --groupings 2",

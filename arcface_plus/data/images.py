@@ -20,12 +20,20 @@ def decode_image(data: bytes, *, where: str, max_pixels: int = MAX_PIXELS) -> np
     corrupt or cut data.
     """
     try:
-        check_image_header(data, max_pixels)
-        pixels = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR_RGB)
-        if pixels is None:
-            raise ValueError("the image data are corrupt or cut off; replace the image")
-    except (ValueError, cv2.error) as error:
+        return decode_pixels(data, max_pixels)
+    except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
+
+
+def decode_pixels(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Decode as ``decode_image`` does; the ValueError leaves it to the caller to name the image."""
+    check_image_header(data, max_pixels)
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR_RGB)
+    except cv2.error as error:
+        raise ValueError(str(error)) from error
+    if pixels is None:
+        raise ValueError("the image data are corrupt or cut off; replace the image")
     return pixels
 
 

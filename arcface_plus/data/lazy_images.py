@@ -52,6 +52,9 @@ class ImageSource:
         """Name the file and record of an image, for messages."""
         raise NotImplementedError
 
+    def read_ahead(self, runs: Sequence[tuple[int, int]]) -> None:
+        """Begin to read images first … end − 1 of each run, where they lie one after the other."""
+
     def names(self) -> list[str] | None:
         """Return what each class is called, in their order; None where the data does not say."""
         names: list[str] | None = getattr(self, "class_names", None)

@@ -59,7 +59,11 @@ class DataConfig(Section):
     source: Literal[
         "records", "folder", "orl", "synthetic", "cifar10", "cifar100", "tiny_imagenet", "digits"
     ]
-    path: Path | None = Field(None, description="train.rec, or a folder (digits, orl: none)")
+    path: Path | list[Path] | None = Field(
+        None,
+        description="train.rec, a folder, or a list of .rec files that are one set (digits, orl: "
+        "none)",
+    )
     holdout: float = Field(
         0.0, ge=0, lt=1, description="folder: share of each class kept for testing"
     )
@@ -67,6 +71,14 @@ class DataConfig(Section):
     num_classes: int | None = Field(None, ge=2, description="checked against the data where given")
     images_per_class: Positive = Field(8, description="synthetic: images of a class")
     size: int = Field(112, ge=16, le=1024, description="side of the square input, pixels")
+    order: Literal["shuffled", "windowed"] = Field(
+        "shuffled",
+        description="windowed: files are read in sequence and images shuffled in windows, for sets "
+        "larger than memory or on network disks",
+    )
+    window: int = Field(
+        2**18, ge=1024, description="windowed: images of a window, of which memory holds two"
+    )
     workers: int = Field(4, ge=0, description="decoding processes a rank")
     timeout: float = Field(
         600, ge=0, description="seconds to wait for a batch of the workers; 0: for ever"
@@ -84,6 +96,10 @@ class DataConfig(Section):
     def _needs(self) -> DataConfig:
         if self.source not in ("orl", "synthetic", "digits") and self.path is None:
             raise ValueError(f"source: {self.source} needs a path")
+        if isinstance(self.path, list) and self.source != "records":
+            raise ValueError(f"source: {self.source} needs one path, not a list")
+        if self.path == []:
+            raise ValueError("path is an empty list; name the record files of the set")
         if self.source == "digits" and self.path is not None:
             raise ValueError("source: digits comes with scikit-learn; remove path")
         if self.holdout and self.source != "folder":

@@ -132,6 +132,7 @@ def build_loader(
         stop=config.train.steps,
         rank=world.rank,
         size=world.size,
+        window=config.data.window if config.data.order == "windowed" else None,
     )
     return TrainLoader(source, config.data, steps, pin_memory=world.device.type == "cuda")
 

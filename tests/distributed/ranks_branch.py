@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from double_precision import in_double
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -105,7 +106,7 @@ def make_trainer(config: RunConfig) -> Recorder:
     data = config.data
     source = SomeUnreadable(data.num_classes, data.images_per_class, size=data.size, seed=SEED)
     source.unreadable = data.on_bad_image == "quarantine"
-    model, head = build(config, source.num_classes, world)
+    model, head = in_double(build)(config, source.num_classes, world)
     steps = OrderedSteps(
         len(source),
         config.train.global_batch,

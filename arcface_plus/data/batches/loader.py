@@ -7,12 +7,15 @@ the global batch, workers make whole batches.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import multiprocessing
 import signal
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,17 +24,22 @@ from torch import Tensor
 from torch.multiprocessing import _prctl_pr_set_pdeathsig  # type: ignore[attr-defined]
 from torch.utils.data import DataLoader, Dataset
 
-from arcface_plus.data.batches.augmentation import augment, augmentation_draws
+from arcface_plus.data.batches.augmentation import augment_into, augmentation_draws
 from arcface_plus.data.batches.order import SPARES, BatchPlan, OrderedSteps
+from arcface_plus.data.batches.ring import BatchRing, images_at
 from arcface_plus.data.settings import DataConfig
 from arcface_plus.data.sources.image_source import ImageSource, fit_square
+
+_PREFETCH = 4  # batches that a worker makes ahead
 
 
 @dataclass
 class Batch:
     """One rank's images of a step: images (b, S, S, 3) uint8 RGB, labels and indices (b,) int64.
 
-    ``quarantined`` lists what could not be read, as ``(index, reason)``.
+    ``quarantined`` lists what could not be read, as ``(index, reason)``. Workers write the images
+    of later batches to the same memory: unless pinned, they stay until the second batch after them
+    is asked for.
     """
 
     step: int
@@ -45,6 +53,30 @@ class Batch:
         return self
 
 
+@dataclass
+class _RingBatch(Batch):
+    """A batch whose images lie in a ring: to the trainer goes only where."""
+
+    ring: int
+    slot: int
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        arrays = self.labels.numpy(), self.indices.numpy()
+        return _received, (self.step, self.ring, self.slot, *arrays, self.quarantined)
+
+
+def _received(
+    step: int,
+    ring: int,
+    slot: int,
+    labels: np.ndarray,
+    indices: np.ndarray,
+    quarantined: list[tuple[int, str]],
+) -> Batch:
+    images = images_at(ring, slot)
+    return Batch(step, images, torch.from_numpy(labels), torch.from_numpy(indices), quarantined)
+
+
 class ImageReader:
     """Reads images of ``source`` as ``config`` wants them; safe to hand to workers and threads."""
 
@@ -52,20 +84,24 @@ class ImageReader:
         self.source, self.config, self.seed = source, config, seed
 
     def read_first(
-        self, candidates: Sequence[int], step: int, bad: dict[int, str]
+        self, candidates: Sequence[int], step: int, bad: dict[int, str], first: int = 0
     ) -> tuple[np.ndarray, int, int]:
         """Return the image, label and index of the first of ``candidates`` that can be read.
 
+        Looked at are that at place ``first`` and the next SPARES.
         Under ``on_bad_image: quarantine``, those that cannot are noted in ``bad`` with the reason;
         else the first of them is a ValueError. So it is where none can be read.
         """
-        for index in candidates:
+        size, tried = self.config.size, range(first, min(first + 1 + SPARES, len(candidates)))
+        for place in tried:
+            index = candidates[place]
             if index in bad:
                 continue
             try:
                 image, label = self.source.read(index)
-                where = self.source.describe(index)
-                return fit_square(image, self.config.size, where=where), label, index
+                if image.shape != (size, size, 3):
+                    image = fit_square(image, size, where=self.source.describe(index))
+                return image, label, index
             except (ValueError, OSError) as error:
                 if self.config.on_bad_image != "quarantine":
                     raise ValueError(
@@ -74,8 +110,8 @@ class ImageReader:
                     ) from error
                 bad[index] = str(error)
         raise ValueError(
-            f"step {step}: none of {len(candidates)} images can be read; the last reason was: "
-            f"{bad[candidates[-1]]}"
+            f"step {step}: none of {len(tried)} images can be read; the last reason was: "
+            f"{bad[candidates[tried[-1]]]}"
         )
 
 
@@ -95,30 +131,44 @@ def to_batch(
 
 
 class _PlannedBatches(ImageReader, Dataset["Batch | ValueError"]):
-    """Maps a plan to its batch, or to why there is none; lives in the workers."""
+    """Maps a plan and a slot of ``ring`` to the batch, or to why there is none; lives in the
+    workers.
+    """
 
-    def __getitem__(self, plan: BatchPlan) -> Batch | ValueError:
+    def __init__(
+        self, source: ImageSource, config: DataConfig, seed: int, ring: BatchRing | None = None
+    ) -> None:
+        super().__init__(source, config, seed)
+        self.ring = ring
+
+    def __getitem__(self, task: tuple[BatchPlan, int]) -> Batch | ValueError:
         try:
-            return self._make(plan)
+            return self._make(*task)
         except ValueError as error:  # raised in the main process: there the message stays itself
             return ValueError(str(error))
 
-    def _make(self, plan: BatchPlan) -> Batch:
+    def _make(self, plan: BatchPlan, slot: int) -> Batch:
+        if plan.ahead:  # in a thread: the disk may be slow, and these are not needed now
+            threading.Thread(target=self.source.read_ahead, args=(plan.ahead,), daemon=True).start()
         bad: dict[int, str] = {}
-        candidates = plan.candidates.tolist()
-        # As many for the first position as for the last: otherwise ranks would change the outcome.
-        found = [
-            self.read_first(candidates[position : position + 1 + SPARES], plan.step, bad)
-            for position in range(plan.length)
-        ]
-        changes, size = self.config.augment, self.config.size
-        indices = [index for _, _, index in found]
-        draws = augmentation_draws(changes, size, self.seed, plan.epoch, indices)
-        changed = (
-            (augment(image, changes, drawn), label, index)
-            for (image, label, index), drawn in zip(found, draws, strict=True)
-        )
-        return to_batch(plan.step, size, changed, bad)
+        candidates, changes, size = plan.candidates.tolist(), self.config.augment, self.config.size
+        key = changes, size, self.seed, plan.epoch
+        if self.ring is None:
+            images = np.empty((plan.length, size, size, 3), dtype=np.uint8)
+        else:
+            images = self.ring.place(slot)
+        labels, indices = np.empty((2, plan.length), dtype=np.int64)
+        for position, draws in enumerate(augmentation_draws(*key, candidates[: plan.length])):
+            # As many for the first as for the last: otherwise ranks would change the outcome.
+            image, label, index = self.read_first(candidates, plan.step, bad, position)
+            if index != candidates[position]:
+                (draws,) = augmentation_draws(*key, [index])
+            augment_into(images[position], image, changes, draws)
+            labels[position], indices[position] = label, index
+        parts = torch.from_numpy(images), torch.from_numpy(labels), torch.from_numpy(indices)
+        if self.ring is None:
+            return Batch(plan.step, *parts, sorted(bad.items()))
+        return _RingBatch(plan.step, *parts, sorted(bad.items()), self.ring.number, slot)
 
 
 class TrainLoader:
@@ -133,20 +183,24 @@ class TrainLoader:
         pin_memory: bool = False,
     ) -> None:
         self.source, self.config, self.steps, self.pin_memory = source, config, steps, pin_memory
-        self._batches = _PlannedBatches(source, config, steps.seed)
 
     def __len__(self) -> int:
         return len(self.steps)
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches; ValueError names step and image where one cannot be made."""
+        ring, slots = None, 1
+        if self.config.workers:
+            # Batches that are being made or wait, the one in use, and the one before it.
+            slots = self.config.workers * _PREFETCH + 2
+            ring = BatchRing(slots, self.steps.hi - self.steps.lo, self.config.size)
         loader = DataLoader(
-            self._batches,
+            _PlannedBatches(self.source, self.config, self.steps.seed, ring),
             batch_size=None,  # a plan is already a batch
-            sampler=self.steps,
+            sampler=zip(self.steps, itertools.cycle(range(slots)), strict=False),
             num_workers=self.config.workers,
             worker_init_fn=_start_worker,
-            prefetch_factor=4 if self.config.workers else None,
+            prefetch_factor=_PREFETCH if self.config.workers else None,
             timeout=self.config.timeout if self.config.workers else 0,
             pin_memory=self.pin_memory,
             # Nothing here draws from it. But DataLoader would take a number from the global

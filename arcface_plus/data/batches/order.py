@@ -1,7 +1,8 @@
 """Which image is trained on when: a function of (seed, epoch) alone.
 
 Neither the number of ranks, nor workers, nor a restart changes it. Step k of an epoch takes slice k
-of that epoch's permutation; the last incomplete global batch of an epoch is dropped.
+of that epoch's permutation, which is one of all images or made window by window (``windows``); the
+last incomplete global batch of an epoch is dropped.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from arcface_plus.data.batches.windows import Run, Windows
 from arcface_plus.distributed import contiguous_part
 from arcface_plus.randomness import epoch_generator
 
@@ -40,13 +42,36 @@ class BatchPlan(NamedTuple):
     epoch: int
     length: int
     candidates: np.ndarray
+    ahead: tuple[Run, ...] = ()
+    """Runs of images that later steps need: whoever reads them in sequence now saves waiting."""
+
+
+class _Permutation:
+    """The order of one epoch at a time, of all images."""
+
+    def __init__(self, num_samples: int, seed: int) -> None:
+        self.num_samples, self.seed = num_samples, seed
+        self._epoch, self._order = -1, np.empty(0, dtype=np.uint32)
+
+    def at(self, epoch: int, places: np.ndarray) -> np.ndarray:
+        """Return the images at ``places`` (n,) of an epoch's order."""
+        if epoch != self._epoch:
+            self._order = self._order[:0].copy()  # free it first: never two permutations at once
+            self._order = epoch_order(self.num_samples, self.seed, epoch)
+            self._epoch = epoch
+        return self._order[places]
+
+    def ahead(self, epoch: int, first: int, last: int | None) -> tuple[Run, ...]:
+        """Return nothing: what comes next lies anywhere."""
+        return ()
 
 
 class OrderedSteps:
     """Iterate over the batch plans of steps ``start`` to ``stop`` for one rank.
 
-    Holds one permutation at a time. Raises ValueError where an epoch has fewer samples than a
-    global batch.
+    ``window``: shuffle in windows of about so many images instead of in all, see ``windows``. Holds
+    one permutation, or a few windows, at a time. Raises ValueError where an epoch has fewer samples
+    than a global batch.
     """
 
     def __init__(
@@ -59,6 +84,7 @@ class OrderedSteps:
         stop: int,
         rank: int = 0,
         size: int = 1,
+        window: int | None = None,
     ) -> None:
         if global_batch > num_samples:
             raise ValueError(
@@ -69,7 +95,11 @@ class OrderedSteps:
         self.steps_per_epoch = num_samples // global_batch
         self.start, self.stop = start, stop
         self.lo, self.hi = contiguous_part(global_batch, rank, size)
-        self._epoch, self._order = -1, np.empty(0, dtype=np.uint32)
+        self._order: _Permutation | Windows = (
+            _Permutation(num_samples, seed)
+            if window is None
+            else Windows(num_samples, seed, window)
+        )
 
     def __len__(self) -> int:
         return max(0, self.stop - self.start)
@@ -78,21 +108,17 @@ class OrderedSteps:
         """Return the indices (global_batch,) of a step over all ranks."""
         epoch, part = divmod(step, self.steps_per_epoch)
         first = part * self.global_batch
-        return self._order_of(epoch)[first : first + self.global_batch]
+        return self._order.at(epoch, np.arange(first, first + self.global_batch))
 
     def plan(self, step: int) -> BatchPlan:
         epoch, part = divmod(step, self.steps_per_epoch)
         first = part * self.global_batch
         wanted = np.arange(first + self.lo, first + self.hi + SPARES) % self.num_samples
-        candidates = self._order_of(epoch)[wanted].astype(np.int64)
-        return BatchPlan(step, epoch, self.hi - self.lo, candidates)
+        candidates = self._order.at(epoch, wanted).astype(np.int64)
+        # From the batch before on, so that each window is begun once; at the start, from nothing.
+        before = None if step == self.start else first - self.global_batch
+        ahead = self._order.ahead(epoch, first, before)
+        return BatchPlan(step, epoch, self.hi - self.lo, candidates, ahead)
 
     def __iter__(self) -> Iterator[BatchPlan]:
         return map(self.plan, range(self.start, self.stop))
-
-    def _order_of(self, epoch: int) -> np.ndarray:
-        if epoch != self._epoch:
-            self._order = self._order[:0].copy()  # free it first: never two permutations at once
-            self._order = epoch_order(self.num_samples, self.seed, epoch)
-            self._epoch = epoch
-        return self._order

@@ -8,6 +8,7 @@
 - ``writer``: ``RecordWriter``: the same bytes as mxnet's.
 - ``cut``: whether a file was cut, and what is left.
 - ``images``: a record file as a source of labelled images.
+- ``parts``: several record files as one source.
 - ``check``: what is wrong with a file, before training finds out (``data check``).
 - ``rules``: what a file is checked for.
 - ``packing``: folders to records and back (``data pack``, ``data unpack``).

@@ -13,6 +13,7 @@ from arcface_plus.data.records.headers import gather_headers, valid_labels
 from arcface_plus.data.records.reader import RecordReader
 from arcface_plus.data.records.recordio import WHOLE_RECORDS, CutRecordError
 from arcface_plus.data.records.rules import COPY_AGAIN, RecordRules
+from arcface_plus.data.records.sound import sound_labels, sound_table
 
 
 def check_record_file(
@@ -76,6 +77,11 @@ def find_record_problems(
     if decode not in ("headers", "sample", "all"):
         raise ValueError(f"decode={decode!r} is unknown; use 'headers', 'sample' or 'all'")
     check = RecordRules(reader, listed)
+    if decode == "headers" and (labels := sound_labels(reader)) is not None:
+        check.counts(sound_table(labels), num_classes)
+        check.identities(sound_table(labels))
+        reader.keep_labels(labels)
+        return check.problems
     if not check.framing(gather_headers(reader.buffer, reader.index.offsets)):
         return check.problems
     images = reader.headers()

@@ -127,13 +127,16 @@ def _gather_block(buffer: Buffer, offsets: np.ndarray) -> HeaderTable:
     # A small file may be shorter than one header: then every word is clipped and marked.
     base = np.clip(offsets >> 2, 0, len(words) - 1)
 
+    inside = base.max(initial=0) + 8 < len(words)
+
     def column(word: int) -> np.ndarray:
-        return words[np.minimum(base + word, len(words) - 1)]
+        return words[base + word if inside else np.minimum(base + word, len(words) - 1)]
 
     part = column(1)
     kind, length = (part >> 29).astype(np.uint8), (part & LENGTH_MASK).astype(np.int64)
     flag, label = column(2).astype(np.int64), column(3).view("<f4").copy()
-    np.copyto(label, column(8).view("<f4"), where=flag > 0)
+    if flag.any():
+        np.copyto(label, column(8).view("<f4"), where=flag > 0)
     outside = (offsets < 0) | (offsets % 4 != 0) | (offsets > size - 8)
     too_short = (length < HEADER_BYTES) | (length < HEADER_BYTES + 4 * flag)
     # Later assignments win, so the most basic fault is written last.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from arcface_plus.data.images import decode_image
+from arcface_plus.data.images import decode_pixels
 from arcface_plus.data.lazy_images import ImageSource
 from arcface_plus.data.records.reader import RecordReader
 
@@ -17,11 +19,19 @@ class RecordImages(ImageSource):
         self.labels, self.num_classes = reader.labels, reader.num_classes
 
     def __getitem__(self, index: int, /) -> np.ndarray:
-        return decode_image(self.reader[index].data, where=self.describe(index))
+        data = self.reader[index].data
+        try:
+            return decode_pixels(data)
+        except ValueError as error:  # named only now: names take as long as a copy of the image
+            raise ValueError(f"{self.describe(index)}: {error}") from error
 
     def encoded(self, index: int) -> bytes:
         """Return image ``index`` as it is stored."""
         return self.reader[index].data
+
+    def read_ahead(self, runs: Sequence[tuple[int, int]]) -> None:
+        for first, end in runs:
+            self.reader.read_ahead(first, end)
 
     def names(self) -> list[str] | None:
         """Return the folder that each person's images came from, as the ``.lst`` beside tells.

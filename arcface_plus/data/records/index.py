@@ -53,13 +53,14 @@ class RecordIndex:
     """
 
     def __init__(self, keys: np.ndarray, offsets: np.ndarray, *, where: str) -> None:
-        self.offsets = offsets
         self.where = where
-        self.keys: range | np.ndarray = keys
         self._order = np.empty(0, dtype=np.int64)
-        if len(keys) and keys[-1] - keys[0] == len(keys) - 1 and (np.diff(keys) == 1).all():
-            self.keys = range(int(keys[0]), int(keys[-1]) + 1)
+        counted = len(keys) and keys[-1] - keys[0] == len(keys) - 1 and (np.diff(keys) == 1).all()
+        self.offsets = np.ascontiguousarray(offsets)  # not a column, which would keep its table
+        if counted:
+            self.keys: range | np.ndarray = range(int(keys[0]), int(keys[-1]) + 1)
             return
+        self.keys = np.ascontiguousarray(keys)
         self._order = np.argsort(keys, kind="stable")
         ordered = keys[self._order]
         twice = np.flatnonzero(ordered[1:] == ordered[:-1])
@@ -109,23 +110,25 @@ def read_index(path: Path) -> RecordIndex:
 
     Raises ValueError naming file, line and rule for anything else.
     """
-    with path.open("rb") as file:
-        begins = file.read(64)
-    if not begins.strip():
-        raise ValueError(f"{path}: no lines; delete it to have the .rec scanned instead")
     try:
-        # Where newer NumPy raises, an older one warns and cuts 1.5 to 1.
-        with warnings.catch_warnings(action="error", category=DeprecationWarning):
-            table = np.loadtxt(path, dtype=np.int64, delimiter="\t", ndmin=2, comments=None)
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # no line
+            # Where newer NumPy raises, an older one warns and cuts 1.5 to 1.
+            warnings.simplefilter("error", DeprecationWarning)
+            # By its name: of an open file, NumPy would make a Python object a line.
+            table = np.loadtxt(
+                str(path), np.int64, delimiter="\t", ndmin=2, comments=None, encoding="latin1"
+            )
     except (ValueError, DeprecationWarning) as error:
         raise ValueError(
             f"{path}: {error}; every line must be 'key TAB byte offset', two whole numbers"
         ) from error
+    if not table.size:
+        raise ValueError(f"{path}: no lines; delete it to have the .rec scanned instead")
     if table.shape[1] != 2:
         raise ValueError(
             f"{path}: lines of {table.shape[1]} columns; every line must be 'key TAB byte offset'"
         )
-    return RecordIndex(*np.ascontiguousarray(table.T), where=str(path))
+    return RecordIndex(table[:, 0], table[:, 1], where=str(path))
 
 
 def scan_index(buffer: Buffer, *, where: str) -> RecordIndex:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
+import os
 import struct
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -39,6 +41,7 @@ from arcface_plus.data.records.writer import RecordWriter
 
 __all__ = ["Property", "Record", "RecordReader", "RecordWriter"]
 
+_BLOCK = 1 << 18
 _FRAME_AND_HEADER = struct.Struct("<IIIfQQ")
 
 
@@ -125,6 +128,19 @@ class RecordReader(AbstractContextManager["RecordReader"]):
     def __iter__(self) -> Iterator[Record]:
         return (self[position] for position in range(len(self)))
 
+    def read_ahead(self, first: int, end: int) -> None:
+        """Have the system read the images at positions ``first`` … ``end`` − 1, as one piece.
+
+        Returns when they are on their way. Nothing happens where they do not lie one after the
+        other, and on systems that take no such wish.
+        """
+        offsets = self._offsets[first : end + 1]
+        if len(offsets) < 2 or (np.diff(offsets) < 0).any() or not hasattr(os, "posix_fadvise"):
+            return
+        start, stop = int(offsets[0]), int(offsets[-1]) if end < len(self) else self._size
+        with contextlib.suppress(OSError), self.path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), start, stop - start, os.POSIX_FADV_WILLNEED)
+
     def read(self, key: int) -> bytes:
         """Return the whole payload (header and data) of record ``key``, identity records too."""
         offset: int = self.index.offsets.item(self.index.row(key))
@@ -146,9 +162,17 @@ class RecordReader(AbstractContextManager["RecordReader"]):
             first, last = self._labels_at(disjoint[:, 0] - 1), self._labels_at(disjoint[:, 1] - 2)
             if (first == last).all():
                 return np.repeat(first, disjoint[:, 1] - disjoint[:, 0])
-        return self._labels_at(np.arange(len(self)))
+        return self._labels_at(range(len(self)))
 
-    def _labels_at(self, positions: np.ndarray) -> np.ndarray:
+    def _labels_at(self, positions: np.ndarray | range) -> np.ndarray:
+        labels = np.empty(len(positions), dtype=np.int64)
+        # In blocks: headers of all images at once would take five times the memory of the labels.
+        for start in range(0, len(positions), _BLOCK):
+            block = np.asarray(positions[start : start + _BLOCK])
+            labels[start : start + _BLOCK] = self._labels_of_block(block)
+        return labels
+
+    def _labels_of_block(self, positions: np.ndarray) -> np.ndarray:
         table = self.headers(positions)
         bad = np.flatnonzero(~valid_labels(table))
         if len(bad) == 0:
@@ -162,6 +186,14 @@ class RecordReader(AbstractContextManager["RecordReader"]):
         """Return the raw headers of the images at ``positions`` (default: all), faults marked."""
         offsets = self._offsets if positions is None else self._offsets[positions]
         return gather_headers(self.buffer, offsets)
+
+    def keep_labels(self, labels: np.ndarray) -> None:
+        """Take ``labels`` (len,), read from every header, for those of the images."""
+        self.labels = labels.astype(np.int64)
+
+    def forget_labels(self) -> None:
+        """Drop the labels that are kept; asked for again, they are read again."""
+        self.__dict__.pop("labels", None)
 
     @cached_property
     def num_classes(self) -> int:
@@ -181,7 +213,7 @@ class RecordReader(AbstractContextManager["RecordReader"]):
         if keys is None:
             return None
         if keys.stop >= FLOAT32_EXACT:
-            return ranges_of_labels(self._labels_at(np.arange(len(self))))
+            return ranges_of_labels(self._labels_at(range(len(self))))
         return read_identity_ranges(self.buffer, self.index, keys, where=str(self.path))
 
     def close(self) -> None:

@@ -48,7 +48,7 @@ class RecordRules:
         self.reader = reader
         self.listed = listed
         self.problems: list[DataProblem] = []
-        self.image_keys = np.asarray(reader.keys, dtype=np.int64)
+        self.image_keys = reader.keys
 
     def _add(
         self,
@@ -57,7 +57,7 @@ class RecordRules:
         fix: str,
         *,
         rows: Sequence[int] | np.ndarray | None = None,
-        keys: np.ndarray | None = None,
+        keys: range | np.ndarray | None = None,
         warn: bool = False,
     ) -> None:
         """Add a problem of the file, or those of the records ``rows`` of ``keys``.
@@ -88,7 +88,7 @@ class RecordRules:
 
         Return False where records overlap, so that following them would not come to an end.
         """
-        keys, offsets = np.asarray(self.reader.index.keys), self.reader.index.offsets
+        keys, offsets = self.reader.index.keys, self.reader.index.offsets
         cut = find_cut(self.reader.buffer, offsets, table)
         if cut is not None:
             self._add("cut", cut.message, COPY_AGAIN)

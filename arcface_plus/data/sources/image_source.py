@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from arcface_plus.data.folder import ImageFolder
@@ -9,6 +11,7 @@ from arcface_plus.data.images import resized
 from arcface_plus.data.lazy_images import ImageSource
 from arcface_plus.data.records.check import check_records
 from arcface_plus.data.records.images import RecordImages
+from arcface_plus.data.records.parts import RecordParts, find_parts
 from arcface_plus.data.records.reader import RecordReader
 from arcface_plus.data.settings import DataConfig
 from arcface_plus.data.sources.cifar import CifarImages
@@ -77,7 +80,7 @@ def _open_part(config: DataConfig, *, train: bool) -> ImageSource:
     """Open the training or the test images of a source that has both."""
     if config.source == "digits":
         return DigitImages(train=train)
-    assert config.path is not None
+    assert isinstance(config.path, Path)
     if config.source in ("cifar10", "cifar100"):
         return CifarImages(config.path, config.source, train=train)
     if config.source == "tiny_imagenet":
@@ -90,16 +93,18 @@ def _open_part(config: DataConfig, *, train: bool) -> ImageSource:
     return folder.select(parts[0 if train else 1])
 
 
-def _open_records(config: DataConfig) -> RecordImages:
+def _open_records(config: DataConfig) -> RecordImages | RecordParts:
     assert config.path is not None
-    if config.path.is_dir():
-        raise ValueError(
-            f"data.path {config.path} is a folder; name the record file in it, "
-            f"such as {config.path / 'train.rec'}, or set data.source to folder."
-        )
-    reader = RecordReader(config.path)
-    warnings = check_records(reader, num_classes=config.num_classes)
-    return RecordImages(reader, tuple(str(warning) for warning in warnings))
+    named = config.path if isinstance(config.path, list) else [config.path]
+    files = [file for path in named for file in find_parts(path)]
+    parts: list[RecordImages] = []
+    for file in files:
+        reader = RecordReader(file)
+        problems = check_records(reader, num_classes=config.num_classes)
+        if len(files) > 1:  # of one part alone, that says nothing
+            problems = [problem for problem in problems if problem.rule != "empty-class"]
+        parts.append(RecordImages(reader, tuple(str(problem) for problem in problems)))
+    return parts[0] if len(parts) == 1 else RecordParts(parts)
 
 
 def fit_square(image: np.ndarray, size: int, *, where: str) -> np.ndarray:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pickle
+import shutil
 import signal
 import time
 
@@ -12,8 +14,15 @@ import numpy as np
 import pytest
 import torch
 
-from arcface_plus.data.batches.loader import Batch, TrainLoader, WorkerError, explained_workers
-from arcface_plus.data.batches.order import SPARES, OrderedSteps
+from arcface_plus.data.batches.loader import (
+    Batch,
+    TrainLoader,
+    WorkerError,
+    _PlannedBatches,
+    explained_workers,
+)
+from arcface_plus.data.batches.order import SPARES, OrderedSteps, epoch_order
+from arcface_plus.data.batches.ring import BatchRing
 from arcface_plus.data.settings import AugmentConfig, DataConfig
 from arcface_plus.data.sources.synthetic import SyntheticFaces
 from arcface_plus.training.health.quarantine import Quarantine
@@ -69,7 +78,11 @@ def loader(source=None, *, workers=0, rank=0, size=1, start=0, stop=STEPS, polic
 
 
 def batches(*args, **settings) -> list[Batch]:
-    return list(loader(*args, **settings))
+    """Return copies: workers write later batches to the same memory."""
+    return [
+        dataclasses.replace(batch, images=batch.images.clone())
+        for batch in loader(*args, **settings)
+    ]
 
 
 def assert_same(a: Batch, b: Batch) -> None:
@@ -164,8 +177,31 @@ def test_global_generators_are_left_alone(workers):
 def test_workers_may_be_started_afresh():
     """Where processes are not forked, all that workers need is pickled."""
     made = loader(stop=1)
-    again = pickle.loads(pickle.dumps(made._batches))[next(iter(made.steps))]
+    ring = BatchRing(2, BATCH, SIZE)
+    planned = _PlannedBatches(made.source, made.config, made.steps.seed, ring)
+    again = pickle.loads(pickle.dumps(planned))[next(iter(made.steps)), 1]
     assert_same(again, next(iter(made)))
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_batches_stay_until_the_second_one_after_is_asked_for(whole, workers):
+    """In memory that is used again and again: no more of it than is on its way."""
+    places, last, expected = set(), None, None
+    for batch in loader(workers=workers, stop=2 * STEPS):
+        places.add(batch.images.data_ptr())
+        if last is not None:
+            assert_same(last, expected)
+        if batch.step < STEPS:
+            assert_same(batch, whole[batch.step])
+        last, expected = batch, dataclasses.replace(batch, images=batch.images.clone())
+    assert len(places) == min(2 * STEPS, 4 * workers + 2)
+
+
+def test_batches_that_shared_memory_has_no_room_for_are_refused(monkeypatch):
+    usage = shutil.disk_usage("/")._replace(free=2**20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(ValueError, match=r"need 6 MiB .* has 1 MiB left\. Lower --data\.workers"):
+        BatchRing(11, 100, SIZE + 20)
 
 
 def test_images_of_another_size_are_scaled():
@@ -249,7 +285,7 @@ def test_stand_ins_follow_the_order_at_every_world_size(case):
     alone = batches(Faces(bad), policy="quarantine")
     steps = OrderedSteps(SAMPLES, BATCH, seed=5, start=0, stop=STEPS)
     for batch in alone:
-        order = steps._order_of(batch.step // 4).tolist()
+        order = epoch_order(SAMPLES, 5, batch.step // 4).tolist()
         assert batch.indices.tolist() == expected_indices(order, batch.step % 4 * BATCH, bad)
         assert torch.equal(batch.labels, batch.indices // 6)
         met = {index for index, _ in batch.quarantined}
@@ -292,7 +328,7 @@ def test_sound_images_are_as_if_there_were_no_quarantine(whole):
 def test_a_long_run_of_bad_images_stops_at_every_world_size(run, stops, size):
     """The patience is counted from each position, so ranks do not change whether it ends."""
     samples, batch = 240, 16
-    order = OrderedSteps(samples, batch, seed=5, start=0, stop=1)._order_of(0).tolist()
+    order = epoch_order(samples, 5, 0).tolist()
     source = Faces(order[:run], num_classes=samples // 6)
     settings = {"policy": "quarantine", "stop": 1, "batch": batch, "size": size}
     if stops:
@@ -359,7 +395,7 @@ class Doomed(Faces):
 def test_a_worker_that_was_killed_says_what_to_do():
     source = Doomed(lambda: os.kill(os.getpid(), signal.SIGKILL))
     with (
-        pytest.raises(WorkerError, match=r"out of memory: lower --data\.workers \(now 1"),
+        pytest.raises(WorkerError, match=r"worker \(pid.* lower --data\.workers \(now 1"),
         explained_workers(DataConfig(source="synthetic", num_classes=13, workers=1)),
     ):
         for _ in loader(source, workers=1):

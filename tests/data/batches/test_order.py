@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from arcface_plus.data.batches.order import SPARES, OrderedSteps, epoch_order
-from arcface_plus.randomness import augmentation_generator, epoch_generator
+from arcface_plus.randomness import augmentation_draws, epoch_generator, window_generator
 
 
 def plans(samples=103, batch=10, *, start=0, stop=25, rank=0, size=1, seed=3):
@@ -117,7 +117,7 @@ def test_order_takes_four_bytes_an_image():
     tracemalloc.start()
     try:
         for step in range(3):
-            steps._order_of(step)
+            steps._order.at(step, np.arange(8))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -137,20 +137,34 @@ def test_batch_larger_than_the_data():
 
 
 def test_generators_do_not_share_numbers():
-    """Neither order, samples nor class weights, at neighbouring keys."""
+    """Neither order, windows nor class weights, at neighbouring keys."""
     draws = [epoch_generator(0, e).integers(2**63, size=8) for e in (0, 1, 255, 256, 257)]
-    draws += [
-        augmentation_generator(0, e, s).integers(2**63, size=8)
-        for e in (0, 1, 256)
-        for s in (0, 1, 2**31)
-    ]
+    windows = [(0, None), (0, 0), (0, 1), (1, 0), (256, 0)]
+    draws += [window_generator(0, *window).integers(2**63, size=8) for window in windows]
     for block in (0, 1, 256, 257):  # keyed as initial class weights are
         key = np.array([0, block], dtype=np.uint64)
         draws.append(np.random.Generator(np.random.Philox(key=key)).integers(2**63, size=8))
     assert len(np.unique(np.concatenate(draws))) == 8 * len(draws)
 
 
-def test_a_long_draw_does_not_reach_the_next_sample():
-    long = augmentation_generator(0, 0, 4).integers(2**63, size=20_000)
-    following = augmentation_generator(0, 0, 5).integers(2**63, size=100)
-    assert not set(long.tolist()) & set(following.tolist())
+def test_draws_of_images_are_uniform_and_know_nothing_of_their_neighbours():
+    """Neither of seed, epoch nor sample: chi-squared over 16 levels, and correlations."""
+    samples = np.arange(20_000)
+    drawn = augmentation_draws(0, 3, samples, 24)
+    assert drawn.shape == (20_000, 24) and drawn.min() >= 0 and drawn.max() < 1
+    for column in drawn.T:
+        counts = np.bincount((16 * column).astype(int), minlength=16)
+        assert ((counts - 1250) ** 2 / 1250).sum() < 44.3  # exceeded once in ten thousand
+    others = [augmentation_draws(0, 4, samples, 24), augmentation_draws(1, 3, samples, 24)]
+    others += [np.roll(drawn, 1, axis=0), np.roll(drawn, 1, axis=1)]
+    for other in others:
+        for a, b in zip(drawn.T, other.T, strict=True):
+            assert abs(np.corrcoef(a, b)[0, 1]) < 4.4 / np.sqrt(len(samples))
+    assert len(np.unique(drawn)) == drawn.size
+
+
+def test_draws_of_an_image_are_its_own_in_any_batch():
+    together = augmentation_draws(5, 2, np.array([9, 2**31, 0, 9]), 24)
+    for row, sample in zip(together, [9, 2**31, 0, 9], strict=True):
+        assert np.array_equal(augmentation_draws(5, 2, np.array([sample]), 24)[0], row)
+        assert np.array_equal(augmentation_draws(5, 2, np.array([sample]), 5)[0], row[:5])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from arcface_plus.data.batches import score_sampling as sampling
-from arcface_plus.randomness import branch_augmentation_generator, branch_generator
+from arcface_plus.randomness import branch_augmentation_draws, branch_generator
 
 
 def generator(step: int = 0) -> np.random.Generator:
@@ -98,15 +98,18 @@ def test_threshold_sample() -> None:
 
 
 def test_draws_depend_on_seed_and_step_alone_and_no_two_streams_agree() -> None:
+    def drawn(seed: int, step: int, sample: int, slot: int) -> list[float]:
+        keys = np.array([sample]), np.array([slot])
+        return branch_augmentation_draws(seed, step, *keys, 4)[0].tolist()
+
     keys = [(1, 0), (1, 1), (2, 0)]
     draws = [branch_generator(*key).random(4).tolist() for key in keys]
     draws += [
-        branch_augmentation_generator(*key).random(4).tolist()
+        drawn(*key)
         for key in [(1, 0, 5, 0), (1, 0, 5, 1), (1, 0, 6, 0), (1, 1, 5, 0), (2, 0, 5, 0)]
     ]
     assert len({tuple(d) for d in draws}) == len(draws)
-    again = branch_augmentation_generator(1, 0, 5, 1).random(4).tolist()
-    assert again == draws[4]
+    assert drawn(1, 0, 5, 1) == draws[4]
 
 
 def test_easiness_is_the_logistic_curve_without_overflow() -> None:

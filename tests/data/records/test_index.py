@@ -71,3 +71,11 @@ def test_property_may_have_more_lines(files, tmp_path):
     path = files.write(tmp_path / "train.rec")
     (tmp_path / "property").write_text("4,112,112\n10\n")
     assert RecordReader(path).num_classes == 4
+
+
+def test_idx_of_blank_lines_has_no_lines(files, tmp_path, recwarn):
+    path = files.write(tmp_path / "train.rec")
+    (tmp_path / "train.idx").write_text("\n" * 100)
+    with pytest.raises(ValueError, match=r"train\.idx: no lines"):
+        RecordReader(path)
+    assert not recwarn.list

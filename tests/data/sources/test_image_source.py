@@ -99,11 +99,11 @@ def test_records_name_file_and_record(records):
     assert source.describe(0).startswith(str(records)) and "record" in source.describe(0)
 
 
-def test_folder_where_a_record_file_is_needed(records):
-    with pytest.raises(
-        ValueError, match=r"is a folder; name the record file in it, such as .*train"
-    ):
-        open_source(config("records", path=records.parent))
+def test_folder_of_one_record_file_and_of_none(records, folder):
+    source = open_source(config("records", path=records.parent))
+    assert source.describe(0).startswith(str(records))
+    with pytest.raises(FileNotFoundError, match=r"has no \.rec file; name one"):
+        open_source(config("records", path=folder))
 
 
 def test_record_file_where_a_folder_is_needed(records):
