@@ -63,6 +63,7 @@ NAVIGATION = {
     ],
     "Evaluate and use": [
         "docs/verification",
+        "docs/benchmark",
         "docs/protocols",
         "docs/distribution_view",
         "docs/export",
