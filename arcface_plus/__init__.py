@@ -8,7 +8,9 @@ settings           sections of settings, overrides, errors with file and line
 randomness         every keyed stream of random numbers, with its version
 files              files written beside and renamed; logs cut to a step; hashes
 devices            how the host works beside a GPU without waiting for it
+clock              where the time of a step goes
 distributed        process groups and collectives; the identity at world size 1
+exchange           the step of a ring: a tensor sent while another comes
 process_group      the default process group: made, and left so that no failure hangs
 watch              what each rank is doing; who failed, who is late, where all stop
 data/              images, record files, pair sets, sources, batches

@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from arcface_plus.clock import counted_as
 from arcface_plus.process_group import process_group, time_limit
 from arcface_plus.watch import Watch
 
@@ -123,21 +124,24 @@ def contiguous_part(total: int, rank: int, size: int) -> tuple[int, int]:
 def all_reduce_sum(tensor: Tensor, group: Group = None) -> Tensor:
     """Sum ``tensor`` over ranks in place and return it."""
     if world_size(group) > 1:
-        dist.all_reduce(tensor, op=dist.ReduceOp.SUM, group=group)
+        with counted_as("communication_share"):
+            dist.all_reduce(tensor, op=dist.ReduceOp.SUM, group=group)
     return tensor
 
 
 def all_reduce_max(tensor: Tensor, group: Group = None) -> Tensor:
     """Take the elementwise maximum of ``tensor`` over ranks in place and return it."""
     if world_size(group) > 1:
-        dist.all_reduce(tensor, op=dist.ReduceOp.MAX, group=group)
+        with counted_as("communication_share"):
+            dist.all_reduce(tensor, op=dist.ReduceOp.MAX, group=group)
     return tensor
 
 
 def broadcast(tensor: Tensor, source: int = 0, group: Group = None) -> Tensor:
     """Copy ``tensor`` from group rank ``source`` into every rank's ``tensor`` and return it."""
     if world_size(group) > 1:
-        dist.broadcast(tensor, group_src=source, group=group)
+        with counted_as("communication_share"):
+            dist.broadcast(tensor, group_src=source, group=group)
     return tensor
 
 
@@ -172,7 +176,8 @@ def all_gather_rows(
         padded = padded.new_zeros((longest, *tensor.shape[1:]))
         padded[: tensor.shape[0]] = tensor.detach()
     gathered = padded.new_empty((size * longest, *tensor.shape[1:]))
-    dist.all_gather_into_tensor(gathered, padded, group=group)
+    with counted_as("communication_share"):
+        dist.all_gather_into_tensor(gathered, padded, group=group)
     return [gathered[r * longest : r * longest + n] for r, n in enumerate(sizes)]
 
 
@@ -237,41 +242,6 @@ def logsumexp_over_ranks(mine: Tensor, group: Group = None) -> Tensor:
     parts = all_gather_rows(mine, group, sizes=[len(mine)] * size)
     parts[rank(group)] = mine
     return torch.logsumexp(torch.stack(parts), dim=0)
-
-
-def ring_exchange(
-    tensor: Tensor,
-    *,
-    send_to: int,
-    receive_from: int,
-    shape: Sequence[int],
-    group: Group = None,
-) -> Tensor:
-    """Send ``tensor`` to one rank while receiving a tensor of ``shape`` from another.
-
-    Ranks are group ranks. Both sides must know the shapes; the dtype is that of ``tensor``. An
-    empty shape dimension on either side is sent as nothing.
-    """
-    me = rank(group)
-    if send_to == me and receive_from == me:
-        return tensor
-    if tensor.is_cuda and "cuda:nccl" not in dist.get_backend_config(group):
-        staged = tensor.cpu()  # gloo sends from the host alone
-        received = ring_exchange(
-            staged, send_to=send_to, receive_from=receive_from, shape=shape, group=group
-        )
-        return received.to(tensor.device)
-    received = tensor.new_empty(tuple(shape))
-    operations = []
-    if tensor.numel():
-        tensor = tensor.contiguous()
-        operations.append(dist.P2POp(dist.isend, tensor, group=group, group_peer=send_to))
-    if received.numel():
-        operations.append(dist.P2POp(dist.irecv, received, group=group, group_peer=receive_from))
-    if operations:
-        for work in dist.batch_isend_irecv(operations):
-            work.wait()
-    return received
 
 
 def barrier(group: Group = None) -> None:

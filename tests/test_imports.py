@@ -17,7 +17,7 @@ PACKAGE = TESTS.parent / "arcface_plus"
 # A module imports only from its own level and from lower ones.
 LEVELS = {
     **dict.fromkeys(("yaml_files", "settings", "devices", "distributed", "files", "randomness"), 0),
-    **dict.fromkeys(("process_group", "watch", "shipped"), 0),
+    **dict.fromkeys(("process_group", "watch", "shipped", "clock", "exchange"), 0),
     "data": 1,
     "checkpoints": 2,
     "models": 3,
@@ -36,6 +36,7 @@ ROOTS = {"__init__.py", "__main__.py"}
 # asks which backends torch was built with.
 MAY_USE_TORCH_DISTRIBUTED = {
     "distributed.py",
+    "exchange.py",
     "process_group.py",
     "checkpoints/metadata.py",
     "checkpoints/store.py",

@@ -58,11 +58,15 @@ def train_command(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Remove the run folder and start over.")
     ] = False,
+    profile: Annotated[
+        int | None,
+        typer.Option(min=1, help="Trace that many steps with torch.profiler, into RUN/profile/."),
+    ] = None,
 ) -> None:
     """Train, verify and save a model; also under torchrun as tools/train.py."""
     from arcface_plus.runs.train import train
 
-    train(config, context.args, resume=resume, overwrite=overwrite)
+    train(config, context.args, resume=resume, overwrite=overwrite, profile=profile)
 
 
 @app.command("info")

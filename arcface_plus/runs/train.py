@@ -20,6 +20,7 @@ from arcface_plus.runs.lock import RunLock
 from arcface_plus.runs.preemption import Stopped, stops_on_signals, unmark
 from arcface_plus.training.determinism import deterministic
 from arcface_plus.training.monitor import Monitor
+from arcface_plus.training.profiling import check_profile, profiled
 from arcface_plus.training.regularization import RunRegularizer
 from arcface_plus.training.trackers import WandB, import_wandb
 from arcface_plus.training.trainer import Trainer
@@ -31,14 +32,14 @@ def train(
     *,
     resume: str = "never",
     overwrite: bool = False,
+    profile: int | None = None,
 ) -> Path:
     """Train what ``config_path`` with ``overrides`` says and return the run folder.
 
     ``overrides``: ``["--optim.lr", "0.05"]``. ``resume``: never, auto (the newest checkpoint, if
-    any) or a checkpoint folder. Under torchrun, called by every process. Everything a run needs is
-    opened and checked before its folder is touched. Raises ValueError or FileNotFoundError for bad
-    input, NonFiniteError where training broke down, PeerFailed where another rank failed, Stopped
-    (a SystemExit) where the run was asked to stop and has saved its state.
+    any) or a checkpoint folder. ``profile``: steps to trace. Under torchrun, called by every
+    process. All is opened and checked before the run folder is touched. Raises ValueError or
+    FileNotFoundError for bad input, NonFiniteError, PeerFailed, Stopped (a SystemExit, saved).
     """
     config = load_config(config_path, overrides)
     source = open_source(config.data, seed=config.seed)
@@ -47,6 +48,7 @@ def train(
         chosen = choose_together(config, checkpoints, resume=resume, overwrite=overwrite)
         start = chosen.step
         state = build_state(config, source, world, resumes=start is not None)
+        check_profile(profile, config.train.steps - (start or 0))
         regularizer = RunRegularizer(config.regularizer, state.model, state.head, seed=config.seed)
         evaluation.attach(state.head)
         beginning = Beginning(config, source, state) if start is None else None
@@ -62,11 +64,10 @@ def train(
             for words in filter(None, (lock.warning, *chosen.skipped)):
                 monitor.say(words)
             announce(config, source, state, regularizer, monitor)
-            if beginning is not None:
-                beginning.apply(monitor)
-            if start is not None:
-                _resume(trainer, start, evaluation, monitor)
-            if finished := trainer.train():
+            _begin(trainer, beginning, start, evaluation, monitor)
+            with profiled(config.folder, profile, world, monitor.say) as trainer.after_step:
+                finished = trainer.train()
+            if finished:
                 evaluation.save(state, monitor)
             else:
                 asked.mark(config.folder, state.step, monitor)
@@ -98,10 +99,19 @@ def _workplace(config: RunConfig) -> Iterator[tuple[World, RunLock, Checkpoints]
         yield world, lock, checkpoints
 
 
-def _resume(trainer: Trainer, start: int, evaluation: RunEvaluation, monitor: Monitor) -> None:
-    trainer.resume(start)
-    evaluation.recall()
-    monitor.say(f"continuing from {trainer.checkpoints.path(start)}")
+def _begin(
+    trainer: Trainer,
+    beginning: Beginning | None,
+    start: int | None,
+    evaluation: RunEvaluation,
+    monitor: Monitor,
+) -> None:
+    if beginning is not None:
+        beginning.apply(monitor)
+    if start is not None:
+        trainer.resume(start)
+        evaluation.recall()
+        monitor.say(f"continuing from {trainer.checkpoints.path(start)}")
 
 
 def _open_monitor(config: RunConfig, world: World, start: int) -> Monitor:

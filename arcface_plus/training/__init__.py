@@ -7,6 +7,7 @@ optim              which layers learn how fast or decay, by which optimizer; the
 updates/           optimizers of class rows, LAMB, the running average of the weights
 schedule           the learning rate of a step
 data_parallel      the net on all ranks: gradients averaged, compiled if wanted
+profiling          torch.profiler for a few steps: a trace and a table in the run folder
 precision          bf16, fp16 or fp32
 determinism        on a GPU, operations that repeat to the bit
 regularization     the angular penalty of a run on its layers and class weights, eq. (13) of MMA

@@ -34,6 +34,11 @@ _SHOWN = (
     ("lr", "lr", "{:.2g}"),
     ("images_per_second", "images/s", "{:.0f}"),
     ("data_wait", "data wait", "{:.0%}"),
+    ("forward_share", "forward", "{:.0%}"),
+    ("backward_share", "backward", "{:.0%}"),
+    ("optimizer_share", "optimizer", "{:.0%}"),
+    ("mma_share", "of MMA", "{:.0%}"),
+    ("communication_share", "communication", "{:.0%}"),
 )
 # What stands behind one of them, where it is known: key, and the words with it.
 _AGAINST = {

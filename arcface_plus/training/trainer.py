@@ -83,7 +83,9 @@ class Trainer:
         self.watch = StepWatch(state.guard, state.spikes, forensics, monitor)
         self.to_device = SideCopies(self.world.device)
         self.evaluated_at = self.saved_at = -1
-        self.window, self.enter = state.window, state.world.watch.enter
+        self.window = state.window
+        self.enter = self.window.entering(state.world.watch.enter)
+        self.after_step: Callable[[], object] = lambda: None
 
     # -- the loop ------------------------------------------------------------------------------
 
@@ -101,14 +103,14 @@ class Trainer:
                 self.checkpoints.wait()
                 return False
             self.enter("data", state.step)
-            began = time.perf_counter()
             batch = next(batches)
-            self.window.waited += time.perf_counter() - began
+            self.enter("plan", state.step)
             self.quarantine.record(batch)
             self.train_step(batch)
             state.step += 1
             self.monitor.advance(state.step)
             self._after_step(total)
+            self.after_step()
         if best.gave_up:
             self.monitor.say(f"stopped: {best.waited} evaluations in a row were no better")
         if best.step not in (None, state.step):
@@ -187,6 +189,7 @@ class Trainer:
         batch = self.branch.images()
         self.quarantine.record(batch)
         loss = self.branch.loss(self._embed(to_device(batch.images, self.world.device)))
+        self.enter("gradient all-reduce", self.state.step)
         self.state.scaler.scale(loss).backward()
         return loss.detach()
 
@@ -198,6 +201,7 @@ class Trainer:
         """
         if self.regularizer is None:
             return None
+        self.enter("penalty", self.state.step)
         penalty = self.regularizer(self.state.step)
         if penalty.requires_grad:  # otherwise every layer it covers is frozen
             self.state.scaler.scale(penalty).backward()
@@ -238,7 +242,7 @@ class Trainer:
 
     def _log(self) -> None:
         self.enter("log", self.state.step)
-        self._check_finite()
+        self.watch.look(self.state.step)
         values = self.window.close(self.config.global_batch)
         rows = self.head.class_weights()
         degrees, nearest = self.head.mma.nearest(rows, self.state.step)
@@ -264,7 +268,7 @@ class Trainer:
         if not self.evaluations:
             return False
         self.enter("evaluation", step)
-        self._check_finite()
+        self.watch.look(self.state.step)
         began = time.perf_counter()
         results = scores(self.model, self.state.average, self.evaluations, step)
         self._set_mode()
@@ -273,16 +277,12 @@ class Trainer:
             self.monitor.write(step, numbers, prefix=kind)
         return self.state.best.observe(step, results)
 
-    def _check_finite(self) -> None:
-        """Never log, score or save a state that a policy would refuse."""
-        self.watch.look(self.state.step)
-
     def save(self) -> None:
         """Begin to write a checkpoint of the current step, unless there is one."""
         if self.saved_at == self.state.step:
             return
         self.enter("checkpoint", self.state.step)
-        self._check_finite()
+        self.watch.look(self.state.step)
         self.state.average_statistics()
         began = time.perf_counter()
         self.monitor.sync()

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from arcface_plus.checkpoints.parts import Part, Stored
+from arcface_plus.clock import StepClock
 from arcface_plus.losses.head.output import HeadOutput
+
+# The part of a step, by its name in metrics.jsonl, that a phase of the loop belongs to. Parts of
+# these are counted as MMA or communication where they are made.
+_PARTS = {
+    "data": "data_wait",
+    "plan": "forward_share",
+    "class logits": "forward_share",
+    "second branch": "forward_share",
+    "gradient all-reduce": "backward_share",
+    "penalty": "mma_share",
+    "update": "optimizer_share",
+}
 
 
 class LogWindow(Part):
@@ -22,15 +35,24 @@ class LogWindow(Part):
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.device = device
+        self.device, self.clock = device, StepClock(device)
         self.is_first = True
         self._reset()
 
     def _reset(self) -> None:
         self.sums: dict[str, Tensor] = {}
         self.counted = torch.zeros((), device=self.device, dtype=torch.float64)
-        self.steps, self.waited, self.learning_rate = 0, 0.0, 0.0
+        self.steps, self.learning_rate = 0, 0.0
         self.began = time.perf_counter()
+
+    def entering(self, say: Callable[[str, int], None]) -> Callable[[str, int], None]:
+        """Return what says a phase and its step, and counts the time from then on as its part."""
+
+        def enter(phase: str, step: int) -> None:
+            say(phase, step)
+            self.clock.enter(_PARTS.get(phase))
+
+        return enter
 
     def skip_time(self, seconds: float) -> None:
         """Leave ``seconds`` spent on evaluation or saving out of the throughput."""
@@ -62,7 +84,8 @@ class LogWindow(Part):
             values["target_angle"] = math.degrees(values["target_angle"])
         values["lr"] = self.learning_rate
         values["images_per_second"] = self.steps * global_batch / seconds
-        values["data_wait"] = min(1.0, self.waited / seconds)
+        taken = self.clock.read()
+        values |= {phase: min(1.0, took / seconds) for phase, took in taken.items()}
         self.is_first = False
         self._reset()
         return values

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from arcface_plus import distributed as d
+from arcface_plus.exchange import ring_exchange
 from arcface_plus.models.batch_statistics import average_batch_norm_buffers
 
 
@@ -32,7 +33,7 @@ def exercise(rank: int) -> dict:
     norm.running_mean.fill_(float(rank))
     average_batch_norm_buffers(norm)
     out["mean"], out["tracked"] = norm.running_mean.tolist(), norm.num_batches_tracked.item()
-    out["ring"] = d.ring_exchange(
+    out["ring"] = ring_exchange(
         torch.full((rank,), float(rank)),
         send_to=(rank + 1) % size,
         receive_from=(rank - 1) % size,

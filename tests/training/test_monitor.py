@@ -21,6 +21,8 @@ NUMBERS = {
     "lr": 0.1,
     "images_per_second": 1234.5,
     "data_wait": 0.012,
+    "backward_share": 0.61,
+    "communication_share": 0.04,
 }
 
 

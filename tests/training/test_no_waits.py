@@ -58,7 +58,8 @@ def numbers(folder: Path) -> dict[str, float]:
     entries = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
     (*_, last) = (entry for entry in entries if entry["kind"] == "train")
     clocks = ("images_per_second", "data_wait", "seconds_left")
-    return {k: v for k, v in last.items() if isinstance(v, float) and k not in clocks}
+    kept = {k: v for k, v in last.items() if isinstance(v, float) and k not in clocks}
+    return {k: v for k, v in kept.items() if not k.endswith("_share")}
 
 
 def watch_steps(monkeypatch: pytest.MonkeyPatch, first: int = 0) -> None:

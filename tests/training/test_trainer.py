@@ -43,6 +43,11 @@ def test_leaves_a_run_folder(tiny: Path) -> None:
     assert [entry["step"] for entry in logged] == [1, 2, 3, 4, 5, 6]
     for key in ("loss", "mma", "nearest_angle", "lr", "images_per_second", "data_wait"):
         assert all(math.isfinite(entry[key]) for entry in logged), key
+    for entry in logged:
+        shares = {k: v for k, v in entry.items() if k == "data_wait" or k.endswith("_share")}
+        parts = {"forward_share", "backward_share", "optimizer_share", "mma_share", "data_wait"}
+        assert shares.keys() == parts and all(shares.values()), "one rank does not communicate"
+        assert sum(shares.values()) <= 1 + 1e-6
     model = load_model(folder)
     assert not model.training and model.preprocessing.size == 32
 

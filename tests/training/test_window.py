@@ -21,7 +21,7 @@ def add(window: LogWindow, step: int, *, skip: bool = False) -> None:
 
 
 def timeless(values: dict) -> dict:
-    return {k: v for k, v in values.items() if k not in ("images_per_second", "data_wait")}
+    return {k: v for k, v in values.items() if k != "images_per_second"}
 
 
 @pytest.mark.parametrize("cut", range(7))
@@ -60,3 +60,32 @@ def test_a_checkpoint_from_before_leaves_an_empty_window() -> None:
     add(window, 0)
     window.restore({}, {"step": 4})
     assert window.sums == {} and float(window.counted) == 0
+
+
+def test_a_line_says_which_share_of_the_time_each_part_took(monkeypatch) -> None:
+    window, now, said = LogWindow(CPU), [0.0], []
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    window._reset()
+    enter = window.entering(lambda phase, step: said.append((phase, step)))
+    parts = {"data": 1, "plan": 2, "class logits": 4, "gradient all-reduce": 8, "penalty": 16}
+    for phase, seconds in {
+        **parts,
+        "update": 32,
+        "log": 64,
+        "a phase of another name": 128,
+    }.items():
+        enter(phase, 7)
+        now[0] += seconds
+    add(window, 0)
+    values = window.close(12)
+    assert said[:2] == [("data", 7), ("plan", 7)] and len(said) == 8
+    shares = {k: v * 255 for k, v in values.items() if k == "data_wait" or k.endswith("_share")}
+    assert shares == pytest.approx(
+        {
+            "data_wait": 1,
+            "forward_share": 6,
+            "backward_share": 8,
+            "mma_share": 16,
+            "optimizer_share": 32,
+        }
+    )

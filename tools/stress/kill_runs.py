@@ -153,7 +153,9 @@ def seconds_to_start(config: Path, ranks: int, steps: int) -> float:
 
 def log_without_times(folder: Path) -> list[dict]:
     lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
-    return [{key: line[key] for key in line if key not in TIMES} for line in lines]
+    return [
+        {k: line[k] for k in line if k not in TIMES and not k.endswith("_share")} for line in lines
+    ]
 
 
 def differences(one: Path, other: Path) -> list[str]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from arcface_plus.clock import counted_as
 from arcface_plus.devices import to_device
 from arcface_plus.distributed import (
     Group,
@@ -246,7 +247,8 @@ class ClassifierHead(nn.Module):
         if plan.sample is not None and plan.share is not None and not self.dense_gradient:
             picked = self.centres.dominant_rows(weight, plan.sample.rows)
             active = (plan.sample.rows, picked, plan.share)
-        mma = self.mma(self.class_weights(), plan.step, active=active)
+        with counted_as("mma_share"):
+            mma = self.mma(self.class_weights(), plan.step, active=active)
         return replace(output, loss=output.loss + self.mma_weight * mma, mma=mma)
 
     def _margin_scores(

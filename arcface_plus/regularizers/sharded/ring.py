@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 
 from arcface_plus.devices import rows_at_once
-from arcface_plus.distributed import Group, rank, ring_exchange, world_size
+from arcface_plus.distributed import Group, rank, world_size
+from arcface_plus.exchange import ring_exchange
 from arcface_plus.regularizers.geometry.angles import pair_terms
 from arcface_plus.regularizers.geometry.sphere import UnitRows
 from arcface_plus.regularizers.nearest.ranking import TIE_UNIT, squared_chord
