@@ -23,7 +23,7 @@ $(VENV)/.run: setup.cfg pyproject.toml | $(VENV)/bin/python
 
 # And what tests and lint need.
 $(VENV)/.dev: $(VENV)/.run
-	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[quickstart,report,onnx,align,search,onnx2torch,timm,docs,dev]"
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[quickstart,report,onnx,align,search,onnx2torch,timm,wandb,docs,dev]"
 	touch $@
 
 # The real mxnet cannot live beside NumPy 2: it gets an environment of its own, to check our files.
@@ -56,7 +56,7 @@ oldest: .venv-oldest/.done
 	$(PYTHON) -m venv .venv-oldest
 	sed -n 's/^    \(.*\)>=/\1==/p' setup.cfg > .venv-oldest/pins.txt
 	.venv-oldest/bin/pip install --quiet --disable-pip-version-check -c .venv-oldest/pins.txt \
-	  -e ".[quickstart,report,onnx,align,search,onnx2torch,timm,docs,dev]"
+	  -e ".[quickstart,report,onnx,align,search,onnx2torch,timm,wandb,docs,dev]"
 	touch $@
 
 docs: $(VENV)/.dev

@@ -3,6 +3,7 @@
 Data flows one way, and imports point backwards only:
 
 yaml_files         YAML files laid over their bases, with the line of every key
+shipped            configurations that come with the package, by name; configs/ has them
 settings           sections of settings, overrides, errors with file and line
 randomness         every keyed stream of random numbers, with its version
 files              files written beside and renamed; logs cut to a step; hashes

@@ -23,6 +23,26 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
+class SideCopies:
+    """Copies pinned tensors of the host to ``device`` beside what it is still computing."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def __call__(self, *tensors: Tensor) -> list[Tensor]:
+        """Return ``tensors`` on the device; what is queued after this waits for the copies."""
+        if self._stream is None:
+            return [tensor.to(self.device) for tensor in tensors]
+        with torch.cuda.stream(self._stream):
+            copies = [tensor.to(self.device, non_blocking=True) for tensor in tensors]
+        current = torch.cuda.current_stream(self.device)
+        current.wait_stream(self._stream)
+        for copy in copies:
+            copy.record_stream(current)  # its memory is not given away before current is done
+        return copies
+
+
 def rows_at_once(device: torch.device) -> int:
     """Return how many rows a loop takes in a turn: few fit a CPU's cache, many fill a GPU."""
     return 512 if device.type == "cpu" else 16_384

@@ -14,8 +14,6 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from arcface_plus.watch import PeerFailed, Watch
 
@@ -82,20 +80,3 @@ def _in_one_line(error: BaseException) -> str:
     """Return what other ranks say of ``error``; that of a worker has its traceback in its text."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[-1] if "Traceback" in str(error) else lines[0]
-
-
-def data_parallel(model: nn.Module, device: torch.device, ranks: int) -> DistributedDataParallel:
-    """Return ``model`` with gradients averaged over all ranks, in an order that never changes."""
-    ddp = DistributedDataParallel(
-        model,
-        device_ids=[device.index] if device.type == "cuda" else None,
-        gradient_as_bucket_view=True,
-        # Not because parameters are unused: it keeps DDP from rebuilding its buckets after a
-        # process's first step, which changes the order of sums and so the bits of a resumed run.
-        # A sum of two has but one order, so up to two ranks it is not needed.
-        find_unused_parameters=ranks > 2,
-    )
-    # Ranks keep statistics of their own batches; they are averaged before anything is scored. Said
-    # by the name since torch 2.13 and by the one before it, which has no meaning later.
-    ddp.forward_sync_buffers = ddp.broadcast_buffers = False
-    return ddp

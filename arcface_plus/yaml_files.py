@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from arcface_plus.shipped import find_config
+
 # What a YAML file may have; the largest of ours has 2 kB, 150 values and 5 levels.
 MOST_BYTES, MOST_VALUES, MOST_LETTERS, MOST_NESTED = 2**20, 10_000, 4096, 20
 
@@ -21,13 +23,14 @@ def read_with_bases(
 ) -> dict[str, Any]:
     """Return the values of a YAML file laid over those of its ``base``, a path beside the file.
 
+    Either may be the name of a shipped configuration; a file of that name is preferred.
     Mappings are merged key by key; a mapping of another ``kind`` and everything else is replaced.
     """
-    if not path.is_file():
-        asked = f" (the base of {above[-1]})" if above else ""
-        raise FileNotFoundError(
-            f"configuration {path}{asked} does not exist; the shipped ones are in configs/."
-        )
+    try:
+        path = find_config(path)
+    except FileNotFoundError as error:
+        asked = f"the base of {above[-1]}: " if above else ""
+        raise FileNotFoundError(f"{asked}{error}") from None
     if path.resolve() in (p.resolve() for p in above):
         raise ValueError(f"{path}: base leads back to this file; remove one of the bases.")
     own: Places = {}
@@ -38,7 +41,9 @@ def read_with_bases(
             raise ValueError(
                 f"{own[('base',)]}: base must be the path of a configuration, got {base!r}."
             )
-        below = read_with_bases(path.parent / base, places, problems, (*above, path))
+        beside = path.parent / base
+        beside = beside if beside.is_file() else Path(base)
+        below = read_with_bases(beside, places, problems, (*above, path))
         values = _merged(below, values)
     places |= own
     return values

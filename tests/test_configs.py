@@ -17,6 +17,7 @@ from arcface_plus.runs.train import train
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 CASIA = sorted(path.name for path in CONFIGS.glob("casia_*.yaml"))
+WEB = sorted(path.stem for path in (CONFIGS / "web").glob("*.yaml"))
 MARGINS = sorted(path.stem for path in (CONFIGS / "margins").glob("*.yaml"))
 
 
@@ -78,6 +79,35 @@ def test_margins(name: str, casia: Path, tmp_path: Path) -> None:
     assert last["step"] == 2 and 5 < last["classification"] < 100
     extra = last["loss"] - last["classification"]
     assert extra > 0.7 if name == "magface" else extra == 0
+
+
+@pytest.fixture(scope="module")
+def web(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A record file of 60 classes and the three pair sets beside it."""
+    folder = tmp_path_factory.mktemp("web")
+    rng = np.random.default_rng(0)
+    faces = [encode_jpeg(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)) for _ in range(60)]
+    with RecordWriter(folder / "train.rec", num_classes=60) as writer:
+        for label, face in enumerate(faces):
+            writer.write(face, label)
+    for name in ("lfw", "cfp_fp", "agedb_30"):
+        save_pairs_bin(folder / f"{name}.bin", faces[:16], [bool(i % 2) for i in range(8)])
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WEB)
+def test_web(name: str, web: Path, tmp_path: Path) -> None:
+    """Every recipe of the large sets takes steps on few people, MMA and sampling as it says."""
+    small = ["--data.num_classes", "60", "--data.size", "32", "--evaluation.folds", "4"]
+    small += ["--model.embedding_dim", "32", "--schedule.warmup_steps", "0"]
+    sampled = load_config(f"web/{name}").head.mma_rows is not None
+    small += ["--head.mma_rows", "20"] if sampled else []
+    folder = train(CONFIGS / "web" / f"{name}.yaml", [*shrunk(web, tmp_path), *small])
+    assert set(json.loads((folder / "verification.json").read_text())["results"])
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    last = [line for line in lines if line["kind"] == "train"][-1]
+    assert last["loss"] == pytest.approx(last["classification"] + 0.03 * last["mma"], rel=1e-6)
 
 
 def test_margin_recipes_differ_from_arcface_in_the_margin_alone() -> None:

@@ -4,7 +4,7 @@
 - ``errors.py``: those codes, and ``refuse`` for options that do not go together.
 - ``embed.py``, ``export.py``, ``ijb.py``, ``identify.py``: the verbs of these names;
   ``verify/`` is a folder.
-- ``tammes.py``, ``margins.py``, ``info.py``: the verbs of these names.
+- ``configs.py``, ``tammes.py``, ``margins.py``, ``info.py``: the verbs of these names.
 - ``use/``: ``compare``, ``search``, ``index remove``.
 - ``data/``: ``data pack``, ``check``, ``pairs``, ``split`` … ``study/``: ``study NAME``.
 - ``model_options.py``: the options of every verb that embeds images.

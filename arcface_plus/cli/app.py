@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from arcface_plus.cli import embed, export, identify, ijb, margins, tammes
+from arcface_plus.cli import configs, embed, export, identify, ijb, margins, tammes
 from arcface_plus.cli.data import app as data
 from arcface_plus.cli.errors import exit_code_for, leave
 from arcface_plus.cli.study import app as study
@@ -28,6 +28,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(configs.app, name="configs")
 app.add_typer(data.app, name="data")
 app.add_typer(study.app, name="study")
 app.add_typer(margins.app, name="margins")
@@ -50,7 +51,7 @@ app.command("repeat", context_settings=TAKES_SETTINGS)(repeat.repeat_command)
 )
 def train_command(
     context: typer.Context,
-    config: Annotated[Path, typer.Argument(help="A YAML file, such as configs/quickstart.yaml.")],
+    config: Annotated[Path, typer.Argument(help="A YAML file, or a name that configs lists.")],
     resume: Annotated[
         str, typer.Option(help="never, auto (newest whole one, if any), or a checkpoint folder.")
     ] = "never",

@@ -13,6 +13,7 @@ evaluation         what a run is scored on while it trains, and what it saves of
 folder             the run folder: when an old one may be used again, what a checkpoint may resume
 lock               one run folder is trained by one run at a time
 preemption         a run that is asked to stop: signals, the marker to queue it again
+imports/           configurations of arcface_torch as ours
 provenance         where a model comes from, for its card
 results            what finished runs measured, read from their folders
 """

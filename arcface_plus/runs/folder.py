@@ -37,9 +37,9 @@ _FREE: dict[str, set[str]] = {
     "regularizer": set(),
     "branch": set(),
     "train": {
-        "steps", "device", "log_every", "checkpoint_every", "keep_checkpoints", "keep_every",
+        "steps", "device", "log_every", "wandb", "checkpoint_every", "keep_checkpoints", "keep_every",
         "on_nonfinite", "nonfinite_limit", "channels_last", "deterministic", "best", "patience",
-        "timeout",
+        "timeout", "compile", "gradient_compression",
     },
     "optim": set(),
     "schedule": set(),

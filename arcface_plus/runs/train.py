@@ -22,6 +22,7 @@ from arcface_plus.runs.preemption import Stopped, StopRequest, stops_on_signals,
 from arcface_plus.training.determinism import deterministic
 from arcface_plus.training.monitor import Monitor
 from arcface_plus.training.regularization import RunRegularizer
+from arcface_plus.training.trackers import WandB, import_wandb
 from arcface_plus.training.trainer import Trainer
 
 
@@ -79,6 +80,8 @@ def train(
 def _workplace(config: RunConfig) -> Iterator[tuple[World, RunLock, Checkpoints]]:
     """Join the other processes and lock the run folder; afterwards, wait for the last save."""
     folder, wanted = config.folder, config.train
+    if wanted.wandb:
+        import_wandb()
     with (
         start_world(wanted.device, wanted.timeout) as world,
         deterministic(wanted.deterministic, world.device),
@@ -116,6 +119,13 @@ def _finish(
 def _open_monitor(config: RunConfig, world: World, start: int) -> Monitor:
     if world.is_main:
         unmark(config.folder)
+    project, trackers = config.train.wandb, []
+    if project and world.is_main:
+        trackers.append(WandB(config.folder, project, config.model_dump(mode="json")))
     return Monitor(
-        config.folder, total_steps=config.train.steps, start_step=start, enabled=world.is_main
+        config.folder,
+        total_steps=config.train.steps,
+        start_step=start,
+        enabled=world.is_main,
+        trackers=trackers,
     )

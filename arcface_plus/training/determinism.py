@@ -18,17 +18,19 @@ _WORKSPACE = ":4096:8"
 def deterministic(wanted: bool, device: torch.device) -> Iterator[None]:
     """Let torch use deterministic operations alone while this is entered, if ``wanted``.
 
+    Otherwise cuDNN tries which convolution is fastest for the shapes it sees, which never change.
     Changes nothing on the CPU, whose operations are: runs there repeat to the bit without it. On a
     GPU an operation that has no deterministic form raises RuntimeError, which names it.
     """
-    if not wanted or device.type != "cuda":
+    if device.type != "cuda":
         yield
         return
     cudnn = torch.backends.cudnn
     before = torch.are_deterministic_algorithms_enabled(), cudnn.benchmark
-    os.environ.setdefault(_CUBLAS, _WORKSPACE)
-    torch.use_deterministic_algorithms(True)
-    cudnn.benchmark = False  # which convolution is fastest differs from start to start
+    if wanted:
+        os.environ.setdefault(_CUBLAS, _WORKSPACE)
+        torch.use_deterministic_algorithms(True)
+    cudnn.benchmark = not wanted  # which is fastest differs from start to start
     try:
         yield
     finally:

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from arcface_plus.files import keep_steps
+from arcface_plus.training.trackers import TensorBoard, Tracker
 
 # What a line shows, in this order: key, label, format.
 _SHOWN = (
@@ -45,7 +46,13 @@ class Monitor:
     """Writes one run's numbers; only rank 0 has one that is ``enabled``."""
 
     def __init__(
-        self, folder: Path, *, total_steps: int, start_step: int = 0, enabled: bool = True
+        self,
+        folder: Path,
+        *,
+        total_steps: int,
+        start_step: int = 0,
+        enabled: bool = True,
+        trackers: Sequence[Tracker] = (),
     ) -> None:
         self.enabled, self.total = enabled, total_steps
         self.console = Console(highlight=False, quiet=not enabled)
@@ -54,16 +61,12 @@ class Monitor:
         self._progress: Progress | None = None
         if not enabled:
             return
-        from torch.utils.tensorboard import SummaryWriter  # slow to import
-
         self.path = folder / "metrics.jsonl"
         kept = keep_steps(self.path, lambda step: 0 < start_step >= step)
         self._written = {(entry["step"], entry.get("kind")) for entry in kept}
         # Without a buffer: what a full disk did not take is not tried again when it is closed.
         self._lines = self.path.open("ab", buffering=0)
-        # TensorBoard hides what an interrupted run wrote from this step on.
-        purge = start_step + 1 if start_step else 0
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=purge)
+        self._trackers = [TensorBoard(folder, start_step), *trackers]
         if self.console.is_terminal:
             self._progress = Progress(
                 TextColumn("training"),
@@ -126,18 +129,19 @@ class Monitor:
         line = json.dumps({"step": step, "kind": prefix, **plain}) + "\n"
         with _named(self.path):
             _write_all(self._lines, line.encode())
-        with _named(self.path.with_name("tensorboard")):
-            for key, value in values.items():
-                if isinstance(value, int | float):
-                    self._board.add_scalar(f"{prefix}/{key}", value, step)
+        numbers = {f"{prefix}/{k}": v for k, v in values.items() if isinstance(v, int | float)}
+        for tracker in self._trackers if numbers else ():
+            with _named(self.path.with_name(tracker.name)):
+                tracker.log(step, numbers)
 
     def sync(self) -> None:
         """Make all that was written durable, before a checkpoint says that it is there."""
         if self.enabled:
             with _named(self.path):
                 os.fsync(self._lines.fileno())
-            with _named(self.path.with_name("tensorboard")):
-                self._board.flush()
+            for tracker in self._trackers:
+                with _named(self.path.with_name(tracker.name)):
+                    tracker.flush()
 
     def say(self, message: str) -> None:
         """Show a message above the progress bar, or as a line."""
@@ -158,7 +162,8 @@ class Monitor:
         self.close_progress()
         if self.enabled:
             self._lines.close()
-            self._board.close()
+            for tracker in self._trackers:
+                tracker.close()
 
 
 @contextmanager

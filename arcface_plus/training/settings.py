@@ -134,8 +134,17 @@ class TrainConfig(Section):
     freeze_batch_norm: bool = Field(False, description="use and keep the running statistics")
     sync_batch_norm: bool = Field(False, description="statistics of the global batch (CUDA only)")
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    compile: bool = Field(
+        False, description="torch.compile the net: minutes at the start, then faster steps on a GPU"
+    )
+    gradient_compression: Literal["none", "bf16"] = Field(
+        "none", description="bf16: the net's gradients cross the network in half the bytes, rounded"
+    )
     deterministic: bool = Field(
         False, description="on a GPU, operations that repeat to the bit; slower"
+    )
+    wandb: str | None = Field(
+        None, description="project of Weights & Biases that is told the log too (the extra wandb)"
     )
     log_every: Positive = Field(50, description="steps")
     checkpoint_every: Positive = Field(1000, description="steps")

@@ -25,7 +25,7 @@ from arcface_plus.losses.head.classifier import ClassifierHead
 from arcface_plus.models.batch_statistics import average_batch_norm_buffers
 from arcface_plus.models.embedding_model import EmbeddingModel
 from arcface_plus.randomness import STREAMS
-from arcface_plus.training.guidance import Guidance
+from arcface_plus.training.guidance.guidance import Guidance
 from arcface_plus.training.health.guard import FiniteGuard
 from arcface_plus.training.health.spikes import LossSpikes
 from arcface_plus.training.optim import build_optimizers, optimizer_state

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from arcface_plus.checkpoints.store import Checkpoints
 from arcface_plus.data.batches.loader import Batch, TrainLoader
-from arcface_plus.devices import to_device
+from arcface_plus.devices import SideCopies, to_device
 from arcface_plus.distributed import contiguous_part
 from arcface_plus.losses.head.classifier import HeadOutput
 from arcface_plus.models.embedding_model import EmbeddingModel
-from arcface_plus.process_group import data_parallel
+from arcface_plus.training.data_parallel import data_parallel, settle
 from arcface_plus.training.health.forensics import Forensics
 from arcface_plus.training.health.guard import BatchNormRestorer, current_scale, update_scale
 from arcface_plus.training.health.quarantine import Quarantine
@@ -76,13 +76,13 @@ class Trainer:
         self.evaluate_every, self.evaluate_at_start = evaluate_every, evaluate_at_start
         restores = train.on_nonfinite == "skip" or state.precision == "fp16"
         self.restorer = BatchNormRestorer(self.model) if restores else None
-        self.ddp = data_parallel(self.model, self.world.device, self.world.size)
+        self.ddp = data_parallel(self.model, self.world, train)
         ranks = self.world.size
         self.parts = [contiguous_part(train.global_batch, r, ranks) for r in range(ranks)]
         self.angles = AngleWatch(self.head, near_classes, monitor)
         self.watch = StepWatch(state.guard, state.spikes, forensics, monitor)
-        self.evaluated_at = -1
-        self.saved_at = -1
+        self.to_device = SideCopies(self.world.device)
+        self.evaluated_at = self.saved_at = -1
         self.window, self.whole, self.enter = state.window, state.whole, state.world.watch.enter
 
     # -- the loop ------------------------------------------------------------------------------
@@ -94,6 +94,7 @@ class Trainer:
         if state.step == 0 and self.evaluate_at_start and self._run_evaluation():
             self.save()
         batches = iter(self.loader) if state.step < total else iter(())
+        settle(self.ddp, self._embed, self.world, self.config)
         while state.step < total and not best.gave_up:
             if self.world.watch.stops_at(state.step):
                 self.save()
@@ -129,16 +130,15 @@ class Trainer:
             total_steps=self.config.steps,
             schedule=self.schedule,
         )
-        device, accumulate = self.world.device, self.config.accumulate
-        images, labels = (x.to(device, non_blocking=True) for x in (batch.images, batch.labels))
+        images, labels = self.to_device(batch.images, batch.labels)
         if self.restorer is not None:
             self.restorer.remember()
         plan = self.head.plan_step(labels, batch.step, sizes=[hi - lo for lo, hi in self.parts])
         self.state.guidance.begin(batch, labels, plan.sizes)
         branches = self.branch is not None and self.branch.begin(batch)
         outputs = [
-            self._forward_backward(images, labels, part, accumulate, plan, branches)
-            for part in range(accumulate)
+            self._forward_backward(images, labels, part, plan, branches)
+            for part in range(self.config.accumulate)
         ]
         loss = torch.stack([o.loss.detach() for o in outputs]).sum()
         if branches:
@@ -154,8 +154,9 @@ class Trainer:
         self.window.add(outputs, loss, penalty, skip, learning_rate)
 
     def _forward_backward(
-        self, images: Tensor, labels: Tensor, part: int, parts: int, plan: Any, branches: bool
+        self, images: Tensor, labels: Tensor, part: int, plan: Any, branches: bool
     ) -> HeadOutput:
+        parts = self.config.accumulate
         lo, hi = contiguous_part(len(labels), part, parts)
         per_rank = (contiguous_part(stop - start, part, parts) for start, stop in self.parts)
         sizes = [stop - start for start, stop in per_rank]
@@ -244,9 +245,8 @@ class Trainer:
         degrees, nearest = self.head.mma.nearest(rows, self.state.step)
         values |= self.head.mma.summary(rows, degrees=degrees)
         values |= self.angles.predicted
-        values |= {
-            f"margin_{name}": value for name, value in self.head.margin_state.summary().items()
-        }
+        margin = self.head.margin_state.summary()
+        values |= {f"margin_{name}": value for name, value in margin.items()}
         if self.branch is not None:
             values |= self.branch.summary()
         values["epoch"] = round(self.state.step / self.loader.steps.steps_per_epoch, 4)

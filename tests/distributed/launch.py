@@ -107,6 +107,7 @@ def join_as_under_torchrun(rank: int, runs: int) -> list[dict[str, str]]:
     dist.destroy_process_group()
     shared = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)}
     shared |= {"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    shared |= {"TORCHELASTIC_RESTART_COUNT": "0"}
     return [{**shared, "MASTER_PORT": str(port)} for port in ports[0]]
 
 

@@ -84,6 +84,20 @@ def test_several_processes_train_like_one_and_resume_exactly(run_ranks, config, 
     assert column(config, "fewer", "loss") == pytest.approx(one, rel=2e-5)
 
 
+@pytest.mark.slow
+def test_compressed_gradients_are_the_gradients_rounded_and_resume_exactly(
+    run_ranks, config
+) -> None:
+    words = ["--train.gradient_compression", "bf16", *STILL]
+    run_ranks(train_jobs, 2, [job(config, "plain", *STILL), job(config, "short", *words)])
+    plain, short = column(config, "plain", "loss"), column(config, "short", "loss")
+    assert short == pytest.approx(plain, rel=5e-3) and short[2:] != plain[2:]
+    interrupted_copy(config, "short", "resumed")
+    run_ranks(train_jobs, 2, [job(config, "resumed", *words, resume="auto")])
+    short, resumed = weights(config, "short"), weights(config, "resumed")
+    assert all(torch.equal(short[key], resumed[key]) for key in short)
+
+
 PENALTIES = {
     "orthogonal": ["--regularizer.weight", "1e-2"],
     "mhe": ["--regularizer.weight", "0.1", "--regularizer.fraction", "0.3"],

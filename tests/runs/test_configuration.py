@@ -263,7 +263,7 @@ def test_file_that_is_not_text(tmp_path):
 
 
 def test_missing_file_says_where_examples_are(tmp_path):
-    with pytest.raises(FileNotFoundError, match="configs/"):
+    with pytest.raises(FileNotFoundError, match="arcface-plus configs"):
         load_config(tmp_path / "no.yaml")
 
 

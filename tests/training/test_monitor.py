@@ -238,7 +238,7 @@ def test_a_full_disk_is_told_with_the_file_and_closes_all_the_same(tmp_path):
 def test_a_full_disk_is_told_with_the_folder_of_tensorboard(tmp_path, monkeypatch):
     monitor = Monitor(tmp_path, total_steps=6)
     full = OSError(28, "No space left on device")  # as its thread raises it: without a name
-    monkeypatch.setattr(monitor._board, "flush", Mock(side_effect=full))
+    monkeypatch.setattr(monitor._trackers[0], "flush", Mock(side_effect=full))
     with pytest.raises(OSError, match=r"No space left on device: .*tensorboard"):
         monitor.sync()
 

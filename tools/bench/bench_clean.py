@@ -11,7 +11,9 @@ MODEL, so that only copies are embedded here. In each draw, --share of
 - photographs get a copy, encoded anew, scaled to 50-80 %, brighter or darker, or mirrored, half of
   them with another person (duplicates),
 - people are cut into two labels at random (merge), and
-- labels are two people put together (split).
+- labels are two people put together (split),
+- people are cut as for merge, and named by the log of a head that trains on the embeddings with a
+  linear layer before it: 500 steps, ArcFace with m = 0.5, s = 32, MMA, a warm-up (training).
 
 One kind is planted at a time; the search is that of the command, with its thresholds. DATA has
 faults of its own: what is found in it before anything is planted is counted apart, as there before.
@@ -27,24 +29,34 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
+from math import cos, pi
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
 import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
 
 from arcface_plus.data.images import encode_jpeg
 from arcface_plus.data.lazy_images import EncodedImages, ImageSequence
 from arcface_plus.evaluation.cleaning.duplicates import thumbnail
-from arcface_plus.evaluation.cleaning.findings import KINDS, Kind
+from arcface_plus.evaluation.cleaning.findings import KINDS
 from arcface_plus.evaluation.cleaning.photographs import Looks, look, open_photographs
 from arcface_plus.evaluation.cleaning.search import Found, find
 from arcface_plus.evaluation.embedding.embed import SelectedImages, embed
 from arcface_plus.evaluation.embedding.sets import read_embedding_set
+from arcface_plus.losses.head.classifier import ClassifierHead
+from arcface_plus.losses.margins.family import Margin
 from arcface_plus.models import Preprocessing, load_model
 from arcface_plus.models.embedding_model import EmbeddingModel
+from arcface_plus.training.health.uniform_monitor import NearClasses
 
 BARS = {"labels": (0.90, 0.90), "duplicates": (1.0, 0.0), "merge": (0.95, 0.95)}
+ALL = (*KINDS, "training")
 FULL_SIZE = 1_000
 Names = set[Any]  # rows, labels, or frozen sets of two of them
 
@@ -131,7 +143,7 @@ def copied(image: np.ndarray, way: int, rng: np.random.Generator) -> bytes:
     return encode_jpeg(image, int(rng.integers(20, 71)))
 
 
-def named(found: Found, kind: Kind) -> Names:
+def named(found: Found, kind: str) -> Names:
     """Return what is found of ``kind``, the same whichever way round it is said.
 
     Of copies of one photograph, every two.
@@ -150,7 +162,7 @@ def named(found: Found, kind: Kind) -> Names:
     return names
 
 
-def counted(listed: Names, truth: Names, before: Names, kind: Kind) -> dict[str, int]:
+def counted(listed: Names, truth: Names, before: Names, kind: str) -> dict[str, int]:
     """Return how many were planted, how many of them are found, and what else is listed."""
     others = listed - truth
     if kind == "duplicates":  # a copy of a copy that was there before is no news
@@ -165,24 +177,58 @@ def counted(listed: Names, truth: Names, before: Names, kind: Kind) -> dict[str,
     }
 
 
+def named_in_training(faces: Faces, seed: int) -> Names:
+    """Return the pairs of labels that the log of a run on the embeddings calls one person."""
+    torch.manual_seed(seed)
+    inputs = F.normalize(torch.from_numpy(faces.embeddings).float())
+    labels, dim = torch.from_numpy(faces.labels), faces.embeddings.shape[1]
+    classes = int(labels.max()) + 1
+    layer, head = nn.Linear(dim, dim), ClassifierHead(classes, dim, Margin(s=32), mma_weight=0.03)
+    nn.init.eye_(layer.weight)
+    weights = [*layer.parameters(), *head.parameters()]
+    optimizer = torch.optim.SGD(weights, lr=0.1, momentum=0.9, weight_decay=5e-4)
+    source: Any = SimpleNamespace(labels=faces.labels, names=lambda: None)
+    world: Any = SimpleNamespace(is_main=True)
+    with TemporaryDirectory() as folder:
+        epoch = -(-len(labels) // 256)
+        near = NearClasses(head, source, steps=epoch, folder=Path(folder), world=world)
+        for step in range(1, 501):
+            rows = torch.randperm(len(labels))[:256]
+            optimizer.zero_grad()
+            head(layer(inputs[rows]), labels[rows], step=step).loss.backward()
+            nn.utils.clip_grad_norm_(weights, 5.0)
+            optimizer.param_groups[0]["lr"] = 0.1 * min(step / 50, (1 + cos(pi * step / 500)) / 2)
+            optimizer.step()
+            if step % 20 == 0:
+                terms = head.mma.terms(head.weight, step, need_gradient=False)
+                near.warnings(step, terms.angle.rad2deg(), terms.index)
+        return {frozenset(map(int, pair)) for pair in near.named or ()}
+
+
 def measure(
-    faces: Faces, model: EmbeddingModel, kinds: Sequence[Kind], draws: int, share: float
+    faces: Faces, model: EmbeddingModel, kinds: Sequence[str], draws: int, share: float
 ) -> dict[str, list[dict[str, int]]]:
     """Return what ``counted`` says of each kind and draw."""
-    plants: dict[Kind, Plant] = {
+    plants: dict[str, Plant] = {
         "labels": swap_labels,
         "duplicates": partial(add_copies, model=model),
         "merge": cut_people,
         "split": join_people,
+        "training": cut_people,
     }
     untouched = find(faces.embeddings, faces.labels, faces.looks)
+
+    def listed(of: Faces, kind: str, seed: int) -> Names:
+        if kind == "training":
+            return named_in_training(of, seed)
+        return named(find(of.embeddings, of.labels, of.looks), kind)
+
     results: dict[str, list[dict[str, int]]] = {}
     for kind in kinds:
-        before, results[kind], plant = named(untouched, kind), [], plants[kind]
+        before, results[kind] = named(untouched, "merge" if kind == "training" else kind), []
         for seed in range(draws):
-            planted, truth = plant(faces, share, np.random.default_rng(seed))
-            listed = named(find(planted.embeddings, planted.labels, planted.looks), kind)
-            row = counted(listed, truth, before, kind)
+            planted, truth = plants[kind](faces, share, np.random.default_rng(seed))
+            row = counted(listed(planted, kind, seed), truth, before, kind)
             results[kind].append(row)
             print(
                 f"{kind:<11} draw {seed}: " + ", ".join(f"{n} {v}" for n, v in row.items()),
@@ -215,7 +261,7 @@ def main() -> int:
     parser.add_argument("--preprocessing", help="JSON, for files that do not state it")
     parser.add_argument("--leave-out", type=Path)
     parser.add_argument("--embeddings", type=Path)
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
+    parser.add_argument("--kinds", nargs="+", choices=ALL, default=ALL)
     parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--share", type=float, default=0.05)
     parser.add_argument("--json", type=Path, help="write the results there as well")

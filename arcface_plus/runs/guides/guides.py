@@ -7,7 +7,9 @@ from arcface_plus.distributed import World
 from arcface_plus.losses.head.classifier import ClassifierHead
 from arcface_plus.runs.configuration import RunConfig
 from arcface_plus.runs.guides.stored import StoredEmbeddings
-from arcface_plus.training.guidance import Guidance, OldClasses, Teacher, described
+from arcface_plus.training.guidance.guidance import Guidance, described
+from arcface_plus.training.guidance.old_classes import OldClasses
+from arcface_plus.training.guidance.teacher import Teacher
 from arcface_plus.training.monitor import Monitor
 
 

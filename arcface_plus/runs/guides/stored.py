@@ -32,7 +32,7 @@ from arcface_plus.models.embedding_model import EmbeddingModel
 from arcface_plus.models.preprocessing import Preprocessing, stated
 from arcface_plus.runs.beginning import TrainingImages
 from arcface_plus.runs.configuration import RunConfig
-from arcface_plus.training.guidance import ImageEmbeddings
+from arcface_plus.training.guidance.embeddings import ImageEmbeddings
 from arcface_plus.training.monitor import Monitor
 from arcface_plus.training.settings import EmbeddedConfig
 

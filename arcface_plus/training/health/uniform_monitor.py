@@ -36,7 +36,7 @@ DRAWN_TOGETHER = 0.95  # of the angle between uniform classes
 NEAR_CLASSES = "near_classes.csv"
 # Uniform classes stay above 0.9 of the median. docs/cleaning.md has what these find.
 _NEAR, _DEVIATIONS = 0.8, 5.0
-_FEWEST_IMAGES, _SAID = 5, 5
+_FEWEST_IMAGES, _SAID = 8, 5
 
 
 def uniform_figures(head: ClassifierHead) -> dict[str, float]:
@@ -111,8 +111,8 @@ class NearClasses:
 
     Two classes that are each other's nearest, at an angle of at most 0.8 of the median angle to the
     nearest class, and far below the bulk of these angles. Silent in the first epoch (of ``steps``
-    steps), and about classes of fewer than five images: what they are not decides alone where these
-    lie, and it is the same for all of them. Classes of many images among classes of few draw
+    steps), and about classes of fewer than eight images: what they are not decides alone where
+    these lie, and it is the same for all of them. Classes of many images among classes of few draw
     together for a like reason, so both rules must hold beside the classes of half as many images or
     more too. A pair is named once and kept in the run folder.
     """

@@ -99,6 +99,7 @@ def test_the_bench_runs_on_a_folder_and_a_model(bench, tmp_path, monkeypatch, ca
         "duplicates": 7,
         "merge": 1,
         "split": 1,
+        "training": 1,
     }
     assert report["results"]["duplicates"][0]["found"] == 7
     assert report["results"]["labels"][0]["found"] >= 4

@@ -147,12 +147,13 @@ def test_refused_before_any_work(tiny: Path, faces: Path, net: Path) -> None:
         stored(tiny, faces, model=net, embeddings=path)
 
 
-def test_other_images_under_the_same_names_are_noticed(
-    tiny: Path, faces: Path, net: Path
-) -> None:
+def test_other_images_under_the_same_names_are_noticed(tiny: Path, faces: Path, net: Path) -> None:
     path = faces.parent / "kept.npy"
     table(stored(tiny, faces, model=net, embeddings=path))
-    first, second = sorted((faces / "person0").iterdir())[0], sorted((faces / "person3").iterdir())[0]
+    first, second = (
+        sorted((faces / "person0").iterdir())[0],
+        sorted((faces / "person3").iterdir())[0],
+    )
     content = first.read_bytes(), second.read_bytes()
     noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     first.write_bytes(encode_jpeg(noise))

@@ -18,7 +18,8 @@ from arcface_plus.losses.distillation.cosine import cosine_loss
 from arcface_plus.losses.distillation.relational import relational_loss
 from arcface_plus.losses.head.classifier import ClassifierHead
 from arcface_plus.runs.train import train
-from arcface_plus.training.guidance import ImageEmbeddings, OldClasses
+from arcface_plus.training.guidance.embeddings import ImageEmbeddings
+from arcface_plus.training.guidance.old_classes import OldClasses
 from arcface_plus.training.settings import CompatibleConfig
 
 # The net stands still and sees its images unchanged: what it embeds can be computed beside.
@@ -69,7 +70,9 @@ def test_the_loss_is_the_weighted_sum_of_the_stated_terms(tiny: Path, teacher: P
     theirs = torch.from_numpy(embed(load_model(teacher), source, resize=True))
     mine = torch.from_numpy(embed(load_model(run), source, flip=False))
     entry = lines(run)[0]
-    assert entry["teacher_relational"] == pytest.approx(relational_loss(mine, theirs).item(), rel=1e-4)
+    assert entry["teacher_relational"] == pytest.approx(
+        relational_loss(mine, theirs).item(), rel=1e-4
+    )
     known = entry["classification"] + 0.03 * entry["mma"]
     added = 3 * entry["teacher_cosine"] + 5 * entry["teacher_relational"]
     assert entry["loss"] == pytest.approx(known + added, rel=1e-6)
@@ -89,10 +92,12 @@ def test_without_a_projection_the_cosine_is_that_of_the_embeddings(tiny: Path, o
 
 
 def test_it_learns_what_the_teacher_says(tiny: Path, teacher: Path) -> None:
-    """The projection and the net: their cosine to the teacher grows as training without does not."""
+    """The projection and the net: they come nearer to it."""
     options = ["--train.steps", "30", "--train.teacher.cosine", "10", "--head.margin.s", "4"]
     entries = lines(train(tiny, taught(teacher, *options)))
-    first, last = (sum(e["teacher_cosine"] for e in part) / 5 for part in (entries[:5], entries[-5:]))
+    first, last = (
+        sum(e["teacher_cosine"] for e in part) / 5 for part in (entries[:5], entries[-5:])
+    )
     assert last < 0.6 * first
 
 
@@ -221,7 +226,7 @@ def test_an_old_net_of_another_width_or_a_margin_with_state_is_refused(
 
 def test_another_weight_is_no_resume(tiny: Path, teacher: Path) -> None:
     train(tiny, taught(teacher))
-    with pytest.raises(ValueError, match="train.teacher"):
+    with pytest.raises(ValueError, match=r"train\.teacher"):
         train(tiny, taught(teacher, "--train.teacher.cosine", "2"), resume="auto")
 
 
