@@ -94,6 +94,7 @@ class StoredEmbeddings:
             self._options(world),
             skip_bad=self.config.data.on_bad_image != "stop",
             resume=True,
+            advice="remove the image, or set --data.on_bad_image quarantine",
         )
         if skipped:
             monitor.say(f"{self.setting}: left out {len(skipped)} images that cannot be read")

@@ -1,4 +1,4 @@
-"""Relational distillation: the naive form, its gradient, what it does not see, degenerate batches."""
+"""Relational distillation: its naive form and gradient, what it does not see, odd batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stored embeddings of the training images: made once, shared, and refused where they do not fit."""
+"""Stored embeddings of the training images: made once, shared, refused where they do not fit."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def test_an_unreadable_image_is_left_out_where_the_run_goes_on_without_it(
     with pytest.raises(ValueError, match="lacks 1 of the 20 training images"):
         stored(tiny, faces, model=net, embeddings=path)
     path.unlink()
-    with pytest.raises(ValueError, match="cannot be decoded|not an image|unreadable|decode"):
+    with pytest.raises(ValueError, match="remove the image, or set --data"):
         table(stored(tiny, faces, model=net, embeddings=path))
 
 
