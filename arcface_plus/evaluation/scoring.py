@@ -164,11 +164,8 @@ def score_model(
     context that shows progress under a name. ``against``: what embeds second images instead.
     Raises ValueError where its embeddings are not as wide as the model's.
     """
-    if against is not None and against.network.embedding_dim != network.embedding_dim:
-        raise ValueError(
-            f"{path} makes embeddings of {network.embedding_dim} numbers, {against.path} of "
-            f"{against.network.embedding_dim}: they cannot be compared."
-        )
+    if against is not None:
+        _check_widths(path, network, against)
     entries = []
     for source, pairs in opened:
         facts: dict[str, Any] = {
@@ -201,6 +198,15 @@ def score_model(
         )
         entries.append(_entry(facts, path, held, scoring, pairs))
     return entries
+
+
+def _check_widths(path: Path, network: EmbeddingModel, against: Against) -> None:
+    dim, other = network.embedding_dim, against.network.embedding_dim
+    if dim != other:
+        raise ValueError(
+            f"{path} makes embeddings of {dim} numbers, {against.path} of {other}: they cannot be "
+            "compared."
+        )
 
 
 def _score_file(path: Path, listed: Path | None, scoring: Scoring, *, named_by_list: bool) -> Entry:

@@ -63,6 +63,7 @@ def guided_steps(rank: int, config_path: str, words: list[str]) -> tuple[list[di
             return update(loss, outputs, learning_rate)
 
         trainer._update = noting
+        trainer._set_mode()
         for batch in loader:
             trainer.train_step(batch)
             state.step += 1

@@ -52,6 +52,7 @@ class StoredEmbeddings:
     ) -> None:
         self.setting, self.config, self.source = f"train.{setting}", config, source
         self.path = wanted.embeddings or config.folder / f"{setting}.npy"
+        self.is_shared = wanted.embeddings is not None  # otherwise the run's lock is enough
         self.name = str(wanted.model or self.path)
         self.keys = image_keys(source)
         self.model: EmbeddingModel | None = None
@@ -75,7 +76,7 @@ class StoredEmbeddings:
 
     def table(self, world: World, monitor: Monitor) -> ImageEmbeddings:
         """Return the embeddings, made where there is no file; called by all ranks together."""
-        with _alone(self.path, world):
+        with _alone(self.path if self.is_shared else None, world):
             if not broadcast_object(self.path.exists(), world.control):
                 self._make(world, monitor)
         table = self._read()
@@ -204,12 +205,11 @@ def _stated(wanted: EmbeddedConfig) -> Preprocessing | None:
 
 
 @contextmanager
-def _alone(path: Path, world: World) -> Iterator[None]:
+def _alone(path: Path | None, world: World) -> Iterator[None]:
     """Wait until no other run makes the file ``path``; the system ends a dead run's claim."""
-    if not world.is_main:
+    if path is None or not world.is_main:
         yield
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(path.name + ".lock").open("a") as file:
         fcntl.lockf(file, fcntl.LOCK_EX)
         yield
