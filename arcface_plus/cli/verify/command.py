@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -38,7 +38,7 @@ from arcface_plus.cli.verify.output import (
 )
 
 if TYPE_CHECKING:
-    from arcface_plus.evaluation.scoring import Entry
+    from arcface_plus.evaluation.scoring import Against, Entry
     from arcface_plus.models.preprocessing import Preprocessing
 
 _FARS = "1e-1,1e-2,1e-3,1e-4,1e-5"
@@ -192,7 +192,7 @@ def verify_command(
     from arcface_plus.data.pairs.sets import load_pairs
     from arcface_plus.distributed import start_world
     from arcface_plus.evaluation.analyses import compare as compared
-    from arcface_plus.evaluation.scoring import Against, Scoring, score_files, score_model
+    from arcface_plus.evaluation.scoring import Scoring, score_files, score_model
     from arcface_plus.models import load_model
 
     sets = [*(pairs or []), *(more_pairs or [])]
@@ -217,10 +217,7 @@ def verify_command(
             show = partial(counted, enabled=world.is_main)
             return score_model(source, network, opened, scoring, options, show, old)
 
-        old = None
-        if against is not None:
-            network = load_model(against, preprocessing=foreign[1])
-            old = Against(against, network, embedding_options(network, *how))
+        old = _opened_against(against, foreign[1], how)
         assert model is not None or embeddings
         entries = score(model or embeddings or [], foreign[0])
         if others:
@@ -234,6 +231,18 @@ def verify_command(
     if calibrate or card:
         words = store_calibration(entries[0], model if calibrate else None, card)
         typer.echo(words, err=style is not None)
+
+
+def _opened_against(
+    path: Path | None, stated: Preprocessing | None, how: tuple[Any, ...]
+) -> Against | None:
+    from arcface_plus.evaluation.scoring import Against
+    from arcface_plus.models import load_model
+
+    if path is None:
+        return None
+    network = load_model(path, preprocessing=stated)
+    return Against(path, network, embedding_options(network, *how))
 
 
 def _analysed(
