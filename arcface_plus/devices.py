@@ -18,7 +18,7 @@ def host_may_look(device: torch.device) -> bool:
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """Return a tensor of the host on ``device``; the host does not wait for the copy."""
-    if device.type != "cuda":
+    if device.type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
 

@@ -29,12 +29,14 @@ STREAMS = {
     "output_rows": 1,  # rows that a penalty of the class weights draws (step)
     "branch": 1,  # classes and images of a second pass (step)
     "branch_augmentation": 2,  # how an image of a second pass is changed (step, sample, slot)
+    "projection": 1,  # first weights of the projection to a teacher's embeddings
 }
 
 # The top byte of a key's second word keeps these five apart from each other and from the class
 # weights, whose second word is a block number.
 _ORDER, _AUGMENTATION, _BRANCH, _BRANCH_AUGMENTATION, _WINDOWS = (k << 56 for k in (1, 2, 3, 4, 5))
 _MARGINS = 0xE1A5 << 32  # in the seed's word, of which seeds use 31 bits
+_PROJECTION = 0x9A07 << 32  # likewise
 _OUTPUT_ROWS = 0x0C1A55
 
 
@@ -68,6 +70,11 @@ def class_weight_generator(seed: int, block: int) -> np.random.Generator:
 def margin_generator(seed: int, step: int) -> np.random.Generator:
     """Return the generator of the margins of a step's samples."""
     return _philox(seed ^ _MARGINS, step)
+
+
+def projection_generator(seed: int) -> np.random.Generator:
+    """Return the generator of the first weights of the projection to a teacher's embeddings."""
+    return _philox(seed ^ _PROJECTION, 0)
 
 
 def branch_generator(seed: int, step: int) -> np.random.Generator:

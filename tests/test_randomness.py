@@ -53,6 +53,7 @@ DRAWN: dict[str, tuple[Callable[[], list[int]], list[int]]] = {
         ),
         [640, 500, 705],
     ),
+    "projection": (lambda: of_numpy(randomness.projection_generator(1)), [314, 254, 359]),
 }
 
 VERSIONS = {"augmentation": 2, "branch_augmentation": 2}  # where it is not the first

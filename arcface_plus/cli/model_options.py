@@ -45,6 +45,6 @@ def parse_preprocessing(text: str | None) -> preprocessing.Preprocessing | None:
     """Return what ``--preprocessing`` means: ``insightface``, JSON, or nothing."""
     if text is None:
         return None
-    from arcface_plus.models.preprocessing import INSIGHTFACE, Preprocessing
+    from arcface_plus.models.preprocessing import stated
 
-    return INSIGHTFACE if text == "insightface" else Preprocessing.from_json(text)
+    return stated(text)

@@ -113,11 +113,14 @@ class AccuracyEvaluation:
         if self._kept:
             yield from self._kept
             return
-        low, high = contiguous_part(len(self.source), part, parts)
+        total, at_once = len(self.source), self.batch_size
+        # Whole batches, so that the bits of a score do not depend on how many ranks there are.
+        low, high = contiguous_part(-(-total // at_once), part, parts)
+        low, high = low * at_once, min(total, high * at_once)
         keep = (high - low) * self.size * self.size * 3 <= _MOST_KEPT_BYTES
         made = []
-        for start in range(low, high, self.batch_size):
-            read = [self._read(i) for i in range(start, min(high, start + self.batch_size))]
+        for start in range(low, high, at_once):
+            read = [self._read(i) for i in range(start, min(high, start + at_once))]
             images, labels = zip(*read, strict=True)
             batch = (
                 torch.from_numpy(np.stack(images)),

@@ -115,6 +115,14 @@ class Compared:
         return {"other": other, **self.difference.to_dict(), "adjusted_p": self.adjusted_p}
 
 
+class Against(NamedTuple):
+    """The net that embeds the second image of each pair: a gallery that is not embedded again."""
+
+    path: Path
+    network: EmbeddingModel
+    options: EmbeddingOptions
+
+
 def all_numbers(section: ReportSection, intervals: Intervals) -> dict[str, Any]:
     """Return result, intervals and distribution view as plain types that JSON can hold."""
     return {
@@ -148,15 +156,19 @@ def score_model(
     scoring: Scoring,
     options: EmbeddingOptions,
     show: Callable[[str], AbstractContextManager[Progress]],
+    against: Against | None = None,
 ) -> list[Entry]:
     """Score pair sets with a model; all ranks together.
 
     ``path``, and the paths in ``opened``: what model and pair sets were read from. ``show``: a
-    context that shows progress under a name.
+    context that shows progress under a name. ``against``: what embeds second images instead.
+    Raises ValueError where its embeddings are not as wide as the model's.
     """
+    if against is not None:
+        _check_widths(path, network, against)
     entries = []
     for source, pairs in opened:
-        facts = {
+        facts: dict[str, Any] = {
             "name": pairs.name,
             "pairs": str(source),
             "fingerprint": pairs.fingerprint(),
@@ -166,6 +178,14 @@ def score_model(
         }
         with show(pairs.name) as progress:
             sides = both_sides(_embeddings(network, pairs, scoring, options, progress), pairs)
+        if against is not None:
+            facts["against"] = {
+                "model": str(against.path),
+                **vars(origin_of(against.network, flip=against.options.flip)),
+            }
+            with show(f"{pairs.name}, {against.path.name}") as progress:
+                old = _embeddings(against.network, pairs, scoring, against.options, progress)
+            sides = sides[0], both_sides(old, pairs)[1]
         photographs = (pairs.index_a, pairs.index_b)
         held = EmbeddedPairs(
             *sides,
@@ -178,6 +198,15 @@ def score_model(
         )
         entries.append(_entry(facts, path, held, scoring, pairs))
     return entries
+
+
+def _check_widths(path: Path, network: EmbeddingModel, against: Against) -> None:
+    dim, other = network.embedding_dim, against.network.embedding_dim
+    if dim != other:
+        raise ValueError(
+            f"{path} makes embeddings of {dim} numbers, {against.path} of {other}: they cannot be "
+            "compared."
+        )
 
 
 def _score_file(path: Path, listed: Path | None, scoring: Scoring, *, named_by_list: bool) -> Entry:

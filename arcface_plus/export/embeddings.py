@@ -49,12 +49,13 @@ def export_embeddings(
     resume: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
+    advice: str = "--skip-bad goes on without unreadable images; --resume keeps what is done",
 ) -> list[str]:
     """Write key, label, norm and embedding (f(x) + f(flip x), not normalised) of every image.
 
     ``output``: .npz, .npy (to be mapped into memory) or .parquet; ``set_files`` says what is in
     each. Rows are in the collection's order and the same at any number of ranks. All ranks call it
-    and must see the same file system.
+    and must see the same file system. ``advice`` ends the message of an image that stops it.
 
     Returns what was left out: nothing, unless ``skip_bad`` lets unreadable images go (they are then
     listed in ``OUTPUT.skipped.txt`` too). Raises ValueError for an existing output without
@@ -72,9 +73,7 @@ def export_embeddings(
     try:
         _embed_blocks(model, images, work, world, options, progress)
     except (ValueError, OSError) as error:  # the other ranks must hear of it before anyone leaves
-        failure = ValueError(
-            f"{error} (--skip-bad goes on without unreadable images; --resume keeps what is done)"
-        )
+        failure = ValueError(f"{error} ({advice})")
     raise_together(failure, world.control)
     skipped: dict[int, str] = {}
     for part in gather_objects(forgiving.skipped, world.control):

@@ -105,5 +105,10 @@ def _example() -> str:
     return f"fix: write it as {INSIGHTFACE.to_json()}"
 
 
+def stated(text: str) -> Preprocessing:
+    """Return what a user states of a file that does not: ``insightface``, or JSON."""
+    return INSIGHTFACE if text == "insightface" else Preprocessing.from_json(text)
+
+
 # Weights and ONNX files of insightface's arcface_torch: ((x / 255) - 0.5) / 0.5, RGB.
 INSIGHTFACE = Preprocessing(std=127.5)

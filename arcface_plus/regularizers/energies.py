@@ -14,7 +14,7 @@ likewise but leaves coincident rows where they are.
 The energies multiply blocks of rows by all rows: 2·n²·d multiply-adds, with scratch for a few
 blocks of at most ``_ENTRIES_AT_ONCE`` numbers, where plain autograd holds several n × n matrices.
 Close pairs are computed from the rows' difference; where there are too many (rows in a tight cone),
-all pairs from products in float64.
+and on a GPU, all pairs from products in float64.
 """
 
 from __future__ import annotations
@@ -25,14 +25,17 @@ import math
 import torch
 from torch import Tensor
 
+from arcface_plus import devices
 from arcface_plus.regularizers.geometry.angles import pair_terms
 from arcface_plus.regularizers.geometry.closed_form import (
     CANCELLED_BELOW,
     COINCIDENT_BELOW,
     add_tangents,
     closed_form_loss,
+    coinciding_pairs,
     in_float64,
     is_crowded,
+    may_hold,
     pair_blocks,
 )
 from arcface_plus.regularizers.geometry.sphere import UnitRows, sample_rows
@@ -57,8 +60,7 @@ def riesz_loss(weight: Tensor, s: float = 2.0) -> Tensor:
     """Return the mean over pairs of ‖ŵ_i − ŵ_j‖^(−s), the Riesz-Fisher loss, eq. (9), MMA paper.
 
     ``weight`` (n, …) of any floating dtype, n ≥ 2; ``s`` above 0, at most 20. The gradient of a
-    pair has the norm of eq. (10) down to ``SMALLEST_DISTANCE``. Errors as ``mma_loss``; on a
-    GPU, looking for close rows makes the host wait.
+    pair has the norm of eq. (10) down to ``SMALLEST_DISTANCE``. Errors as ``mma_loss``.
     """
     check_exponent(s, zero_is_log=False)
     return _energy_loss(weight, "the Riesz-Fisher loss", s)
@@ -97,7 +99,7 @@ def mhe_loss(
     if fraction < 1 and weight.ndim:
         total = weight.shape[0]
         picked = sample_rows(total, max(2, math.ceil(fraction * total - 1e-9)), generator)
-        picked = picked.to(weight.device)
+        picked = devices.to_device(picked, weight.device)
     return _energy_loss(weight, "MHE", s, half_space=half_space, picked=picked)
 
 
@@ -152,7 +154,11 @@ def _energy_terms(
     hence a factor 2 for the gradient, and one for the half space. ``crowded`` rows are float64.
     """
     n = len(unit)
+    again = functools.partial(_energy_terms, s=s, half_space=half_space, crowded=True)
+    if not crowded and not devices.host_may_look(unit.device):
+        return in_float64(again, unit, need_gradient)
     points = torch.cat([unit, -unit]) if half_space else unit
+    index = torch.arange(len(points), device=unit.device)
     scale = len(points) / n / (len(points) * (len(points) - 1))
     total = torch.zeros((), dtype=torch.float64, device=unit.device)
     gradient = torch.zeros_like(unit) if need_gradient else None
@@ -161,23 +167,23 @@ def _energy_terms(
         rows = unit[low : low + at_once]
         squared = torch.mm(rows, points.t()).mul_(-2).add_(2)
         close = squared < (COINCIDENT_BELOW if crowded else CANCELLED_BELOW[unit.dtype])
-        i, j = close.nonzero().unbind(1)
-        other = (i + low != j).nonzero().flatten()
-        if not crowded and is_crowded(other, rows):
-            again = functools.partial(_energy_terms, s=s, half_space=half_space, crowded=True)
-            return in_float64(again, unit, need_gradient)
+        pairs = coinciding_pairs(close, low)
+        if not crowded:
+            i, j = pairs.nonzero().unbind(1)
+            if is_crowded(i, rows):
+                return in_float64(again, unit, need_gradient)
         energy, slope = _far_pairs(squared, close, s)
         total += energy
         if gradient is not None:  # z² = 2 − 2cos, so dz²/dŵ_i is −2ŵ_j, projected
             torch.mm(slope, points, out=gradient[low : low + at_once]).mul_(-4 * scale)
-        i, j = i[other] + low, j[other]
-        if crowded:
+        if not crowded:
+            total += _close_pairs(unit, points, i + low, j, s, gradient, 2 * scale)
+        elif may_hold(pairs):
             energy, force = _pair_energy(squared.new_zeros(()), s)
-            total += energy * len(i)
+            total += energy * pairs.sum()
             if gradient is not None:
-                add_tangents(gradient, unit, i, j, force * 2 * scale)
-        else:
-            total += _close_pairs(unit, points, i, j, s, gradient, 2 * scale)
+                part = slice(low, low + len(rows))
+                add_tangents(gradient[part], rows, index[part], index, pairs * force * 2 * scale)
     return (total * scale).to(unit.dtype), gradient
 
 
@@ -188,10 +194,12 @@ def _far_pairs(squared: Tensor, close: Tensor, s: float) -> tuple[Tensor, Tensor
     """
     line = None
     if squared.dtype == torch.float64:  # in float32, all that are so near are close already
-        line = ((squared < SMALLEST_DISTANCE**2) & ~close).nonzero(as_tuple=True)
-        distance = squared[line].sqrt_()
-        line_energy, line_slope = _pair_energy(distance, s)
-        close[line] = True
+        found = (squared < SMALLEST_DISTANCE**2) & ~close
+        if may_hold(found):
+            line = found
+            distance = squared.clamp(COINCIDENT_BELOW).sqrt_()
+            line_energy, line_slope = _pair_energy(distance, s)
+            close |= line
     inverse = squared.masked_fill_(close, math.inf).reciprocal_()
     if s == 0:
         energy = (inverse + close).log_().sum(dtype=torch.float64) / 2
@@ -201,8 +209,8 @@ def _far_pairs(squared: Tensor, close: Tensor, s: float) -> tuple[Tensor, Tensor
         energy = term.sum(dtype=torch.float64)
         slope = inverse.mul_(term).mul_(-s / 2)
     if line is not None:
-        slope[line] = line_slope / (2 * distance)
-        energy = energy + line_energy.sum()
+        slope = torch.where(line, line_slope / (2 * distance), slope)
+        energy = energy + line_energy.masked_fill_(~line, 0.0).sum()
     return energy, slope
 
 

@@ -14,14 +14,17 @@ import math
 import torch
 from torch import Tensor
 
+from arcface_plus import devices
 from arcface_plus.regularizers.geometry.angles import pair_angles, pair_terms
 from arcface_plus.regularizers.geometry.closed_form import (
     CANCELLED_BELOW,
     COINCIDENT_BELOW,
     add_tangents,
     closed_form_loss,
+    coinciding_pairs,
     in_float64,
     is_crowded,
+    may_hold,
     pair_blocks,
 )
 
@@ -34,8 +37,8 @@ def smooth_mma_loss(weight: Tensor, *, temperature: float = 0.1) -> Tensor:
     ``weight`` (n, …) of any floating dtype, n ≥ 2; ``temperature`` τ > 0 in radians. The value lies
     between ``mma_loss`` and ``mma_loss`` + τ log(n − 1), so it tends to MMA as τ → 0. Both rows of
     a pair get gradient, 1/‖w‖ times the pair's share, at any angle: rows that coincide move apart
-    as in ``mma_loss``. Cost 3·n²·d multiply-adds in blocks. Errors as ``mma_loss``; on a GPU,
-    looking for close rows makes the host wait.
+    as in ``mma_loss``. Cost 3·n²·d multiply-adds in blocks, on a GPU in float64. Errors as
+    ``mma_loss``.
     """
     check_temperature(temperature)
     terms = functools.partial(_terms, temperature=temperature)
@@ -55,6 +58,10 @@ def _terms(
 ) -> tuple[Tensor, Tensor | None]:
     """Go over blocks of rows, each against all; ``crowded`` rows are float64."""
     n = len(unit)
+    again = functools.partial(_terms, temperature=temperature, crowded=True)
+    if not crowded and not devices.host_may_look(unit.device):
+        return in_float64(again, unit, need_gradient)
+    index = torch.arange(n, device=unit.device)
     total = torch.zeros((), dtype=torch.float64, device=unit.device)
     gradient = torch.zeros_like(unit) if need_gradient else None
     at_once = max(1, _ENTRIES_AT_ONCE // n)
@@ -63,17 +70,15 @@ def _terms(
         cosine = torch.mm(rows, unit.t())
         least = COINCIDENT_BELOW if crowded else CANCELLED_BELOW[unit.dtype]
         odd = cosine.abs() > 1 - least / 2  # to be done by pairs; a row and itself is among them
-        i, j = odd.nonzero().unbind(1)
-        other = (i + low != j).nonzero().flatten()
-        if not crowded and is_crowded(other, rows):
-            again = functools.partial(_terms, temperature=temperature, crowded=True)
-            return in_float64(again, unit, need_gradient)
-        i, j = i[other], j[other]
-        antipodal = cosine[i, j] < 0
+        pairs = coinciding_pairs(odd, low)
+        antipodal = cosine < 0
         angle = torch.acos(cosine.clamp(-1, 1)).masked_fill_(odd, math.inf)
         if crowded:  # the pairs are so close that they are at 0 or π
-            angle[i, j] = antipodal.to(unit.dtype) * math.pi
+            angle = torch.where(pairs, antipodal * math.pi, angle)
         else:
+            i, j = pairs.nonzero().unbind(1)
+            if is_crowded(i, rows):
+                return in_float64(again, unit, need_gradient)
             for a, b in pair_blocks(i, j, unit.shape[1]):
                 angle[a, b] = pair_angles(rows[a], unit[b])
         logits = angle.div_(-temperature)
@@ -85,29 +90,22 @@ def _terms(
         slope.masked_fill_(odd, 0.0)
         gradient[low : low + at_once].addmm_(slope, unit)
         gradient.addmm_(slope.t(), rows)
-        _add_pulls(gradient, share, unit, i, j, low, antipodal if crowded else None)
+        if not crowded:
+            _add_pulls(gradient, share, unit, i, j, low)
+        elif may_hold(pairs):
+            force, part = -share * pairs, slice(low, low + len(rows))
+            add_tangents(gradient[part], rows, index[part], index, force, antipodal)
+            add_tangents(gradient, unit, index, index[part], force.t(), antipodal.t())
     return (total * (temperature / n)).to(unit.dtype), gradient
 
 
 def _add_pulls(
-    gradient: Tensor,
-    share: Tensor,
-    unit: Tensor,
-    i: Tensor,
-    j: Tensor,
-    low: int,
-    antipodal: Tensor | None,
+    gradient: Tensor, share: Tensor, unit: Tensor, i: Tensor, j: Tensor, low: int
 ) -> None:
     """Add −``share`` (rows of the block, n) times the gradients of the angles to ``gradient``.
 
-    The angles are those of rows i + low with rows j (k,). ``antipodal`` (k,), where it is given:
-    the rows are at angle 0, or where it holds at π.
+    The angles are those of rows i + low with rows j (k,).
     """
-    if antipodal is not None:
-        a, force = i + low, -share[i, j]
-        add_tangents(gradient, unit, a, j, force, antipodal)
-        add_tangents(gradient, unit, j, a, force, antipodal)
-        return
     for a, b in pair_blocks(i, j, unit.shape[1]):
         pairs = pair_terms(unit[a + low], unit[b], a + low, b)
         pull = -share[a, b][:, None]

@@ -2,6 +2,7 @@
 
 configuration      all sections of a run, and the checks that concern two of them
 durations          epochs to steps, learning rates per 512 images to those of the run
+guides/            other nets that a run learns from or stays compatible with
 build              net, head, state, loader and trainer from their sections
 beginning          what classes begin as: class means, rows of another head; what the folder keeps
 classes            what classes are called; ``classes.txt``

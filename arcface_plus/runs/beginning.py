@@ -130,13 +130,15 @@ class Beginning:
 
 
 class TrainingImages:
-    """The training images as they are, cut and resized as in training, nothing changed at random.
+    """The training images as they are, nothing changed at random, resized to ``size``.
 
-    One that cannot be read is None where the run goes on without such images.
+    That is the size of training where it is not given. An image that cannot be read is None where
+    the run goes on without such images.
     """
 
-    def __init__(self, config: RunConfig, source: ImageSource) -> None:
+    def __init__(self, config: RunConfig, source: ImageSource, size: int | None = None) -> None:
         self.config, self.source = config.data, source
+        self.size = size or config.data.size
 
     def __len__(self) -> int:
         return len(self.source)
@@ -144,7 +146,7 @@ class TrainingImages:
     def __getitem__(self, index: int) -> np.ndarray:
         try:
             where = self.describe(index)
-            return fit_square(self.source.read(index)[0], self.config.size, where=where)
+            return fit_square(self.source.read(index)[0], self.size, where=where)
         except (ValueError, OSError):
             if self.config.on_bad_image == "stop":
                 raise

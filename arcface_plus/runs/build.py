@@ -18,6 +18,7 @@ from arcface_plus.models.embedding_model import EmbeddingModel
 from arcface_plus.models.start import start_from
 from arcface_plus.runs.configuration import RunConfig
 from arcface_plus.runs.folder import START
+from arcface_plus.runs.guides.guides import Guides
 from arcface_plus.training.health.forensics import Forensics
 from arcface_plus.training.health.quarantine import Quarantine
 from arcface_plus.training.health.uniform_monitor import NearClasses, margin_warnings
@@ -29,11 +30,17 @@ from arcface_plus.training.trainer import Evaluate, Trainer
 
 
 def build_state(
-    config: RunConfig, source: ImageSource, world: World, *, resumes: bool = False
+    config: RunConfig,
+    source: ImageSource,
+    world: World,
+    guides: Guides | None = None,
+    *,
+    resumes: bool = False,
 ) -> RunState:
     """Return the state that the run begins in; ValueError where its parts do not fit.
 
-    A run that ``resumes`` takes the net that it began with from its own folder.
+    ``guides``: other nets that it learns from. A run that ``resumes`` takes the net that it began
+    with from its own folder.
     """
     check_batch(config, world.size)
     model, head = build(config, source.num_classes, world, resumes=resumes)
@@ -55,6 +62,7 @@ def build_state(
         optim=config.optim,
         train=config.train,
         branch=branch,
+        guidance=None if guides is None else guides.guidance(head, world),
         settings=config.model_dump(mode="json"),
     )
 

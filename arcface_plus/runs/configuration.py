@@ -49,6 +49,7 @@ class RunConfig(Section):
                 f"train.steps ({self.train.steps}); set --schedule.warmup_steps 0, or train longer"
             )
         self._check_best()
+        self._check_compatible()
         if self.branch.enabled and self.branch.start_step >= self.train.steps:
             raise ValueError(
                 f"branch.start_step ({self.branch.start_step}) must be below train.steps "
@@ -98,6 +99,17 @@ class RunConfig(Section):
             raise ValueError(
                 "train.best compares the evaluations of a run, but evaluation.every is 0, which is "
                 "one at the end; set --evaluation.every"
+            )
+
+    def _check_compatible(self) -> None:
+        if self.train.compatible_with is None:
+            return
+        margin = self.head.margin_loss
+        if margin is None or margin.initial_state(2, 1.0) or margin.initial_learned(2, 1.0):
+            raise ValueError(
+                "train.compatible_with applies the head's margin to fixed class means too, so that "
+                "it must be a margin of cosines that neither learns nor keeps averages, not "
+                f"{'head.logits: linear' if margin is None else type(margin).__name__}"
             )
 
     def to_yaml(self) -> str:

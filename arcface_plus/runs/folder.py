@@ -253,6 +253,7 @@ _README = """# Run {name}
 |---|---|
 | `model.safetensors` | the trained net, with its architecture and preprocessing: `arcface_plus.load_model("…/{name}")` |
 | `start.safetensors` | of runs with `model.init`: the net that it began with; resuming needs no other file |
+| `teacher.npy`, `compatible_with.npy` | of runs with `train.teacher`, `train.compatible_with`: the other net's embeddings of the training images, with `.rows.npz` |
 | `classes.txt` | what class c is called, on line c + 1, where the data says |
 | `verification.json` | accuracy on the held-out pairs, next to what needs no training |
 | `report.html` | the same with curves and the hardest pairs; open it in a browser |

@@ -16,8 +16,9 @@ from arcface_plus.runs.build import announce, build_loader, build_state, build_t
 from arcface_plus.runs.configuration import RunConfig, load_config
 from arcface_plus.runs.evaluation import RunEvaluation
 from arcface_plus.runs.folder import choose_together, prepare
+from arcface_plus.runs.guides.guides import Guides
 from arcface_plus.runs.lock import RunLock
-from arcface_plus.runs.preemption import Stopped, stops_on_signals, unmark
+from arcface_plus.runs.preemption import Stopped, StopRequest, stops_on_signals, unmark
 from arcface_plus.training.determinism import deterministic
 from arcface_plus.training.monitor import Monitor
 from arcface_plus.training.profiling import check_profile, profiled
@@ -44,11 +45,16 @@ def train(
     config = load_config(config_path, overrides)
     source = open_source(config.data, seed=config.seed)
     evaluation = RunEvaluation(config)
+    guides = Guides(config, source)
     with _workplace(config) as (world, lock, checkpoints):
         chosen = choose_together(config, checkpoints, resume=resume, overwrite=overwrite)
         start = chosen.step
+<<<<<<< HEAD
         state = build_state(config, source, world, resumes=start is not None)
         check_profile(profile, config.train.steps - (start or 0))
+=======
+        state = build_state(config, source, world, guides, resumes=start is not None)
+>>>>>>> main
         regularizer = RunRegularizer(config.regularizer, state.model, state.head, seed=config.seed)
         evaluation.attach(state.head)
         beginning = Beginning(config, source, state) if start is None else None
@@ -64,6 +70,7 @@ def train(
             for words in filter(None, (lock.warning, *chosen.skipped)):
                 monitor.say(words)
             announce(config, source, state, regularizer, monitor)
+<<<<<<< HEAD
             _begin(trainer, beginning, start, evaluation, monitor)
             with profiled(config.folder, profile, world, monitor.say) as trainer.after_step:
                 finished = trainer.train()
@@ -71,6 +78,14 @@ def train(
                 evaluation.save(state, monitor)
             else:
                 asked.mark(config.folder, state.step, monitor)
+=======
+            guides.begin(state.guidance, world, monitor)
+            if beginning is not None:
+                beginning.apply(monitor)
+            if start is not None:
+                _resume(trainer, start, evaluation, monitor)
+            finished = _finish(trainer, evaluation, asked, config)
+>>>>>>> main
         barrier(world.control)
     if not finished:
         raise Stopped(asked.exit_code)
@@ -112,6 +127,18 @@ def _begin(
         trainer.resume(start)
         evaluation.recall()
         monitor.say(f"continuing from {trainer.checkpoints.path(start)}")
+
+
+def _finish(
+    trainer: Trainer, evaluation: RunEvaluation, asked: StopRequest, config: RunConfig
+) -> bool:
+    """Train to the end and save what came out; return False where the run was asked to stop."""
+    finished = trainer.train()
+    if finished:
+        evaluation.save(trainer.state, trainer.monitor)
+    else:
+        asked.mark(config.folder, trainer.state.step, trainer.monitor)
+    return finished
 
 
 def _open_monitor(config: RunConfig, world: World, start: int) -> Monitor:

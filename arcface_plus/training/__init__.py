@@ -12,6 +12,7 @@ precision          bf16, fp16 or fp32
 determinism        on a GPU, operations that repeat to the bit
 regularization     the angular penalty of a run on its layers and class weights, eq. (13) of MMA
 second_branch      closeness and diversity: which images get a second pass, and its loss
+guidance/          what embeddings by other nets add to the loss: distillation, compatibility
 image_scores       the running score of every training image that the second branch chooses by
 monitor            metrics.jsonl, TensorBoard, progress bar, lines
 health/            non-finite numbers, spikes, the collapse, classes too near, unreadable images

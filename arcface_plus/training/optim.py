@@ -108,6 +108,7 @@ def parameter_groups(
     rates: Mapping[str, float] | None = None,
     *,
     rows_apart: bool = False,
+    beside: Iterable[Tensor] = (),
 ) -> list[dict[str, Any]]:
     """Return the groups ``[decaying, not decaying]`` of the net and the head, then slower ones.
 
@@ -115,6 +116,7 @@ def parameter_groups(
     with another one than 1 are groups of their own, which say it as ``lr_scale``.
     Class weights decay under every rule, biases of classes and what a margin learns as biases do.
     Parameters that need no gradient are left out, class weights too where ``rows_apart``.
+    ``beside``: weights of neither, which decay.
     """
     groups: dict[tuple[float, bool], list[Tensor]] = {(1.0, True): [], (1.0, False): []}
     for prefix, module in model.named_modules():
@@ -124,6 +126,7 @@ def parameter_groups(
                 groups.setdefault((rate, decays(module, name, rule)), []).append(parameter)
     if not rows_apart:
         groups[1.0, True].append(head.weight)
+    groups[1.0, True] += beside
     offsets = [] if head.bias is None else [head.bias]
     offsets += head.replicated_parameters().values()
     groups[1.0, decays(head, "bias", rule)].extend(offsets)
@@ -138,7 +141,7 @@ def sparse_updates(head: ClassifierHead) -> bool:
 
 
 def build_optimizers(
-    model: nn.Module, head: ClassifierHead, config: OptimConfig
+    model: nn.Module, head: ClassifierHead, config: OptimConfig, beside: Iterable[Tensor] = ()
 ) -> list[torch.optim.Optimizer]:
     """Return the optimizers of a run: one of the net, and one of the class rows where need be.
 
@@ -152,7 +155,7 @@ def build_optimizers(
     rates = layer_rates(model, config.layers)
     freeze(model, rates)
     apart = sparse_updates(head) or config.kind == "lamb"
-    groups = parameter_groups(model, head, config.decay, rates, rows_apart=apart)
+    groups = parameter_groups(model, head, config.decay, rates, rows_apart=apart, beside=beside)
     common: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
     adaptive: dict[str, Any] = {**common, "betas": config.betas, "eps": config.eps}
     optimizers: list[torch.optim.Optimizer] = []

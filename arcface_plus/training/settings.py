@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from arcface_plus.settings import Positive, Section, Share
+from arcface_plus.settings import NotNegative, Positive, PositiveNumber, Section, Share
 
 
 class LayerRate(Section):
@@ -69,6 +70,57 @@ class ScheduleConfig(Section):
         return self
 
 
+class EmbeddedConfig(Section):
+    """Embeddings of the training images by another net, or the net that makes them."""
+
+    model: Path | None = Field(None, description="run folder, weights file or ONNX file")
+    preprocessing: dict[str, Any] | str | None = Field(
+        None, description="of a file that does not state it: insightface, or all its fields"
+    )
+    embeddings: Path | None = Field(
+        None,
+        description="the .npy, .npz or .parquet that keeps its embeddings of the training images, "
+        "as embed writes it; made if absent, several runs may share it (None: in the run folder)",
+    )
+
+    @model_validator(mode="after")
+    def _something(self) -> EmbeddedConfig:
+        if self.model is None and self.embeddings is None:
+            raise ValueError("give a model, or the embeddings that one made")
+        return self
+
+
+class TeacherConfig(EmbeddedConfig):
+    """Distillation: the net learns a teacher's embeddings too (docs/distillation.md)."""
+
+    cosine: NotNegative = Field(1.0, description="weight of 1 − cos to the teacher's embedding")
+    relational: NotNegative = Field(
+        0.0, description="weight of the distances among embeddings against the teacher's (RKD)"
+    )
+
+    @model_validator(mode="after")
+    def _teaches(self) -> TeacherConfig:
+        if not self.cosine and not self.relational:
+            raise ValueError("cosine and relational are both 0: the teacher would teach nothing")
+        return self
+
+
+class CompatibleConfig(EmbeddedConfig):
+    """The new net's embeddings compare with the old one's (docs/distillation.md)."""
+
+    weight: PositiveNumber = Field(
+        1.0, description="of the margin loss against the class means of the old embeddings"
+    )
+
+
+def _embedded(value: Any) -> Any:
+    """Return the section that a bare path stands for."""
+    if not isinstance(value, str | Path):
+        return value
+    is_file = Path(value).suffix in (".npy", ".npz", ".parquet")
+    return {"embeddings" if is_file else "model": value}
+
+
 class TrainConfig(Section):
     """The loop. Everything counts in optimizer steps and global batches."""
 
@@ -109,6 +161,12 @@ class TrainConfig(Section):
         lt=1,
         description="keep a running average of the weights, this share of it each step; it is the "
         "run's model, and the weights are scored beside it",
+    )
+    teacher: Annotated[TeacherConfig | None, BeforeValidator(_embedded)] = Field(
+        None, description="a net to learn from besides: its path, or a section"
+    )
+    compatible_with: Annotated[CompatibleConfig | None, BeforeValidator(_embedded)] = Field(
+        None, description="an old net whose gallery is to stay in use: its path, or a section"
     )
     best: str | None = Field(
         None,

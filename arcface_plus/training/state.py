@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
 
 from arcface_plus.checkpoints.parts import ClassRows, Part, Stored, local_tensor
@@ -25,6 +25,7 @@ from arcface_plus.losses.head.classifier import ClassifierHead
 from arcface_plus.models.batch_statistics import average_batch_norm_buffers
 from arcface_plus.models.embedding_model import EmbeddingModel
 from arcface_plus.randomness import STREAMS
+from arcface_plus.training.guidance.guidance import Guidance
 from arcface_plus.training.health.guard import FiniteGuard
 from arcface_plus.training.health.spikes import LossSpikes
 from arcface_plus.training.optim import build_optimizers, optimizer_state
@@ -53,12 +54,17 @@ class RunState:
         optim: OptimConfig,
         train: TrainConfig,
         branch: SecondBranch | None = None,
+        guidance: Guidance | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.model, self.head, self.world, self.branch = model, head, world, branch
+        self.guidance = guidance or Guidance()
+        # What every rank holds whole and trains.
+        self.whole = nn.ModuleList([model, *self.guidance.learned()])
         self.settings = dict(settings or {})
         self.precision = resolve_precision(train.precision, world.device)
-        self.optimizers = build_optimizers(model, head, optim)
+        beside = [p for each in self.guidance.learned() for p in each.parameters()]
+        self.optimizers = build_optimizers(model, head, optim, beside)
         half = self.precision == "fp16"
         self.scaler = ShardedGradScaler(device=world.device.type, enabled=half, init_scale=2.0**14)
         self.guard = FiniteGuard(train, world.device)
@@ -78,6 +84,9 @@ class RunState:
         ]
         if branch is not None:
             self.parts.append(branch)
+        if (teacher := self.guidance.teacher) is not None:
+            teacher.optimizers = self.optimizers
+            self.parts.append(teacher)
         self.average: WeightAverage | None = None
         if train.ema is not None:
             self.average = WeightAverage(model, self.optimizers[0], train.ema)
@@ -116,7 +125,7 @@ class RunState:
 
     def _changed_by_updates(self, tensors: Mapping[str, Stored]) -> set[str]:
         """Return the names of those of ``tensors`` that nothing but an optimizer's step changes."""
-        owned: list[Tensor] = [*self.model.parameters(), *self.head.parameters()]
+        owned: list[Tensor] = [*self.whole.parameters(), *self.head.parameters()]
         owned += [kept for o in self.optimizers for s in o.state.values() for kept in s.values()]
         places = {tensor.data_ptr() for tensor in owned}
         return {n for n, stored in tensors.items() if local_tensor(stored).data_ptr() in places}

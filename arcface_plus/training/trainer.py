@@ -83,7 +83,7 @@ class Trainer:
         self.watch = StepWatch(state.guard, state.spikes, forensics, monitor)
         self.to_device = SideCopies(self.world.device)
         self.evaluated_at = self.saved_at = -1
-        self.window = state.window
+        self.window, self.whole = state.window, state.whole
         self.enter = self.window.entering(state.world.watch.enter)
         self.after_step: Callable[[], object] = lambda: None
 
@@ -136,6 +136,7 @@ class Trainer:
         if self.restorer is not None:
             self.restorer.remember()
         plan = self.head.plan_step(labels, batch.step, sizes=[hi - lo for lo, hi in self.parts])
+        self.state.guidance.begin(batch, labels, plan.sizes)
         branches = self.branch is not None and self.branch.begin(batch)
         outputs = [
             self._forward_backward(images, labels, part, plan, branches)
@@ -170,6 +171,7 @@ class Trainer:
             if branches and self.branch is not None:
                 self.branch.keep(embeddings)
             output = self.head(embeddings, labels[lo:hi], plan=plan, sizes=sizes, with_mma=last)
+            output = self.state.guidance.add(output, embeddings, slice(lo, hi), sizes)
             self.enter("gradient all-reduce", self.state.step)
             self.state.scaler.scale(output.loss).backward()
         return output
@@ -212,13 +214,12 @@ class Trainer:
         self.enter("update", self.state.step)
         for optimizer in self.state.optimizers:
             self.state.scaler.unscale_(optimizer)
-        squared = squared_gradient_norm(self.model, self.head, None)
+        squared = squared_gradient_norm(self.whole, self.head, None)
         scale = current_scale(self.state.scaler, squared)
-        step = self.state.step
-        skip = self.watch.observe(step, outputs, loss, squared, scale, learning_rate)
+        skip = self.watch.observe(self.state.step, outputs, loss, squared, scale, learning_rate)
         limit = self.optim.clip_norm
         if limit is not None:
-            scale_gradients(self.model, self.head, (limit / (squared.sqrt() + 1e-6)).clamp_max(1.0))
+            scale_gradients(self.whole, self.head, (limit / (squared.sqrt() + 1e-6)).clamp_max(1.0))
         self.checkpoints.before_update()
         for optimizer in self.state.optimizers:
             optimizer.grad_scale, optimizer.found_inf = None, skip  # type: ignore[attr-defined]
@@ -248,9 +249,8 @@ class Trainer:
         degrees, nearest = self.head.mma.nearest(rows, self.state.step)
         values |= self.head.mma.summary(rows, degrees=degrees)
         values |= self.angles.predicted
-        values |= {
-            f"margin_{name}": value for name, value in self.head.margin_state.summary().items()
-        }
+        margin = self.head.margin_state.summary()
+        values |= {f"margin_{name}": value for name, value in margin.items()}
         if self.branch is not None:
             values |= self.branch.summary()
         values["epoch"] = round(self.state.step / self.loader.steps.steps_per_epoch, 4)

@@ -116,5 +116,7 @@ def _step_numbers(outputs: list[HeadOutput], penalty: Tensor | None) -> dict[str
     qualities = [o.quality.detach() for o in outputs if o.quality is not None]
     if qualities:
         numbers["quality"] = torch.cat(qualities).mean()
+    for name in outputs[0].measured:
+        numbers[name] = torch.stack([o.measured[name] for o in outputs]).sum()
     cosines = torch.cat([o.target_cosine for o in outputs])
     return numbers | {"target_angle": cosines.clamp(-1, 1).acos().mean()}

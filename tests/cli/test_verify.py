@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from functools import partial
@@ -8,7 +9,9 @@ from functools import partial
 import numpy as np
 import pytest
 
-from arcface_plus.data.pairs.sets import save_pairs_bin
+from arcface_plus.data.pairs.sets import load_pairs, save_pairs_bin
+from arcface_plus.evaluation.embedding.embed import embed
+from arcface_plus.evaluation.pairs.verification import squared_distances, verify_distances
 from arcface_plus.models import build_model, save_model
 
 
@@ -242,6 +245,43 @@ def test_cache_gives_the_same_numbers_and_is_checked(app, pair_set, tmp_path, mo
     file.write_bytes(file.read_bytes()[:-100])
     result = run(app, *words)
     assert result.exit_code == 2 and file.name in result.output
+
+
+@pytest.mark.slow
+def test_new_photographs_against_an_old_gallery(app, pair_set, tmp_path):
+    names, dims = ("new", "old", "wide"), (16, 16, 24)
+    nets = [build_model("mobilefacenet", embedding_dim=d).eval() for d in dims]
+    new, old, wide = (
+        save_model(net, tmp_path / f"{name}.safetensors")
+        for net, name in zip(nets, names, strict=True)
+    )
+    out = tmp_path / "out.json"
+    words = ["--pairs", pair_set, "--folds", 2, "--json", out]
+    mixed = run(app, "--model", new, "--against", old, "--compare", old, *words)
+    assert mixed.exit_code == 0, mixed.output
+    (entry,) = json.loads(out.read_text())["results"]
+    pairs = load_pairs(pair_set)
+    a, b = (embed(net, pairs.images)[rows] for net, rows in zip(
+        nets[:2], (pairs.index_a, pairs.index_b), strict=True))  # fmt: skip
+    distances = squared_distances(a, b)
+    want = verify_distances(distances, pairs.is_same, 2)
+    assert entry["fold_accuracies"] == want.to_dict()["fold_accuracies"]
+    assert entry["auc"] == pytest.approx(want.auc, abs=1e-9)
+    assert entry["threshold"] == pytest.approx(want.to_dict()["threshold"], abs=1e-4)
+    assert entry["against"]["model"] == str(old) != entry["model"]
+    (other,) = entry["comparisons"]
+    assert other["other"]["against"] == entry["against"], "the old net against itself"
+    run(app, "--model", old, *words)
+    (itself,) = json.loads(out.read_text())["results"]
+    assert other["other"]["accuracy"] == itself["accuracy"]
+    for arguments, message in (
+        (["--model", wide, "--against", old, *words], "24 numbers, .*old.safetensors of 16"),
+        (["--model", new, "--against", old, "--calibrate", *words], "of one model, but --against"),
+        (["--embeddings", "e.npz", "--against", old], "give models and pair sets"),
+        (["--model", new, "--compare", "e.npz", "--against", old, *words], "no --embeddings or"),
+    ):
+        answer = run(app, *arguments)
+        assert answer.exit_code == 2 and re.search(message, answer.output), answer.output
 
 
 @pytest.mark.slow

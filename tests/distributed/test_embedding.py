@@ -45,8 +45,7 @@ def test_every_rank_returns_all_rows(run_ranks, count):
     assert np.ptp(alone, axis=1).min() > 0.1
     results = run_ranks(embed_here, 3, count)
     for rows in results:
-        assert rows.shape == (count, 3) and np.allclose(rows, alone, atol=1e-5)
-        assert np.array_equal(rows, results[0])
+        assert rows.shape == (count, 3) and np.array_equal(rows, alone)
 
 
 @pytest.mark.slow

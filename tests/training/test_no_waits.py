@@ -1,6 +1,6 @@
 """No step makes the host wait for a GPU between log steps; found on the CPU, by what it calls.
 
-The energies and smooth MMA on layers are not among the cases: they do wait, and say so.
+But a step with a pass of the second branch, which must: see its test.
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ from arcface_plus.losses.margins.magface import MagFace
 from arcface_plus.losses.margins.mv_softmax import MVSoftmax
 from arcface_plus.losses.margins.uniface import UniFace
 from arcface_plus.regularizers.nearest import search
+from arcface_plus.regularizers.penalty import AngularPenalty
 from arcface_plus.runs.train import train
 from arcface_plus.training.trainer import Trainer
 
+ONE_PENALTY = ["--head.mma_weight", "0"]
 SAMPLED = ["--head.sample_rate", "0.4"]
 CASES = {
     "arcface": [],
@@ -42,6 +44,12 @@ CASES = {
                "--branch.interval", "9"],
     "mma-of-layers": ["--regularizer", "{kind: mma, weight: 0.07, layers: hidden}"],
     "orthogonal": ["--regularizer", "{kind: orthogonal, weight: 0.001, layers: hidden}"],
+    "cosine": ["--regularizer", "{kind: cosine, weight: 0.1, layers: all}", *ONE_PENALTY],
+    "riesz": ["--regularizer", "{kind: riesz, weight: 0.1, layers: all}", *ONE_PENALTY],
+    "log": ["--regularizer", "{kind: log, weight: 0.1, layers: hidden}"],
+    "mhe": ["--regularizer", "{kind: mhe, weight: 0.1, fraction: 0.5, half_space: true}",
+            *ONE_PENALTY],
+    "smooth-mma": ["--regularizer", "{kind: smooth_mma, weight: 0.1, layers: all}", *ONE_PENALTY],
 }  # fmt: skip
 MARGINS = {"magface": MagFace, "adaface": AdaFace, "curricularface": CurricularFace,
            "mv_softmax": MVSoftmax, "elasticface": ElasticFace, "uniface": UniFace}  # fmt: skip
@@ -83,6 +91,13 @@ def test_steps_never_wait_and_compute_what_the_cpu_computes(
     with as_on_a_gpu():
         found = numbers(train(tiny, [*options, "--name", "gpu"]))
     assert found == pytest.approx(expected, rel=1e-3, abs=1e-5)
+
+
+def test_a_pass_of_the_second_branch_waits(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It decodes images that the scores choose, which the step before has moved on the device."""
+    watch_steps(monkeypatch)
+    with as_on_a_gpu(), pytest.raises(HostWaits, match="cpu"):
+        train(tiny, [*CASES["branch"], *SHORT])
 
 
 PLANTED = {
@@ -150,6 +165,19 @@ def test_a_forward_pass_copies_nothing_that_is_not_pinned(
             torch.ones(3).to("cuda")
         with pytest.raises(HostWaits, match=r"cpu to cuda"), NoWaits():
             torch.tensor([1.0, 2.0], device="cuda")
+
+
+@pytest.mark.parametrize("kind", ["riesz", "log", "mhe", "smooth_mma"])
+def test_a_penalty_copies_nothing_that_is_not_pinned(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
+    penalty = AngularPenalty(kind, fraction=0.5 if kind == "mhe" else 1.0)
+    with FakeTensorMode():
+        weight = torch.empty(30, 8, device="cuda", requires_grad=True)
+        with NoWaits():
+            loss = penalty(weight, generator=torch.Generator())
+        assert loss.device.type == "cuda" and loss.requires_grad
 
 
 def no_ranking(table, given):  # type: ignore[no-untyped-def]

@@ -45,6 +45,35 @@ def check_use(
     )
 
 
+def check_calibration(
+    wanted: bool, model: Path | None, sets: list[Path], pca: int | None, against: Path | None
+) -> None:
+    """Raise ValueError where a calibration is ``wanted`` of what has none."""
+    refuse(
+        {
+            "--calibrate and --card need a --model and one pair set, and no --pca.": (
+                wanted and (model is None or len(sets) != 1 or pca is not None)
+            ),
+            "--calibrate and --card are of one model, but --against brings a second; leave one "
+            "out.": wanted and against is not None,
+        }
+    )
+
+
+def check_against(
+    against: Path | None, model: Path | None, others: list[list[Path] | Path]
+) -> None:
+    """Raise ValueError for embeddings in files, which an old model cannot embed again."""
+    of_files = model is None or any(isinstance(other, list) for other in others)
+    refuse(
+        {
+            "--against embeds images: give models and pair sets, no --embeddings or .npz.": (
+                against is not None and of_files
+            )
+        }
+    )
+
+
 def check_outputs(outputs: list[Path | None], tables: list[Path]) -> None:
     """Raise for an output whose folder does not exist, and a table of unknown form."""
     for output in outputs:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -20,7 +20,9 @@ from arcface_plus.cli.model_options import (
 )
 from arcface_plus.cli.progress import counted
 from arcface_plus.cli.verify.checks import (
+    check_against,
     check_analyses,
+    check_calibration,
     check_outputs,
     check_use,
     parse_fars,
@@ -36,7 +38,7 @@ from arcface_plus.cli.verify.output import (
 )
 
 if TYPE_CHECKING:
-    from arcface_plus.evaluation.scoring import Entry
+    from arcface_plus.evaluation.scoring import Against, Entry
     from arcface_plus.models.preprocessing import Preprocessing
 
 _FARS = "1e-1,1e-2,1e-3,1e-4,1e-5"
@@ -71,6 +73,13 @@ def verify_command(
             help="Another model, or .npz, to score on the same pairs: the difference in accuracy,"
             " its paired 95 % interval, and the exact McNemar test. Several times: p-values are"
             " also adjusted for the number of models and sets (Holm)."
+        ),
+    ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            help="An old model that embeds the second image of every pair: the accuracy of new"
+            " photographs against a gallery that is not embedded again."
         ),
     ] = None,
     far: Annotated[
@@ -162,7 +171,7 @@ def verify_command(
         ),
     ] = None,
     compare_preprocessing: Annotated[
-        str | None, typer.Option(help="The same for the files of --compare.")
+        str | None, typer.Option(help="The same for the files of --compare and --against.")
     ] = None,
     cache: Annotated[
         Path | None,
@@ -191,11 +200,12 @@ def verify_command(
     others = [[path] if path.suffix == ".npz" else path for path in compare or []]
     check_use(model, embeddings, sets, others, advise_far, pca, markdown and latex)
     check_analyses(groups, quality, threshold, bool(table and not others))
-    if (calibrate or card) and (model is None or len(sets) != 1 or pca is not None):
-        raise ValueError("--calibrate and --card need a --model and one pair set, and no --pca.")
+    check_calibration(bool(calibrate or card), model, sets, pca, against)
+    check_against(against, model, others)
     scoring = Scoring(root, folds, parse_fars(far), pca, cache)
     foreign = [parse_preprocessing(text) for text in (preprocessing, compare_preprocessing)]
     with start_world(device) as world:
+        how = (flip, batch_size, world.device, precision, resize)
 
         def score(source: Path | list[Path], stated: Preprocessing | None) -> list[Entry]:
             if isinstance(source, list):
@@ -203,10 +213,11 @@ def verify_command(
             # All sets are opened first: a wrong path should not show after an hour of embedding.
             opened = [(each, load_pairs(each, root)) for each in sets]
             network = load_model(source, preprocessing=stated)
-            options = embedding_options(network, flip, batch_size, world.device, precision, resize)
+            options = embedding_options(network, *how)
             show = partial(counted, enabled=world.is_main)
-            return score_model(source, network, opened, scoring, options, show)
+            return score_model(source, network, opened, scoring, options, show, old)
 
+        old = _opened_against(against, foreign[1], how)
         assert model is not None or embeddings
         entries = score(model or embeddings or [], foreign[0])
         if others:
@@ -220,6 +231,18 @@ def verify_command(
     if calibrate or card:
         words = store_calibration(entries[0], model if calibrate else None, card)
         typer.echo(words, err=style is not None)
+
+
+def _opened_against(
+    path: Path | None, stated: Preprocessing | None, how: tuple[Any, ...]
+) -> Against | None:
+    from arcface_plus.evaluation.scoring import Against
+    from arcface_plus.models import load_model
+
+    if path is None:
+        return None
+    network = load_model(path, preprocessing=stated)
+    return Against(path, network, embedding_options(network, *how))
 
 
 def _analysed(

@@ -10,6 +10,7 @@
 - ``images``: a record file as a source of labelled images.
 - ``parts``: several record files as one source.
 - ``check``: what is wrong with a file, before training finds out (``data check``).
+- ``sound``: a file that keeps all the rules of its headers, recognised in one pass.
 - ``rules``: what a file is checked for.
 - ``packing``: folders to records and back (``data pack``, ``data unpack``).
 - ``subset``: some of the identities (``data subset``).

@@ -69,8 +69,8 @@ def embed(
     bf16 or fp16. ``resize``: scale images of another size, which are refused otherwise.
     ``progress(done, total)`` counts this rank's images.
 
-    Across ranks of ``group`` each embeds a contiguous part and all return all N rows; ``images``
-    must be the same on all.
+    Across ranks of ``group`` each embeds a part, of whole batches, and all return all N rows, the
+    same at any number of ranks; ``images`` must be the same on all.
 
     Raises ValueError naming the image that has the wrong size or form, cannot be decoded, or whose
     embedding is not finite; every rank fails if one does.
@@ -91,11 +91,12 @@ def embed_images(
     network = _checked_model(model)
     if not len(images):
         raise ValueError("There are no images to embed.")
-    part = range(
-        *distributed.contiguous_part(
-            len(images), distributed.rank(group), distributed.world_size(group)
-        )
+    at_once, total = options.batch_size, len(images)
+    # Whole batches, so that the bits of an embedding do not depend on how many ranks there are.
+    lo, hi = distributed.contiguous_part(
+        -(-total // at_once), distributed.rank(group), distributed.world_size(group)
     )
+    part = range(lo * at_once, min(total, hi * at_once))
     mine = np.empty((0, network.embedding_dim), dtype=np.float32)
     failure: Exception | None = None
     try:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ class HeadOutput:
     each class weight to its nearest other, radians), or None where it was not computed.
     ``target_cosine`` (B,) is each sample's cosine to its own class, ``embedding_norm`` (B,) the
     norm of its embedding, ``quality`` (B,) the same where the margin makes that a measure of
-    quality (MagFace, AdaFace).
+    quality (MagFace, AdaFace). ``measured``: what was added to the loss besides, () each, by name.
     """
 
     loss: Tensor
@@ -30,6 +31,7 @@ class HeadOutput:
     embedding_norm: Tensor
     norm_penalty: Tensor | None = None
     quality: Tensor | None = None
+    measured: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def with_norms(

@@ -79,7 +79,8 @@ def in_float64(
     """Return ``terms`` of the rows ``unit`` (n, d), computed in float64, in their dtype.
 
     For rows in a tight cone: nearly all distances are small, but float64 products resolve those
-    whose square is above ``COINCIDENT_BELOW``.
+    whose square is above ``COINCIDENT_BELOW``. And for all rows on a GPU: only the device knows how
+    long a list of close pairs is, and products need none.
     """
     exact = unit.double()
     norms = torch.linalg.vector_norm(exact, dim=1)
@@ -91,21 +92,35 @@ def in_float64(
     return value.to(unit.dtype), gradient
 
 
+def coinciding_pairs(close: Tensor, low: int) -> Tensor:
+    """Return ``close`` (k, m) of rows ``low`` to ``low`` + k, without each row and itself."""
+    pairs = close.clone()
+    pairs[:, low : low + len(pairs)].fill_diagonal_(False)
+    return pairs
+
+
+def may_hold(mask: Tensor) -> bool:
+    """Return whether ``mask`` may hold anywhere: on a GPU always, as nobody looks."""
+    return not devices.host_may_look(mask.device) or bool(mask.any())
+
+
 def add_tangents(
     gradient: Tensor,
     unit: Tensor,
     i: Tensor,
     j: Tensor,
-    force: Tensor | float,
+    force: Tensor,
     antipodal: Tensor | None = None,
 ) -> None:
-    """Add ``force`` (k,) times dθ/dŵ_i of pairs (i, j) (k,) of coinciding rows to ``gradient``.
+    """Add ``force`` (k, m) times dθ/dŵ_i of coinciding rows ``unit`` (k, d) to ``gradient`` (k, d).
 
+    A pair is a row ``i`` (k,) and a row ``j`` (m,); those that do not coincide have no force.
     Directions are as ``angles`` has them, by the pair's indices, and so are those of ``antipodal``
-    pairs (k,); but a pair costs one entry instead of d, as there may be n² of them.
+    pairs (k, m); but a pair costs one entry instead of d, as there may be n² of them.
     """
+    i, j = i[:, None], j[None]
     axis, other = index_axes(i, j, unit.shape[1])
-    entry, entry_of_other = unit[i, axis], unit[i, other]
+    entry, entry_of_other = unit.gather(1, axis), unit.gather(1, other)
     nearer = entry_of_other.abs() < entry.abs()
     axis, entry = torch.where(nearer, other, axis), torch.where(nearer, entry_of_other, entry)
     length = (1 - entry.square()).clamp_min_(0).sqrt_()
@@ -114,7 +129,7 @@ def add_tangents(
         sign = torch.where(antipodal, -1.0, sign)
     # One-dimensional rows have no tangent; all others one at least 0.7 long.
     component = torch.where(length > 0.5, sign / length, 0.0) * force
-    gradient.view(-1).index_add_(0, i * unit.shape[1] + axis, component)
+    gradient.scatter_add_(1, axis, component)
 
 
 def attach_closed_form(
