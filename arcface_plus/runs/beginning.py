@@ -17,7 +17,7 @@ from arcface_plus.runs.classes import names_of_data, names_of_head, write_classe
 from arcface_plus.runs.configuration import RunConfig
 from arcface_plus.runs.folder import START
 from arcface_plus.runs.other_head import OtherHead
-from arcface_plus.training.monitor import Monitor
+from arcface_plus.training.log.monitor import Monitor
 from arcface_plus.training.state import RunState
 
 _BATCH = 64

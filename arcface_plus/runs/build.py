@@ -22,7 +22,7 @@ from arcface_plus.runs.guides.guides import Guides
 from arcface_plus.training.health.forensics import Forensics
 from arcface_plus.training.health.quarantine import Quarantine
 from arcface_plus.training.health.uniform_monitor import NearClasses, margin_warnings
-from arcface_plus.training.monitor import Monitor
+from arcface_plus.training.log.monitor import Monitor
 from arcface_plus.training.regularization import RunRegularizer, head_mma_weight
 from arcface_plus.training.second_branch import SecondBranch
 from arcface_plus.training.state import RunState

@@ -25,7 +25,7 @@ from arcface_plus.regularizers.mma import nearest_angles
 from arcface_plus.runs.configuration import RunConfig
 from arcface_plus.runs.folder import FINISHED, environment
 from arcface_plus.runs.results import ACCURACY, CLASSIFIER_WEIGHTS, VERIFICATION
-from arcface_plus.training.monitor import Monitor
+from arcface_plus.training.log.monitor import Monitor
 from arcface_plus.training.regularization import CLASSIFIER
 from arcface_plus.training.state import RunState
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from arcface_plus.training.monitor import Monitor
+from arcface_plus.training.log.monitor import Monitor
 from arcface_plus.watch import Watch
 
 MARKER = "requeue"

@@ -20,10 +20,10 @@ from arcface_plus.runs.guides.guides import Guides
 from arcface_plus.runs.lock import RunLock
 from arcface_plus.runs.preemption import Stopped, StopRequest, stops_on_signals, unmark
 from arcface_plus.training.determinism import deterministic
-from arcface_plus.training.monitor import Monitor
-from arcface_plus.training.profiling import check_profile, profiled
+from arcface_plus.training.log.monitor import Monitor
+from arcface_plus.training.log.profiling import check_profile, profiled
+from arcface_plus.training.log.trackers import WandB, import_wandb
 from arcface_plus.training.regularization import RunRegularizer
-from arcface_plus.training.trackers import WandB, import_wandb
 from arcface_plus.training.trainer import Trainer
 
 
@@ -49,12 +49,8 @@ def train(
     with _workplace(config) as (world, lock, checkpoints):
         chosen = choose_together(config, checkpoints, resume=resume, overwrite=overwrite)
         start = chosen.step
-<<<<<<< HEAD
-        state = build_state(config, source, world, resumes=start is not None)
-        check_profile(profile, config.train.steps - (start or 0))
-=======
         state = build_state(config, source, world, guides, resumes=start is not None)
->>>>>>> main
+        check_profile(profile, config.train.steps - (start or 0))
         regularizer = RunRegularizer(config.regularizer, state.model, state.head, seed=config.seed)
         evaluation.attach(state.head)
         beginning = Beginning(config, source, state) if start is None else None
@@ -70,22 +66,10 @@ def train(
             for words in filter(None, (lock.warning, *chosen.skipped)):
                 monitor.say(words)
             announce(config, source, state, regularizer, monitor)
-<<<<<<< HEAD
+            guides.begin(state.guidance, world, monitor)
             _begin(trainer, beginning, start, evaluation, monitor)
             with profiled(config.folder, profile, world, monitor.say) as trainer.after_step:
-                finished = trainer.train()
-            if finished:
-                evaluation.save(state, monitor)
-            else:
-                asked.mark(config.folder, state.step, monitor)
-=======
-            guides.begin(state.guidance, world, monitor)
-            if beginning is not None:
-                beginning.apply(monitor)
-            if start is not None:
-                _resume(trainer, start, evaluation, monitor)
-            finished = _finish(trainer, evaluation, asked, config)
->>>>>>> main
+                finished = _finish(trainer, evaluation, asked, config)
         barrier(world.control)
     if not finished:
         raise Stopped(asked.exit_code)

@@ -7,15 +7,12 @@ optim              which layers learn how fast or decay, by which optimizer; the
 updates/           optimizers of class rows, LAMB, the running average of the weights
 schedule           the learning rate of a step
 data_parallel      the net on all ranks: gradients averaged, compiled if wanted
-profiling          torch.profiler for a few steps: a trace and a table in the run folder
 precision          bf16, fp16 or fp32
 determinism        on a GPU, operations that repeat to the bit
 regularization     the angular penalty of a run on its layers and class weights, eq. (13) of MMA
 second_branch      closeness and diversity: which images get a second pass, and its loss
 guidance/          what embeddings by other nets add to the loss: distillation, compatibility
 image_scores       the running score of every training image that the second branch chooses by
-monitor            metrics.jsonl, TensorBoard, progress bar, lines
 health/            non-finite numbers, spikes, the collapse, classes too near, unreadable images
-trackers           TensorBoard, Weights & Biases: one interface
-window             the numbers of a log line, summed on the device
+log/               the numbers of a log line, where they go, and the profile of a few steps
 """

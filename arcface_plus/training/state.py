@@ -28,12 +28,12 @@ from arcface_plus.randomness import STREAMS
 from arcface_plus.training.guidance.guidance import Guidance
 from arcface_plus.training.health.guard import FiniteGuard
 from arcface_plus.training.health.spikes import LossSpikes
+from arcface_plus.training.log.window import LogWindow
 from arcface_plus.training.optim import build_optimizers, optimizer_state
 from arcface_plus.training.precision import resolve_precision
 from arcface_plus.training.second_branch import SecondBranch
 from arcface_plus.training.settings import OptimConfig, TrainConfig
 from arcface_plus.training.updates.average import WeightAverage
-from arcface_plus.training.window import LogWindow
 
 Optimizers = list[torch.optim.Optimizer]
 

@@ -25,7 +25,7 @@ from arcface_plus.training.health.guard import BatchNormRestorer, current_scale,
 from arcface_plus.training.health.quarantine import Quarantine
 from arcface_plus.training.health.uniform_monitor import AngleWatch, NearClasses
 from arcface_plus.training.health.watch import StepWatch
-from arcface_plus.training.monitor import Monitor
+from arcface_plus.training.log.monitor import Monitor
 from arcface_plus.training.optim import scale_gradients, set_training, squared_gradient_norm
 from arcface_plus.training.precision import autocast_dtype
 from arcface_plus.training.schedule import set_learning_rate

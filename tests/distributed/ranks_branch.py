@@ -22,7 +22,7 @@ from arcface_plus.runs.build import build
 from arcface_plus.runs.configuration import RunConfig
 from arcface_plus.training.health.forensics import Forensics
 from arcface_plus.training.health.quarantine import Quarantine
-from arcface_plus.training.monitor import Monitor
+from arcface_plus.training.log.monitor import Monitor
 from arcface_plus.training.second_branch import SecondBranch
 from arcface_plus.training.state import RunState
 from arcface_plus.training.trainer import Trainer

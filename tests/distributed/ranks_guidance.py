@@ -17,7 +17,7 @@ from arcface_plus.runs.build import build_loader, build_state, build_trainer
 from arcface_plus.runs.configuration import load_config
 from arcface_plus.runs.guides.guides import Guides
 from arcface_plus.runs.train import train
-from arcface_plus.training.monitor import Monitor
+from arcface_plus.training.log.monitor import Monitor
 from arcface_plus.training.regularization import RunRegularizer
 from arcface_plus.training.trainer import Trainer
 

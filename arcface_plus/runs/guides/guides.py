@@ -10,7 +10,7 @@ from arcface_plus.runs.guides.stored import StoredEmbeddings
 from arcface_plus.training.guidance.guidance import Guidance, described
 from arcface_plus.training.guidance.old_classes import OldClasses
 from arcface_plus.training.guidance.teacher import Teacher
-from arcface_plus.training.monitor import Monitor
+from arcface_plus.training.log.monitor import Monitor
 
 
 class Guides:

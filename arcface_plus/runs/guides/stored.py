@@ -33,7 +33,7 @@ from arcface_plus.models.preprocessing import Preprocessing, stated
 from arcface_plus.runs.beginning import TrainingImages
 from arcface_plus.runs.configuration import RunConfig
 from arcface_plus.training.guidance.embeddings import ImageEmbeddings
-from arcface_plus.training.monitor import Monitor
+from arcface_plus.training.log.monitor import Monitor
 from arcface_plus.training.settings import EmbeddedConfig
 
 _LOOKS = 16  # images embedded again, to see whether a file is of this net and these images

@@ -26,7 +26,7 @@ from arcface_plus.losses.theory.uniform_prediction import (
     nearest_class_angle,
     termination_angle,
 )
-from arcface_plus.training.monitor import Monitor
+from arcface_plus.training.log.monitor import Monitor
 
 # The run that docs/face_margins.md describes passes both within 50 steps of 90°; runs that learn
 # never pass the two together.

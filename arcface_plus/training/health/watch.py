@@ -11,7 +11,7 @@ from arcface_plus.losses.head.output import HeadOutput
 from arcface_plus.training.health.forensics import LOSS_SPIKE, NOT_FINITE, Forensics
 from arcface_plus.training.health.guard import FiniteGuard
 from arcface_plus.training.health.spikes import HISTORY, LossSpikes
-from arcface_plus.training.monitor import Monitor
+from arcface_plus.training.log.monitor import Monitor
 
 
 class StepWatch:

@@ -11,7 +11,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
-from arcface_plus.training.monitor import Monitor, _duration
+from arcface_plus.training.log.monitor import Monitor, _duration
 
 NUMBERS = {
     "loss": 12.34567,
@@ -95,7 +95,10 @@ def test_plain_output_is_one_line_a_log_step(tmp_path, capsys):
     monitor.close()
     first, second = capsys.readouterr().out.splitlines()
     assert first.startswith("step 50/38000  loss 12.3457  MMA -1.2000  nearest class 80.1°")
-    assert "own class 77.1°  lr 0.1  images/s 1234  data wait 1%  left " in first
+    assert (
+        "own class 77.1°  lr 0.1  images/s 1234  data wait 1%  backward 61%  communication 4%  left "
+        in first
+    )
     assert second.startswith("a [bold]message[/bold] with")
 
 
@@ -126,7 +129,7 @@ def test_only_known_numbers_are_shown(tmp_path, capsys):
 def test_time_left_counts_from_the_first_step_on(tmp_path, monkeypatch, capsys, logged):
     """The first step, 60 s long, says nothing of the others."""
     now = 1000.0
-    monkeypatch.setattr("arcface_plus.training.monitor.time.monotonic", lambda: now)
+    monkeypatch.setattr("arcface_plus.training.log.monitor.time.monotonic", lambda: now)
     monitor = Monitor(tmp_path, total_steps=101, start_step=40)
     now = 1060.0
     for step in range(41, 52):

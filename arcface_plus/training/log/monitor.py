@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from arcface_plus.files import keep_steps
-from arcface_plus.training.trackers import TensorBoard, Tracker
+from arcface_plus.training.log.trackers import TensorBoard, Tracker
 
 # What a line shows, in this order: key, label, format.
 _SHOWN = (

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from arcface_plus.losses.head.output import HeadOutput
-from arcface_plus.training.window import LogWindow
+from arcface_plus.training.log.window import LogWindow
 
 CPU = torch.device("cpu")
 
