@@ -120,6 +120,7 @@ def _finish(
     finished = trainer.train()
     if finished:
         evaluation.save(trainer.state, trainer.monitor)
+        trainer.monitor.sync()
     else:
         asked.mark(config.folder, trainer.state.step, trainer.monitor)
     return finished

@@ -1,4 +1,4 @@
-"""What a run says while it runs: metrics.jsonl, TensorBoard, a progress bar or plain lines."""
+"""What a run says while it runs: metrics.jsonl, trackers, a progress bar or plain lines."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from arcface_plus.files import keep_steps
-from arcface_plus.training.log.trackers import TensorBoard, Tracker
+from arcface_plus.training.log.trackers import Csv, TensorBoard, Tracker
 
 # What a line shows, in this order: key, label, format.
 _SHOWN = (
@@ -71,7 +71,8 @@ class Monitor:
         self._written = {(entry["step"], entry.get("kind")) for entry in kept}
         # Without a buffer: what a full disk did not take is not tried again when it is closed.
         self._lines = self.path.open("ab", buffering=0)
-        self._trackers = [TensorBoard(folder, start_step), *trackers]
+        before = ((e.pop("step"), _numbers(e.pop("kind", "train"), e)) for e in kept)
+        self._trackers = [Csv(folder, before), TensorBoard(folder, start_step), *trackers]
         if self.console.is_terminal:
             self._progress = Progress(
                 TextColumn("training"),
@@ -117,7 +118,7 @@ class Monitor:
         return (time.monotonic() - began) / (step - first) * (self.total - step)
 
     def write(self, step: int, values: dict[str, Any], prefix: str = "train") -> None:
-        """Write numbers to metrics.jsonl and TensorBoard without showing them.
+        """Write numbers to metrics.jsonl and the trackers without showing them.
 
         A step has one line of a kind, warnings aside: a run that is killed between its last
         checkpoint and its end scores that step again when it is resumed.
@@ -134,7 +135,7 @@ class Monitor:
         line = json.dumps({"step": step, "kind": prefix, **plain}) + "\n"
         with _named(self.path):
             _write_all(self._lines, line.encode())
-        numbers = {f"{prefix}/{k}": v for k, v in values.items() if isinstance(v, int | float)}
+        numbers = _numbers(prefix, values)
         for tracker in self._trackers if numbers else ():
             with _named(self.path.with_name(tracker.name)):
                 tracker.log(step, numbers)
@@ -178,6 +179,10 @@ def _named(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise OSError(error.errno, f"{error.strerror}: {path}") from error
+
+
+def _numbers(kind: str, values: Mapping[str, Any]) -> dict[str, float]:
+    return {f"{kind}/{k}": v for k, v in values.items() if isinstance(v, int | float)}
 
 
 def _write_all(file: io.FileIO, line: bytes) -> None:

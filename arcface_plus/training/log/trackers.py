@@ -1,11 +1,15 @@
-"""Where the numbers of a run go besides metrics.jsonl: TensorBoard always, W&B where asked for."""
+"""Where numbers of a run go besides metrics.jsonl: CSV, TensorBoard, and W&B where asked for."""
 
 from __future__ import annotations
 
+import csv
+import math
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
+
+from arcface_plus.files import written_beside
 
 
 class Tracker(Protocol):
@@ -20,6 +24,38 @@ class Tracker(Protocol):
         """Make durable what was logged."""
 
     def close(self) -> None: ...
+
+
+class Csv:
+    """``metrics.csv``: a row a step, a column a number; the whole file is written at each flush.
+
+    ``kept``: what the run logged before it was resumed, as (step, numbers).
+    """
+
+    name = "metrics.csv"
+
+    def __init__(self, folder: Path, kept: Iterable[tuple[int, Mapping[str, float]]]) -> None:
+        self.path = folder / self.name
+        self.rows: dict[int, dict[str, float]] = {}
+        for step, values in kept:
+            self.log(step, values)
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        finite = {key: value for key, value in values.items() if math.isfinite(value)}
+        self.rows.setdefault(step, {"step": step}).update(finite)
+
+    def flush(self) -> None:
+        columns = dict.fromkeys(key for row in self.rows.values() for key in row)
+        with (
+            written_beside(self.path) as beside,
+            beside.open("w", newline="", encoding="utf-8") as file,
+        ):
+            table = csv.DictWriter(file, list(columns))
+            table.writeheader()
+            table.writerows(self.rows[step] for step in sorted(self.rows))
+
+    def close(self) -> None:
+        """Do nothing: a run that failed on a full disk must not fail on it again."""
 
 
 class TensorBoard:

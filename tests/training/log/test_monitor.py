@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import time
@@ -171,6 +172,22 @@ def test_tensorboard_shows_the_same_steps(tmp_path, run):
     assert steps == list(range(1, 11))
 
 
+def test_a_table_for_spreadsheets_has_the_same_numbers(tmp_path, run):
+    run(0, 4)
+    run(2, 6)
+    monitor = Monitor(tmp_path, total_steps=10, start_step=6)
+    monitor.write(7, {"loss": math.nan, "lr": 0.1})
+    monitor.warn(7, "words are left out")
+    monitor.sync()
+    with (tmp_path / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["1", "2", "3", "4", "5", "6", "7"]
+    assert [row["train/loss"] for row in rows] == ["1.0", "2.0", "3.0", "4.0", "5.0", "6.0", ""]
+    assert [row["verification/lfw/accuracy"] for row in rows] == ["", "", "", "", "", "0.5", ""]
+    assert rows[-1]["train/lr"] == "0.1" and "warning/message" not in rows[-1]
+    monitor.close()
+
+
 def test_numbers_of_the_checkpoint_step_itself_are_kept(tmp_path, run):
     run(0, 4)
     run(4, 5)
@@ -238,11 +255,12 @@ def test_a_full_disk_is_told_with_the_file_and_closes_all_the_same(tmp_path):
     monitor.close()
 
 
-def test_a_full_disk_is_told_with_the_folder_of_tensorboard(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("number", "name"), enumerate(["metrics.csv", "tensorboard"]))
+def test_a_full_disk_is_told_with_what_was_written(tmp_path, monkeypatch, number, name):
     monitor = Monitor(tmp_path, total_steps=6)
     full = OSError(28, "No space left on device")  # as its thread raises it: without a name
-    monkeypatch.setattr(monitor._trackers[0], "flush", Mock(side_effect=full))
-    with pytest.raises(OSError, match=r"No space left on device: .*tensorboard"):
+    monkeypatch.setattr(monitor._trackers[number], "flush", Mock(side_effect=full))
+    with pytest.raises(OSError, match=rf"No space left on device: .*{name}"):
         monitor.sync()
 
 
