@@ -72,7 +72,11 @@ class Monitor:
         # Without a buffer: what a full disk did not take is not tried again when it is closed.
         self._lines = self.path.open("ab", buffering=0)
         before = ((e.pop("step"), _numbers(e.pop("kind", "train"), e)) for e in kept)
-        self._trackers: list[Tracker] = [Csv(folder, before), TensorBoard(folder, start_step), *trackers]
+        self._trackers: list[Tracker] = [
+            Csv(folder, before),
+            TensorBoard(folder, start_step),
+            *trackers,
+        ]
         if self.console.is_terminal:
             self._progress = Progress(
                 TextColumn("training"),
