@@ -88,8 +88,9 @@ def test_several_processes_train_like_one_and_resume_exactly(run_ranks, config, 
 def test_compressed_gradients_are_the_gradients_rounded_and_resume_exactly(
     run_ranks, config
 ) -> None:
-    words = ["--train.gradient_compression", "bf16", *STILL]
-    run_ranks(train_jobs, 2, [job(config, "plain", *STILL), job(config, "short", *words)])
+    calm = [*STILL, "--optim.lr", "0.0003"]  # at 0.05 the loss rises, and rounding grows with it
+    words = ["--train.gradient_compression", "bf16", *calm]
+    run_ranks(train_jobs, 2, [job(config, "plain", *calm), job(config, "short", *words)])
     plain, short = column(config, "plain", "loss"), column(config, "short", "loss")
     assert short == pytest.approx(plain, rel=5e-3) and short[2:] != plain[2:]
     interrupted_copy(config, "short", "resumed")
@@ -113,7 +114,7 @@ def test_penalised_layers_and_accuracy_do_not_depend_on_the_processes(
     """Of net and class weights, drawn rows and micro-batches included; 10 classes over 3 ranks."""
     words = ["--data.source", "digits", "--data.num_classes", "null", "--head.mma_weight", "0"]
     words += ["--evaluation.accuracy", "true", "--evaluation.every", "3", *STILL]
-    words += ["--optim.lr", "0.02"]  # at 0.05 the loss rises, and rounding grows with it
+    words += ["--optim.lr", "0.002"]  # at higher ones the loss rises, and rounding grows with it
     jobs = []
     for kind, own in PENALTIES.items():
         train(config, ["--name", f"one-{kind}", "--regularizer.kind", kind, *own, *words])
