@@ -67,27 +67,10 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Each is a ratio or a limit measured in one run; docs/ quotes them. About half an hour.
+# Each is a ratio or a limit measured in one run; docs/ quotes them. About an hour; tables are in
+# build/bench as Markdown and JSON. PEER=…/recognition/arcface_torch is measured beside.
 bench: $(VENV)/.dev mxnet
-	$(BIN)/python tools/bench/bench_mma.py
-	$(BIN)/python tools/bench/bench_mma.py --classes 85742 --repeats 1
-	$(BIN)/python tools/bench/bench_mma.py --classes 1000000 --dim 64 --sampled-rows 4096 --repeats 1
-	$(BIN)/python tools/bench/bench_sampled_mma.py
-	$(BIN)/python tools/bench/bench_penalties.py
-	$(BIN)/python tools/bench/bench_head.py
-	$(BIN)/python tools/bench/bench_step.py
-	$(BIN)/python tools/bench/bench_save.py
-	$(BIN)/python tools/bench/bench_groups.py
-	$(BIN)/python tools/bench/bench_records.py
-	$(BIN)/python tools/bench/bench_input.py
-	$(BIN)/python tools/bench/bench_evaluator.py
-	$(BIN)/python tools/bench/bench_embedding_memory.py
-	$(BIN)/python tools/bench/bench_embed.py
-	$(BIN)/python tools/bench/bench_templates.py
-	$(BIN)/python tools/bench/bench_export.py
-	$(BIN)/python tools/bench/bench_coverage.py
-	$(BIN)/python tools/bench/bench_prototypes.py
-	$(BIN)/python tools/bench/bench_quickstart.py
+	$(BIN)/python tools/bench/run.py $(if $(PEER),--peer $(PEER))
 
 # From the source tree, with the python that has torch: PYTHON=… make gpu PEER=…/recognition/arcface_torch
 gpu:

@@ -48,6 +48,7 @@ NAVIGATION = {
         "docs/checkpoints",
         "docs/failures",
         "docs/clusters",
+        "docs/performance",
         "docs/gpu",
         "docs/optimization",
         "docs/distillation",

@@ -73,6 +73,17 @@ def test_without_a_gpu_it_says_so(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_torch_that_is_too_old_is_named(
+    script: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    about = {"gpus": ["Some Card"], "torch": "2.10.1+cu128"}
+    monkeypatch.setitem(script.main.__globals__, "machine", lambda: about)
+    monkeypatch.setattr(sys, "argv", ["gpu_check.py"])
+    assert script.main() == 2
+    said = capsys.readouterr().err
+    assert "torch is 2.10.1+cu128, but these checks need 2.11" in said and said.count("\n") == 1
+
+
 def test_missing_packages_are_named_at_once(
     script: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -128,7 +128,8 @@ BENCHES = {
     "--no-compile",
     "bench_head.py": "--classes 4000 --dim 16 --batch 8 --heads full",
     "bench_sampled_mma.py": "--classes 60 --dim 8 --draws 3 --batch 4",
-    "bench_step.py": "--model iresnet18 --batches 2 --repeats 1",
+    "bench_step.py": "--model iresnet18 --batches 2 --repeats 1 --precisions fp32",
+    "bench_training.py": "--nets iresnet18:2 --steps 1 --blocks 1",
     "bench_save.py": "--model iresnet18 --classes 50 --dims 16 --batch 2 --repeats 1",
     "bench_evaluator.py": "--pairs 600 --repeats 1",
     "bench_embedding_memory.py": "--pairs 20 --sets 1",
@@ -143,7 +144,11 @@ BENCHES = {
     "bench_groups.py": "--simulations 2 --groupings 2",
     "bench_clean.py": None,  # tests/evaluation/cleaning/test_bench_clean.py; needs real faces
     "count_parameters.py": None,  # tests/models/test_count_parameters.py
+    "estimate_steps.py": "",
+    "steps.py": None,  # bench_step.py, bench_gpu.py
+    "run.py": None,  # below
 }
+NO_BENCH = {"count_parameters.py", "estimate_steps.py", "steps.py", "run.py"}
 
 
 def noise_pairs(folder: Path) -> Path:
@@ -161,7 +166,7 @@ def test_every_benchmark_is_listed() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name, words in BENCHES.items() if words])
+@pytest.mark.parametrize("name", [name for name, words in BENCHES.items() if words is not None])
 def test_benchmarks_run(name: str, tmp_path: Path, monkeypatch, capfd) -> None:
     """In this process: its start would take longer than most of them."""
     if name == "bench_records.py" and not (REPOSITORY / ".venv-mxnet" / "bin" / "python").exists():
@@ -173,6 +178,7 @@ def test_benchmarks_run(name: str, tmp_path: Path, monkeypatch, capfd) -> None:
     if name == "bench_export.py":
         words += ["--pairs", str(noise_pairs(tmp_path))]
     script = str(REPOSITORY / "tools" / "bench" / name)
+    monkeypatch.syspath_prepend(REPOSITORY / "tools" / "bench")
     monkeypatch.setattr(sys, "argv", [script, *words])
     monkeypatch.chdir(REPOSITORY)
     with pytest.raises(SystemExit) as stopped:
@@ -184,16 +190,38 @@ def test_benchmarks_run(name: str, tmp_path: Path, monkeypatch, capfd) -> None:
 
 def test_every_benchmark_of_make_bench_ends_with_its_verdict() -> None:
     """What ``main`` returns is the exit code: 1 where a bar that the docstring states is missed."""
-    recipe = (REPOSITORY / "Makefile").read_text().partition("\nbench:")[2].partition("\n\n")[0]
-    assert {name for name in BENCHES if name in recipe} == set(BENCHES) - {
-        "count_parameters.py",
+    run = runpy.run_path(str(REPOSITORY / "tools" / "bench" / "run.py"))
+    assert {bench.split()[0] for bench in run["ALL"]} == set(BENCHES) - NO_BENCH - {
         "bench_clean.py",
         "bench_gpu.py",  # of make gpu
     }
-    for name in set(BENCHES) - {"count_parameters.py"}:
+    for name in set(BENCHES) - NO_BENCH:
         text = (REPOSITORY / "tools" / "bench" / name).read_text()
         assert "raise SystemExit(main())" in text and "return int(" in text, name
         assert re.search(r"\bBars?\b", text.split('"""')[1]), name
+
+
+def test_benches_leave_their_tables_as_json(tmp_path: Path) -> None:
+    words = ["tools/bench/run.py", "bench_sampled_mma.py --classes 60 --dim 8 --draws 3"]
+    done = subprocess.run(
+        [sys.executable, *words, "--output", tmp_path],
+        cwd=REPOSITORY,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    stem = "bench_sampled_mma-classes-60-dim-8-draws-3"
+    kept = json.loads((tmp_path / f"{stem}.json").read_text())
+    assert (
+        kept["command"] == "python tools/bench/bench_sampled_mma.py --classes 60 --dim 8 --draws 3"
+    )
+    assert kept["exit_code"] == 0 and kept["machine"]["torch"] and kept["date"]
+    lines = (tmp_path / f"{stem}.md").read_text().splitlines()
+    rows = [line for line in lines if line.startswith("| ")]
+    cells = [row for table in kept["tables"] for row in table]
+    assert len(rows) == len(cells) + len(kept["tables"]) and cells
+    last = [cell.strip() for cell in rows[-1].strip("|").split("|")]
+    assert list(cells[-1].values()) == last
 
 
 @pytest.mark.parametrize(("bar", "code"), [(0.0, 0), (math.inf, 1)])

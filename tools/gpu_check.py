@@ -29,6 +29,7 @@ NEEDED = {
     "yaml": "PyYAML", "rich": "rich", "jinja2": "jinja2", "safetensors": "safetensors",
     "tensorboard": "tensorboard",
 }  # fmt: skip
+OLDEST_TORCH = (2, 11)
 OPTIONAL = {"triton": "the search kernel: without it the host waits for the GPU"}
 STEP_SECONDS = 120  # of one check; a hanging collective must not take the others' time
 
@@ -51,6 +52,10 @@ def machine() -> dict[str, Any]:
         "date": time.strftime("%Y-%m-%d"),
         "left out": [f"{name}: {OPTIONAL[name]}" for name in absent(OPTIONAL)],
     }
+
+
+def _too_old(torch_version: str) -> bool:
+    return tuple(int(part) for part in torch_version.split(".")[:2]) < OLDEST_TORCH
 
 
 def worker(names: list[str], device: str) -> int:
@@ -192,6 +197,14 @@ def main() -> int:
     about = machine()
     if options.device == "cuda" and not about["gpus"]:
         print("torch sees no CUDA GPU: there is nothing to check here.", file=sys.stderr)
+        return 2
+    if options.device == "cuda" and _too_old(about["torch"]):
+        oldest = ".".join(map(str, OLDEST_TORCH))
+        print(
+            f"torch is {about['torch']}, but these checks need {oldest} or newer; pip install "
+            f"'torch>={oldest}'",
+            file=sys.stderr,
+        )
         return 2
     sys.path[:0] = environment()["PYTHONPATH"].split(os.pathsep)
     import device_checks

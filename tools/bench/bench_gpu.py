@@ -12,108 +12,28 @@ given; MMA of 10 572 classes takes at most 3 % of the step; the search among 85 
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
-import statistics
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
-import torch.distributed as dist
+from steps import DIM, Step, bare_step, medians, one_process, our_step, peer_step
 from torch import Tensor, nn
 
-from arcface_plus.losses.head.classifier import ClassifierHead
-from arcface_plus.losses.margins.family import Margin
 from arcface_plus.models import build_model
 from arcface_plus.regularizers.nearest.search import nearest_neighbors
-from arcface_plus.training.optim import build_optimizers
-from arcface_plus.training.precision import autocast_dtype, resolve_precision
-from arcface_plus.training.settings import OptimConfig
-
-DIM = 512
-Step = Callable[[], object]
+from arcface_plus.training.precision import resolve_precision
 
 
-def seconds(runs: dict[str, Step], device: torch.device, repeats: int) -> dict[str, float]:
-    """Return the median seconds of each of ``runs``, taking turns; the first two do not count."""
-    taken: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(repeats + 2):
-        for name, run in runs.items():
-            _wait(device)
-            began = time.perf_counter()
-            run()
-            _wait(device)
-            taken[name].append(time.perf_counter() - began)
-    return {name: statistics.median(times[2:]) for name, times in taken.items()}
+def _of(options: argparse.Namespace) -> dict[str, Any]:
+    precision = resolve_precision("auto", options.device)
+    return {"device": options.device, "precision": precision}
 
 
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def our_step(options: argparse.Namespace, model: nn.Module, mma_weight: float) -> Step:
-    """Return a step of ``model``, which may be compiled, with head and optimizers."""
-    device = options.device
-    dtype = autocast_dtype(resolve_precision("auto", device))
-    head = ClassifierHead(options.classes, DIM, Margin(), mma_weight=mma_weight).to(device)
-    optimizers = build_optimizers(model, head, OptimConfig(lr=1e-4))
-    images = torch.randint(256, (options.batch, 112, 112, 3), dtype=torch.uint8, device=device)
-    labels = torch.randint(options.classes, (options.batch,), device=device)
-
-    def step() -> None:
-        with torch.autocast(device.type, dtype=dtype):
-            embeddings = model(images.permute(0, 3, 1, 2).float().sub_(127.5).div_(128))
-        head(embeddings, labels, sizes=[options.batch]).loss.backward()
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-
-    return step
-
-
-def bare_step(options: argparse.Namespace, model: nn.Module) -> Step:
-    """Return forward and backward of ``model`` alone."""
-    device = options.device
-    dtype = autocast_dtype(resolve_precision("auto", device))
-    images = torch.randn(options.batch, 3, 112, 112, device=device)
-    images = images.to(memory_format=torch.channels_last)
-
-    def step() -> None:
-        with torch.autocast(device.type, dtype=dtype):
-            embeddings = model(images)
-        embeddings.float().sum().backward()
-        model.zero_grad(set_to_none=True)
-
-    return step
-
-
-def peer_step(options: argparse.Namespace) -> Step:
-    """Return a step of arcface_torch, from a checkout, as its train_v2.py makes it in fp16."""
-    sys.path.insert(0, str(options.peer))
-    backbones, losses = importlib.import_module("backbones"), importlib.import_module("losses")
-    partial = importlib.import_module("partial_fc_v2")
-    net = backbones.get_model("r50", dropout=0.0, fp16=True, num_features=DIM).cuda().train()
-    margin = losses.CombinedMarginLoss(64, 1.0, 0.5, 0.0, 0)
-    head = partial.PartialFC_V2(margin, DIM, options.classes, 1.0, False).train().cuda()
-    optimizer = torch.optim.SGD(
-        [{"params": net.parameters()}, {"params": head.parameters()}], lr=1e-4, momentum=0.9
-    )
-    scaler = torch.amp.GradScaler("cuda", growth_interval=100)
-    images = torch.randn(options.batch, 3, 112, 112, device="cuda")
-    labels = torch.randint(options.classes, (options.batch,), device="cuda")
-
-    def step() -> None:
-        scaler.scale(head(net(images), labels)).backward()
-        scaler.unscale_(optimizer)
-        nn.utils.clip_grad_norm_(net.parameters(), 5)
-        scaler.step(optimizer)
-        scaler.update()
-        optimizer.zero_grad()
-
-    return step
+def _ours(options: argparse.Namespace, net: nn.Module, mma_weight: float) -> Step:
+    of = _of(options)
+    return our_step(net, options.batch, classes=options.classes, mma_weight=mma_weight, **of)
 
 
 def _net(options: argparse.Namespace) -> nn.Module:
@@ -126,10 +46,12 @@ def _net(options: argparse.Namespace) -> nn.Module:
 def bench_step(options: argparse.Namespace) -> dict[str, float]:
     """Return seconds and ratios of our step, beside the bare net and, with a peer, beside it."""
     net = _net(options)
-    runs = {"bare": bare_step(options, net), "ours": our_step(options, net, 0.0)}
+    bare = bare_step(net, options.batch, **_of(options))
+    runs = {"bare": bare, "ours": _ours(options, net, 0.0)}
     if options.peer is not None:
-        runs["peer"] = peer_step(options)
-    found = seconds(runs, options.device, options.repeats)
+        of = {"classes": options.classes, "mma_weight": 0.0, **_of(options)}
+        runs["peer"] = peer_step(options.peer, options.batch, **of)
+    found = medians(runs, options.device, options.repeats)
     found["of the bare net"] = found["bare"] / found["ours"]
     if "peer" in found:
         found["images of the peer"] = found["peer"] / found["ours"]
@@ -139,8 +61,8 @@ def bench_step(options: argparse.Namespace) -> dict[str, float]:
 def bench_mma(options: argparse.Namespace) -> dict[str, float]:
     """Return seconds of our step with and without MMA, and the share that MMA takes."""
     net = _net(options)
-    runs = {"without": our_step(options, net, 0.0), "with": our_step(options, net, 0.03)}
-    found = seconds(runs, options.device, options.repeats)
+    runs = {"without": _ours(options, net, 0.0), "with": _ours(options, net, 0.03)}
+    found = medians(runs, options.device, options.repeats)
     return found | {"share": 1 - found["without"] / found["with"]}
 
 
@@ -153,7 +75,7 @@ def bench_search(options: argparse.Namespace) -> dict[str, float]:
     runs: dict[str, Step] = {"product": lambda: a @ b}
     for precision in ("bf16", "fp32"):
         runs[precision] = lambda p=precision: nearest_neighbors(rows, precision=p)  # type: ignore[misc]
-    found = seconds(runs, device, options.repeats)
+    found = medians(runs, device, options.repeats)
     rate = 2 * side**3 / found["product"]
     found["bf16 product, TFLOP/s"] = rate / 1e12
     # Each pair of rows is multiplied once; what looks like n² products is half of that.
@@ -201,14 +123,13 @@ def main() -> int:
     if options.device.type == "cuda" and not torch.cuda.is_available():
         print("torch sees no CUDA GPU; give --device cpu to try the script.", file=sys.stderr)
         return 2
-    if options.peer is not None:
-        dist.init_process_group("nccl", store=dist.HashStore(), rank=0, world_size=1)
     full = options.device.type == "cuda"
     failures = 0
-    for name in options.only:
-        found = BENCHES[name](options)
-        print(json.dumps({"bench": name, **found, "missed": missed(name, found)}), flush=True)
-        failures += bool(missed(name, found))
+    with one_process(options.device):
+        for name in options.only:
+            found = BENCHES[name](options)
+            print(json.dumps({"bench": name, **found, "missed": missed(name, found)}), flush=True)
+            failures += bool(missed(name, found))
     return int(full and failures > 0)
 
 

@@ -27,6 +27,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from steps import reference_mma
 from torch import Tensor
 
 from arcface_plus.regularizers.mma import mma_loss, mma_value_and_gradient
@@ -53,14 +54,6 @@ def make_rows(kind: str, classes: int, dim: int) -> Tensor:
             rows.sub_(gradient, alpha=0.03 * classes)
             rows /= rows.norm(dim=1, keepdim=True)
     return rows
-
-
-def reference_loss(weight: Tensor) -> Tensor:
-    """Return eq. (6) as its authors compute it: the full matrix, its diagonal turned to −1."""
-    unit = torch.nn.functional.normalize(weight, dim=1)
-    cosine = unit @ unit.t()
-    cosine = cosine - 2 * torch.diag(torch.diag(cosine))
-    return -torch.acos(cosine.max(dim=1)[0].clamp(-0.99999, 0.99999)).mean()
 
 
 def step(loss: Callable[[Tensor], Tensor], weight: Tensor) -> Callable[[], None]:
@@ -91,7 +84,7 @@ def compare(args: argparse.Namespace, kind: str) -> dict[str, float]:
     weight = make_rows(kind, args.classes, args.dim).requires_grad_()
     runs: dict[str, Callable[[], object]] = {}
     if args.classes <= LARGEST_REFERENCE:
-        runs["reference"] = step(reference_loss, weight)
+        runs["reference"] = step(reference_mma, weight)
     for precision in ("fp32", "bf16"):
         runs[precision] = step(
             lambda w, p=precision: mma_loss(w, rows=args.sampled_rows, precision=p), weight
@@ -149,7 +142,7 @@ def measure_peak(args: argparse.Namespace) -> float:
 
     def loss(weight: Tensor) -> Tensor:
         if args.measure_peak == "reference":
-            return reference_loss(weight)
+            return reference_mma(weight)
         return mma_loss(weight, rows=args.sampled_rows, precision=args.measure_peak)
 
     small = torch.randn(4096 if args.sampled_rows is None else 8192, args.dim, requires_grad=True)
