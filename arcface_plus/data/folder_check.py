@@ -25,8 +25,13 @@ def check_folder(root: Path, progress: Progress | None = None) -> Checked:
     """Return every broken rule of the folder: people, images that decode, squares, exact copies.
 
     Copies with two people are errors, those of one person warnings. Raises FileNotFoundError where
-    ``root`` is no folder.
+    ``root`` does not exist, ValueError where it is a file.
     """
+    if root.is_file():
+        raise ValueError(
+            f"{root}: no record file (.rec) and no folder PERSON/IMAGE; a pair set is checked "
+            "beside the data that it must share nobody with: --pairs."
+        )
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder or record file")
     people = folders_in(root)

@@ -6,6 +6,8 @@ import io
 import os
 import pickle
 import pickletools
+import re
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -95,12 +97,20 @@ def read_head(path: Path) -> Tensor:
 def _unpickled(path: Path) -> Any:
     _check_stream(path)
     try:
-        with _others_are_inert(path), _BoundedReads(io.FileIO(path)) as file:
+        with (
+            _others_are_inert(path),
+            _BoundedReads(io.FileIO(path)) as file,
+            warnings.catch_warnings(),
+        ):
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        # Of torch's text only the name: the rest advises to switch the protection off.
+        name = re.search(r"GLOBAL ([\w.]+)", str(error))
+        why = f"it refers to {name[1]}" if name else "it holds more than tensors or is damaged"
         raise ValueError(
-            f"{path}: refused, it holds more than tensors or is damaged; fix: save the state dict "
-            f"alone, torch.save(model.state_dict(), ...) ({_first_line(error)})"
+            f"{path}: refused, {why}. Nothing in it was run; fix: save the state dict alone, "
+            "torch.save(model.state_dict(), ...)"
         ) from error
     except Exception as error:  # a damaged stream may provoke any error inside torch
         raise ValueError(

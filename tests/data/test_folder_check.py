@@ -31,6 +31,14 @@ def test_a_good_folder(folder):
     assert seen == [(i, 5) for i in range(1, 6)]
 
 
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "pairs.bin").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"pairs\.bin: no record file .* --pairs"):
+        check_folder(tmp_path / "pairs.bin")
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        check_folder(tmp_path / "absent")
+
+
 def test_every_rule(folder):
     (folder / "ann" / "2.jpg").write_bytes(jpeg(0))
     (folder / "bo" / "2.jpg").write_bytes(jpeg(0))
