@@ -55,6 +55,12 @@ def damage(snapshot: Path) -> str | None:
 def _manifest(snapshot: Path) -> dict[str, dict[str, Any]]:
     """Return what the manifest says of each file; raise ValueError where it is no manifest."""
     content = read_json(snapshot / MANIFEST)
+    named, stated = _NAME.fullmatch(snapshot.name), content.get("step")
+    if named and stated is not None and stated != int(named[1]):
+        raise ValueError(
+            f"checkpoint {snapshot} is of step {str(stated)[:80]}, not of its name's; remove it, "
+            "or give it its name back"
+        )
     files = content.get("files")
     if not isinstance(files, dict) or not {METADATA, STATE} <= files.keys():
         raise ValueError(f"checkpoint {snapshot}: {MANIFEST} lists no files of a checkpoint")

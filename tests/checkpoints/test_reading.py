@@ -30,6 +30,14 @@ def test_a_whole_one(snapshot: Path) -> None:
     assert damage(snapshot) is None and read_state(snapshot) == {}
 
 
+def test_a_copy_under_another_step_is_named(snapshot: Path) -> None:
+    renamed = snapshot.rename(snapshot.parent / "step-00000009")
+    problem = damage(renamed)
+    assert problem is not None and "is of step 1, not of its name's" in problem
+    elsewhere = renamed.rename(snapshot.parent / "kept")  # no step in its name: nothing to compare
+    assert damage(elsewhere) is None
+
+
 @pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "sub/__0_0.distcp", "", "a.txt"])
 def test_a_manifest_names_files_of_the_snapshot_only(snapshot: Path, name: str) -> None:
     (snapshot.parent / "secret").write_text("{}")
